@@ -1,0 +1,10 @@
+"""Grades diabetic retinopathy from fundus photographs: the words that every module shares."""
+
+__version__ = "0.1.0"
+
+# International Clinical Diabetic Retinopathy severity scale (Wilkinson et al., Ophthalmology 2003;110:1677)
+GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
+
+
+class UsageError(Exception):
+    """Something the user must change: one line that names the thing, the place and the remedy; exit code 2."""

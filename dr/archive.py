@@ -1,0 +1,114 @@
+"""A zip or an unpacked folder through one interface. Members are only ever read, never unpacked to disk."""
+
+import os
+import re
+import stat
+import struct
+import zipfile
+from pathlib import Path, PurePosixPath
+
+from dr import UsageError
+
+MAX_MEMBER_BYTES = 2 << 30
+MAX_EXPANSION = 200  # unpacked : packed; photographs are about 1 : 1, label tables rarely beyond 20 : 1
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+
+
+def is_image(name: str) -> bool:
+    """Whether a member's name ends like a photograph's, in any case; macOS's resource forks (`._x.png`) do not."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._")
+
+
+def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
+    # orig_filename: zipfile rewrites backslashes and cuts at NUL in filename
+    name = info.orig_filename
+    outside = name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name)
+    if outside or "\0" in name:
+        raise UsageError(f"{path}: member {name!r} points outside the archive; do not use this file")
+    if stat.S_ISLNK(info.external_attr >> 16):
+        raise UsageError(f"{path}: member {name!r} is a symbolic link; pack the archive again with real files")
+    if info.flag_bits & 0x1:
+        raise UsageError(f"{path}: it is encrypted (member {name!r}); unpack it with its password and give the folder")
+    expansion = info.file_size / max(1, info.compress_size)
+    if info.file_size > MAX_MEMBER_BYTES or (expansion > MAX_EXPANSION and info.file_size > 1 << 20):
+        raise UsageError(
+            f"{path}: member {name!r} would expand {expansion:,.0f} times to {info.file_size:,} bytes; "
+            "do not use this file"
+        )
+
+
+class Archive:
+    """Members of a zip or of a folder, by their name with forward slashes.
+
+    Opens lazily and pickles as its path, so that worker processes each open their own handle.
+    Raises UsageError for a path that is missing, not a zip, truncated, encrypted or unsafe.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self._zip: zipfile.ZipFile | None = None
+        self._opened_by: int | None = None
+        if not self.path.exists():
+            raise UsageError(f"{self.path}: there is no such file or folder; give the path of the archive")
+        self.names = self._folder_names() if self.path.is_dir() else self._checked_zip_names()
+
+    def _folder_names(self) -> list[str]:
+        names, seen = [], set()
+        for folder, subfolders, files in os.walk(self.path, followlinks=True):
+            real = Path(folder).resolve()
+            if real in seen:  # a link that leads back up
+                subfolders.clear()
+                continue
+            seen.add(real)
+            names += [(Path(folder) / name).relative_to(self.path).as_posix() for name in files]
+        return sorted(names)
+
+    def _checked_zip_names(self) -> list[str]:
+        try:
+            with self.path.open("rb") as file:
+                start = file.read(2)
+        except OSError as exc:
+            raise UsageError(f"{self.path}: it cannot be read ({exc.strerror}); give a file that can") from exc
+        try:
+            infos = self._open().infolist()
+        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error) as exc:
+            reason = "truncated or damaged" if start == b"PK" else "not a zip archive"
+            raise UsageError(f"{self.path}: it is {reason}; download it again, or give an unpacked folder") from exc
+        for info in infos:
+            _refuse_unsafe(self.path, info)
+        names = sorted(info.filename for info in infos if not info.is_dir())
+        if len(set(names)) < len(names):
+            raise UsageError(f"{self.path}: two members have the same name; pack the archive again")
+        return names
+
+    def _open(self) -> zipfile.ZipFile:
+        if self._zip is None or self._opened_by != os.getpid():  # a forked process must not share the file's position
+            self._zip, self._opened_by = zipfile.ZipFile(self.path), os.getpid()
+        return self._zip
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_zip": None}
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one member. Raises OSError when they cannot be read or fail their checksum."""
+        if self.path.is_dir():
+            return (self.path / name).read_bytes()
+        try:
+            info = self._open().getinfo(name)
+            with self._open().open(info) as member:
+                return member.read(info.file_size)  # a size, or a member that lies about its own could fill the memory
+        except (zipfile.BadZipFile, EOFError, NotImplementedError) as exc:
+            raise OSError(f"the archive is damaged at {name}") from exc
+        except Exception as exc:  # zlib.error and lzma.LZMAError share no base class with the above
+            raise OSError(f"{name} cannot be unpacked: {exc}") from exc
+
+    def size(self) -> int:
+        """Bytes of the zip, or of all files of the folder."""
+        if not self.path.is_dir():
+            return self.path.stat().st_size
+        return sum(file.stat().st_size for name in self.names if (file := self.path / name).exists())
+
+    def images(self) -> list[str]:
+        """Names of the members that end like photographs."""
+        return [name for name in self.names if is_image(name)]

@@ -1,0 +1,79 @@
+"""Checkpoints: saved whole, loaded as tensors and primitives only."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+
+from dr import GRADES, UsageError, __version__, files, objectives
+from dr.models import Grader, build, load_tensors
+from dr.recipes import Recipe, from_dict
+
+FIELDS = ("model", "recipe", "cuts", "classes", "metrics", "versions", "data")
+PUBLISHED_CUTS = [0.5, 1.5, 2.5, 3.5]
+PUBLISHED_PREPARED_PX = 512
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained grader: network, its objective and recipe, cuts (K-1,), and the longest side in pixels that its
+    photographs are prepared at."""
+
+    path: Path
+    grader: Grader
+    objective: objectives.Objective
+    recipe: Recipe
+    cuts: list[float]
+    prepared_px: int
+
+
+def versions() -> dict[str, str]:
+    """Of what computed a result."""
+    return {
+        "dr": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a str of its own kind, which does not load with weights_only
+        "torchvision": str(torchvision.__version__),
+    }
+
+
+def save(path: str | Path, content: Mapping) -> None:
+    """`content` as one file that `torch.load(weights_only=True)` reads; whole or not at all."""
+    with files.whole(path) as part:
+        torch.save(dict(content), part)
+
+
+def _bare_state_dict(tensors: Mapping, path: Path) -> dict:
+    """A published state_dict of efficientnet_v2_m with one output -> the fields of a checkpoint."""
+    if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+        raise UsageError(f"{path}: it is neither a checkpoint of train.py nor a state_dict of efficientnet_v2_m")
+    return {
+        "model": {key.removeprefix("module."): value for key, value in tensors.items()},  # saved from DataParallel
+        "recipe": Recipe().to_dict(),
+        "cuts": PUBLISHED_CUTS,
+        "classes": list(GRADES),
+        "data": {"size": PUBLISHED_PREPARED_PX},
+    }
+
+
+def load(path: str | Path) -> Checkpoint:
+    """A checkpoint of train.py, or a bare published state_dict -> Checkpoint. Raises UsageError."""
+    path = Path(path)
+    tensors = load_tensors(path)
+    content = tensors if "recipe" in tensors and "model" in tensors else _bare_state_dict(tensors, path)
+    recipe = from_dict(dict(content["recipe"]), place=str(path))
+    objective = objectives.build(recipe)
+    grader = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
+    own = grader.backbone.state_dict()
+    wrong = [key for key in own if key not in content["model"] or content["model"][key].shape != own[key].shape]
+    if wrong or len(own) != len(content["model"]):
+        key = wrong[0] if wrong else next(key for key in content["model"] if key not in own)
+        raise UsageError(
+            f"{path}: its tensors are not those of {recipe.backbone} with {objective.num_outputs} output "
+            f"(first: {key}); give the checkpoint that train.py wrote"
+        )
+    grader.backbone.load_state_dict(content["model"])
+    return Checkpoint(path, grader.eval(), objective, recipe, list(content["cuts"]), content["data"]["size"])

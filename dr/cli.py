@@ -1,0 +1,116 @@
+"""Flags declared once for all scripts; errors turned into one line and an exit code."""
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Callable
+
+from dr import UsageError
+
+DEFAULT_NAME = "efficientnet_v2_m__size_380__crop__aug__adamw__lr_0001_10_01"
+DEFAULT_MODEL = f"weights/{DEFAULT_NAME}__best.pt"
+_DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "it is read-only"}
+
+
+def _count_or_all(text: str) -> int | None:
+    return None if text == "all" else int(text)
+
+
+def _path_or_none(text: str) -> str | None:
+    return None if text == "none" else text
+
+
+_WORKERS = {
+    "type": int,
+    "default": os.cpu_count() or 1,
+    "help": "processes that prepare photographs (default: all cores)",
+}
+_FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
+    "data": [
+        (("-m", "--zip_main"), {"default": "diabetic-retinopathy-classification-f1-score-4.zip",
+                                "help": "the 2019-style competition archive, or a folder with its content"}),
+        (("-a", "--zip_2015"), {"default": "train_image_resized.zip", "type": _path_or_none,
+                                "help": "the 2015 archive, or a folder with its content; none leaves it out"}),
+        (("-d", "--directory"), {"default": "data", "help": "where kaggle_retina/ is written"}),
+        (("--size",), {"type": int, "default": 512, "help": "longest side of a prepared photograph, pixels"}),
+        (("--per_class",), {"type": _count_or_all, "default": 1000,
+                            "help": "training photographs of each grade; all takes every one there is"}),
+        (("--val_fraction",), {"type": float, "default": 0.2, "help": "share of the main archive kept for validation"}),
+        (("--conflicts",), {"choices": ("drop", "majority", "keep"), "default": "drop",
+                            "help": "what becomes of duplicates with contradicting grades"}),
+        (("--seed",), {"type": int, "default": 10, "help": "decides the split"}),
+        (("--workers",), _WORKERS),
+        (("--force",), {"action": "store_true", "help": "replace what was prepared with other settings"}),
+    ],
+    "train": [
+        (("-b", "--batch_size"), {"type": int, "help": "photographs in a batch (default: the recipe's, 18)"}),
+        (("-e", "--epochs"), {"type": int, "help": "passes over the training photographs (default: the recipe's, 30)"}),
+        (("-d", "--data"), {"default": "data", "help": "the folder that data.py wrote"}),
+        (("-s", "--save"), {"default": "weights", "help": "where checkpoints, tables and pictures are written"}),
+        (("-n", "--name"), {"default": DEFAULT_NAME, "help": "first part of the names of the files written"}),
+        (("-r", "--recipe"), {"help": "name in dr/recipes or path of a TOML (default: the published method)"}),
+        (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "dest": "overrides",
+                      "help": "change one choice of the recipe; may be repeated"}),
+        (("--pretrained",), {"metavar": "imagenet|none|PATH", "help": "weights to start from (default: the recipe's)"}),
+        (("--resume",), {"action": "store_true", "help": "go on from NAME__last.pt"}),
+        (("--workers",), {**_WORKERS, "help": "processes that load photographs (default: all cores)"}),
+        (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
+        (("--seed",), {"type": int, "help": "decides weights, order and augmentation (default: the recipe's, 10)"}),
+    ],
+    "predict": [
+        (("-m", "--model"), {"nargs": "+", "default": [DEFAULT_MODEL], "metavar": "PATH",
+                             "help": f"a checkpoint, or several whose scores are averaged (default: {DEFAULT_MODEL})"}),
+        (("-i", "--images"), {"default": "results/images", "help": "a folder, a zip or one photograph"}),
+        (("-o", "--output"), {"default": "results", "help": "where result.csv and details.csv are written"}),
+        (("-b", "--batch_size"), {"type": int, "default": 16, "help": "photographs in a batch"}),
+        (("--tta",), {"action": "store_true", "help": "average the scores of a photograph and its three flips"}),
+        (("--workers",), _WORKERS),
+        (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
+        (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),
+    ],
+}  # fmt: skip
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are UsageErrors: one line, as everywhere else."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def parser(script: str, *, description: str) -> argparse.ArgumentParser:
+    """The command line of data.py, train.py or predict.py. Wrong flags raise UsageError."""
+    made = Parser(f"{script}.py", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for names, options in _FLAGS[script]:
+        told = "(default" in options["help"] or options.get("default") in (None, [])
+        shown = "" if told else " (default: %(default)s)"
+        made.add_argument(*names, **{**options, "help": options["help"] + shown})
+    return made
+
+
+def check_positive(**flags: int | float | None) -> None:
+    """Raises UsageError for a flag below 1; None means that the flag was not given."""
+    for name, value in flags.items():
+        if value is not None and value < 1:
+            raise UsageError(f"--{name} must be at least 1, got {value}")
+
+
+def run(main: Callable[[], int]) -> None:
+    """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read, 2 the
+    user must change something, 130 stopped with Ctrl-C."""
+    try:
+        code = main()
+    except UsageError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        code = 2
+    except OSError as exc:
+        if exc.errno not in _DISK and not isinstance(exc, PermissionError):
+            raise
+        reason = _DISK.get(exc.errno, "you may not write there")
+        print(f"error: {exc.filename or 'writing'}: {reason}; change that and start again to go on", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("\nstopped; what is finished is kept, start again to go on", file=sys.stderr)
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,47 @@
+"""Which device runs the network, and in which precision: what the device does well."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+
+from dr import UsageError
+
+
+def _check_device(name: str) -> torch.device | None:
+    """'auto' -> None; else the device, once a tensor has been put on it. Raises UsageError."""
+    if name == "auto":
+        return None
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as exc:
+        raise UsageError(
+            f"--device {name}: this machine has no such device that torch can use; try auto or cpu"
+        ) from exc
+    return device
+
+
+def best_precision(device: torch.device) -> str:
+    """The fastest precision that a device computes well: bf16 on NVIDIA Ampere and later and on CPUs with AMX or
+    AVX512-BF16, fp16 on NVIDIA GPUs from Pascal on, else fp32."""
+    if device.type == "cuda":
+        major = torch.cuda.get_device_capability(device)[0]
+        return "bf16" if major >= 8 else "fp16" if major >= 6 else "fp32"
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "fp32"
+    return "fp32"
+
+
+def accelerator(device: str, *, precision: str = "auto") -> Accelerator:
+    """The one place where device and precision are chosen. Raises UsageError for a device that is not there or does not
+    know the precision."""
+    chosen = _check_device(device) or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    if device != "auto" and chosen.type != "cpu":
+        os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    if precision == "auto":
+        precision = best_precision(chosen)
+    if precision == "fp16" and chosen.type == "cpu":
+        raise UsageError("precision fp16 needs a GPU; use bf16, fp32 or auto")
+    return Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)

@@ -1,0 +1,50 @@
+"""Files that are either whole or not there: written beside, then renamed."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """Yields a path beside `path` to write to; renames it into place at the end, removes it when anything fails."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    except OSError as exc:
+        exc.filename = exc.filename or str(path)  # a full disk is reported without a name
+        raise
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """`data` as the whole file."""
+    with whole(path) as part:
+        part.write_bytes(data)
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """`content` as indented UTF-8 JSON."""
+    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """`table` with a header and without its index, line ends as LF on every system."""
+    write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

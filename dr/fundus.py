@@ -1,0 +1,252 @@
+"""One photograph: decode, find the retina, crop, square, shrink, quality. Arrays in, arrays out; nothing is opened."""
+
+import io
+import warnings
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from PIL import Image
+
+MAX_PIXELS = 150_000_000  # 450 MB decoded; retina cameras stay below 50 megapixels
+WORKING_SIDE_PX = 384  # the retina is looked for on a copy of this size
+MIN_RETINA_AREA = 0.04  # of the frame; below it what was found is a reflex or text, not a retina
+MIN_ROUNDNESS = 0.9  # of the enclosing circle inside its own box; real discs, flat or cut, fill 0.95 and more
+AS_ROUND = 0.02  # roundness may differ by so much and count as equal
+RIM_REACH = 0.03  # of the disc: a blurred rim is smeared no farther than this
+RIM_LIGHT = 0.25  # of the light just inside the rim; the half of it would be the middle of the smear
+
+# Flags. Each threshold lies near the outer one percent of 2,902 real photographs (see README, "How it works")
+TOO_DARK = 22.0  # mean grey level inside the retina, 0..255
+TOO_BRIGHT = 215.0
+BLURRED = 1.6  # mean absolute Laplacian inside the retina after resizing to 384 px, in grey levels
+
+
+class UnreadablePhotograph(Exception):  # noqa: N818  (it names the photograph's state)
+    """The bytes are not a photograph that can be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class Retina:
+    """Where the retina is: box (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; `found` is False when it is the whole
+    frame because nothing retina-like stood out; `surround` is the (B, G, R) colour outside the retina."""
+
+    box: tuple[int, int, int, int]
+    found: bool
+    surround: tuple[int, int, int]
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels as the header declares them, without decoding. Raises UnreadablePhotograph."""
+    if not data:
+        raise UnreadablePhotograph("the file is empty")
+    too_large = UnreadablePhotograph(f"it declares more than {MAX_PIXELS:,} pixels, far more than a photograph has")
+    try:
+        with warnings.catch_warnings():  # of damaged EXIF data, and of half the size that Pillow refuses
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as header:
+                width, height = header.size
+    except Image.DecompressionBombError as exc:
+        raise too_large from exc
+    except Exception as exc:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and more on bad headers
+        raise UnreadablePhotograph("it is not an image, or its beginning or end is missing") from exc
+    if width * height > MAX_PIXELS:
+        raise too_large
+    return width, height
+
+
+def _truncated(data: bytes) -> bool:
+    """True when a JPEG or PNG lacks its end marker: OpenCV would fill the missing part with grey and say nothing."""
+    if data[:2] == b"\xff\xd8":
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image after the last start of scan
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND\xaeB`\x82" not in data  # the end chunk and its checksum
+    return False
+
+
+def decode(data: bytes, *, min_side_px: int | None = None) -> np.ndarray:
+    """Bytes of a JPEG, PNG or TIFF -> (H, W, 3) uint8 BGR, upright by EXIF, 16-bit, grey, alpha and CMYK converted.
+
+    With `min_side_px`, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size (DCT scaling) as long as its shorter side keeps
+    that many pixels. Raises UnreadablePhotograph.
+    """
+    width, height = size_of(data)
+    if _truncated(data):
+        raise UnreadablePhotograph("it is truncated: its end is missing")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the reason is ours to tell, in one line
+    flag = cv2.IMREAD_COLOR
+    if min_side_px is not None and data[:2] == b"\xff\xd8":
+        reduced = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
+        factors = [factor for factor in reduced if min(width, height) >= factor * min_side_px]
+        flag = reduced[max(factors)] if factors else flag
+    try:
+        photo = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error as exc:
+        raise UnreadablePhotograph("it is damaged: it cannot be decoded") from exc
+    if photo is None:
+        raise UnreadablePhotograph("it is damaged: it cannot be decoded")
+    return photo
+
+
+def _distance(photo: np.ndarray, surround: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 and a colour -> (H, W) float32, how surely each place differs from it, in grey levels: the median
+    of the largest difference over the channels less twice its local deviation, so that noise, however bright, counts
+    little."""
+    raw = cv2.absdiff(photo, np.broadcast_to(surround.astype(np.uint8), photo.shape)).max(axis=2)
+    median = cv2.medianBlur(raw, 9 if max(raw.shape) >= 128 else 3)
+    return median - 2 * cv2.blur(cv2.absdiff(raw, median).astype(np.float32), (9, 9))
+
+
+def _corner_pixels(photo: np.ndarray) -> np.ndarray:
+    """The four corners, 4 % of each side -> (4, n, channels): surround wherever the retina is a disc, even a tightly
+    cropped one."""
+    height, width = photo.shape[:2]
+    h, w = max(2, height // 25), max(2, width // 25)
+    corners = (photo[:h, :w], photo[:h, -w:], photo[-h:, :w], photo[-h:, -w:])
+    return np.stack([corner.reshape(-1, photo.shape[2]) for corner in corners])
+
+
+def _largest_blob(mask: np.ndarray) -> np.ndarray | None:
+    """(H, W) uint8 0 or 1 -> contour of its largest region, holes filled, thin things (text, a notch) opened away."""
+    side = max(5, round(0.05 * max(mask.shape)) | 1)
+    padded = cv2.copyMakeBorder(mask, side, side, side, side, cv2.BORDER_REPLICATE)
+    contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(padded, contours, -1, 1, cv2.FILLED)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel)[side:-side, side:-side]
+    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return max(contours, key=cv2.contourArea, default=None)
+
+
+def _roundness(contour: np.ndarray, shape: tuple[int, int]) -> float:
+    """How far a region looks like a retina, 0..1: the part it fills of its enclosing circle inside its own box, which
+    is high for discs, flattened and cut ones too. 0 for a region too small, or which fills two corners of its box (a
+    frame or a band of noise)."""
+    if cv2.contourArea(contour) < MIN_RETINA_AREA * shape[0] * shape[1]:
+        return 0.0
+    x, y, w, h = cv2.boundingRect(contour)
+    region, disc = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
+    cv2.drawContours(region, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
+    (cx, cy), radius = cv2.minEnclosingCircle(contour)
+    cv2.circle(disc, (round(cx - x), round(cy - y)), round(radius), 1, cv2.FILLED)
+    if (_corner_pixels(region[..., None]).mean(axis=(1, 2)) > 0.5).sum() > 1:
+        return 0.0
+    return float((region & disc).sum() / disc.sum())
+
+
+def _roundest(distance: np.ndarray) -> np.ndarray | None:
+    """(H, W) float32 -> contour of the roundest region over thresholds that rise from the noise of the surround; of
+    about equally round ones the lowest's, so that a dark rim stays inside and noise or text stays outside."""
+    # from the three quietest corners: text or retina may stand in the fourth
+    noise = np.sort(np.percentile(_corner_pixels(distance[..., None])[..., 0], 98, axis=1))[2]
+    level = np.percentile(distance, 95)
+    found = []
+    for threshold in sorted({max(4.0, 1.5 * noise), *(part * level for part in (0.06, 0.12, 0.2, 0.3, 0.45))}):
+        if 4.0 <= threshold <= 0.5 * level:
+            contour = _largest_blob((distance > threshold).astype(np.uint8))
+            if contour is not None:
+                found.append((_roundness(contour, distance.shape), contour))
+    best = max((roundness for roundness, _ in found), default=0.0)
+    if best < MIN_ROUNDNESS:
+        return None
+    return next(contour for roundness, contour in found if roundness >= best - AS_ROUND)
+
+
+def _rim(contour: np.ndarray, distance: np.ndarray) -> tuple[int, int, int, int]:
+    """A retina's contour -> its box (x0, y0, x1, y1). A low threshold takes in the smear of a blurred rim: each side
+    moves in, by RIM_REACH at most, to where RIM_LIGHT of the light found there is reached."""
+    sides = []
+    for axis in (0, 1):
+        places, across = contour[:, 0, axis], distance if axis == 0 else distance.T
+        low, high = int(places.min()), int(places.max())
+        reach, width = max(2, round(RIM_REACH * (high - low))), max(2, (high - low) // 30)
+        for side, inwards in ((low, 1), (high, -1)):
+            outermost = int(np.median(contour[places == side, 0, 1 - axis]))
+            band = across[max(0, outermost - width) : outermost + width + 1]
+            profile = np.median(band[:, side + inwards * np.arange(reach)], axis=0)
+            sides.append(side + inwards * int(np.argmax(profile >= RIM_LIGHT * profile.max())))
+    x0, x1, y0, y1 = sides
+    return x0, y0, x1 + 1, y1 + 1
+
+
+def find_retina(photo: np.ndarray) -> Retina:
+    """(H, W, 3) uint8 BGR -> where the retina is, one box for all channels.
+
+    The retina is the roundest region unlike the surround, whose colour is the corners' (or black, where the retina
+    reaches into the corners).
+    """
+    height, width = photo.shape[:2]
+    scale = min(1.0, WORKING_SIDE_PX / max(height, width))
+    working = (max(1, round(scale * width)), max(1, round(scale * height)))
+    small = photo if scale == 1 else cv2.resize(photo, working, interpolation=cv2.INTER_AREA)
+    surround = np.median(np.median(_corner_pixels(small), axis=1), axis=0)
+    for colour in [surround] if surround.max() < 16 else [surround, np.zeros(3)]:
+        distance = _distance(small, colour)
+        contour = _roundest(distance)
+        if contour is not None:
+            x0, y0, x1, y1 = _rim(contour, distance)
+            sx, sy = width / small.shape[1], height / small.shape[0]
+            x1, y1 = min(width, int(np.ceil(x1 * sx))), min(height, int(np.ceil(y1 * sy)))
+            return Retina((int(x0 * sx), int(y0 * sy), x1, y1), True, tuple(int(v) for v in colour))
+    return Retina((0, 0, width, height), False, tuple(int(v) for v in surround))
+
+
+def square(photo: np.ndarray, *, colour: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
+    """(H, W, 3) -> (S, S, 3), S the longer side: the shorter is padded evenly with `colour`, nothing is stretched."""
+    height, width = photo.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return cv2.copyMakeBorder(
+        photo, top, side - height - top, left, side - width - left, cv2.BORDER_CONSTANT, value=colour
+    )
+
+
+def shrink(photo: np.ndarray, *, side_px: int) -> np.ndarray:
+    """(S, S, 3) -> at most (side_px, side_px, 3), averaged over areas; a smaller photograph is left as it is."""
+    if max(photo.shape[:2]) <= side_px:
+        return photo
+    return cv2.resize(photo, (side_px, side_px), interpolation=cv2.INTER_AREA)
+
+
+def prepare(photo: np.ndarray, *, size_px: int) -> tuple[np.ndarray, Retina]:
+    """(H, W, 3) uint8 BGR -> the photograph the network sees, (S, S, 3) uint8 with S <= size_px, and where it was
+    cropped."""
+    retina = find_retina(photo)
+    x0, y0, x1, y1 = retina.box
+    return shrink(square(photo[y0:y1, x0:x1], colour=retina.surround), side_px=size_px), retina
+
+
+def decode_and_prepare(data: bytes, *, size_px: int) -> tuple[np.ndarray, Retina, np.ndarray]:
+    """Bytes -> (prepared photograph, its Retina, the decoded photograph it came from). Raises UnreadablePhotograph.
+
+    A JPEG that will be shrunk is decoded at a reduced scale that keeps twice `size_px` on its shorter side, so that a
+    retina that fills half the frame still has every pixel asked for.
+    """
+    photo = decode(data, min_side_px=max(2 * size_px, WORKING_SIDE_PX))
+    prepared, retina = prepare(photo, size_px=size_px)
+    return prepared, retina, photo
+
+
+def quality(prepared: np.ndarray) -> dict[str, float]:
+    """(S, S, 3) uint8 prepared photograph -> brightness (mean grey level, 0..255) and sharpness (mean absolute
+    Laplacian, grey levels, at 384 px), both inside the inscribed disc of 90 % of the side."""
+    grey = cv2.cvtColor(cv2.resize(prepared, (WORKING_SIDE_PX,) * 2, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+    inside = np.zeros(grey.shape, np.uint8)
+    cv2.circle(inside, (WORKING_SIDE_PX // 2,) * 2, int(0.45 * WORKING_SIDE_PX), 1, cv2.FILLED)
+    inside = (inside > 0) & (grey > 4)  # flat tops and bottoms are padding
+    if not inside.any():
+        return {"brightness": 0.0, "sharpness": 0.0}
+    laplacian = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
+    return {"brightness": float(grey[inside].mean()), "sharpness": float(laplacian[inside].mean())}
+
+
+def flags(retina: Retina, measured: dict[str, float]) -> list[str]:
+    """What a grader should know before trusting the grade: marks, never a reason to leave the photograph out."""
+    raised = [] if retina.found else ["no_retina"]
+    if measured["brightness"] < TOO_DARK:
+        raised.append("too_dark")
+    if measured["brightness"] > TOO_BRIGHT:
+        raised.append("too_bright")
+    if measured["sharpness"] < BLURRED:
+        raised.append("blurred")
+    return raised

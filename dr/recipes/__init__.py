@@ -1,0 +1,161 @@
+"""Recipe: every choice of a training run in one place, checked when it is built; read from TOML and KEY=VALUE."""
+
+import dataclasses
+import difflib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from dr import UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FOLDER = Path(__file__).parent
+CHOICES = {
+    "objective": ("regression",),
+    "loss": ("smooth_l1", "l1", "mse"),
+    "augmentation": ("published", "rotation_colour", "none"),
+    "sampling": ("shuffle", "sqrt", "balanced"),
+    "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
+    "scheduler": ("step", "multistep", "cosine", "none"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every choice of a run. The defaults are the published method; a value that cannot work raises UsageError."""
+
+    # network
+    backbone: str = "efficientnet_v2_m"  # a name of torchvision, else of timm
+    pretrained: str = "imagenet"  # imagenet, none, or a path
+    objective: str = "regression"
+    loss: str = "smooth_l1"
+    dropout: float | None = None  # before the last layer; None keeps the backbone's own
+    mean: tuple[float, ...] | None = None  # of the input in 0..1, by channel RGB; None takes the backbone's own
+    std: tuple[float, ...] | None = None
+    # photographs
+    image_size: int = 380
+    augmentation: str = "published"
+    sampling: str = "shuffle"  # sqrt, balanced: grades are drawn by the square root of their frequency, or equally
+    # optimisation
+    batch_size: int = 18
+    epochs: int = 30
+    optimizer: str = "adamw"
+    lr: float = 0.001
+    weight_decay: float = 0.01
+    amsgrad: bool = True
+    momentum: float = 0.9  # of sgd and rmsprop
+    scheduler: str = "step"
+    step_epochs: int = 10  # step: epochs between decays
+    milestones: tuple[int, ...] = (10, 20)  # multistep: epochs of decays
+    gamma: float = 0.1  # what lr is multiplied with at a decay
+    warmup_fraction: float = 0.0  # share of the run during which lr grows linearly from 1/100
+    ema_decay: float | None = None  # exponential moving average of the weights, by step
+    clip_norm: float | None = 1.0  # greatest norm of the gradient
+    precision: str = "auto"
+    seed: int = 10
+
+    def __post_init__(self):
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"recipe: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("image_size", "batch_size", "epochs", "lr", "step_epochs", "gamma"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"recipe: {name} must be greater than 0, got {getattr(self, name)}")
+        for name in ("weight_decay", "momentum", "seed"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
+        for name in ("dropout", "ema_decay", "warmup_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UsageError(f"recipe: {name} must lie between 0 and 1, got {value}")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UsageError(f"recipe: clip_norm must be greater than 0, got {self.clip_norm}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None and len(value) != 3:
+                raise UsageError(f"recipe: {name} needs three values (R, G, B), got {len(value)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As primitives, for a checkpoint or TOML."""
+        return dataclasses.asdict(self)
+
+
+_TYPES = get_type_hints(Recipe)
+
+
+def _known(key: str, place: str) -> None:
+    if key not in _TYPES:
+        close = difflib.get_close_matches(key, _TYPES, n=3, cutoff=0.4)
+        remedy = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(_TYPES)}"
+        raise UsageError(f"{place}: there is no choice {key!r}; {remedy}")
+
+
+def _fit(key: str, value: Any, place: str) -> Any:
+    """A TOML value -> the type that the field declares; None only where the field allows it. Raises UsageError."""
+    expected = _TYPES[key]
+    for option in get_args(expected) if type(None) in get_args(expected) else (expected,):
+        if option is type(None) and value is None:
+            return None
+        if get_origin(option) is tuple and isinstance(value, (list, tuple)):
+            item = get_args(option)[0]
+            if all(isinstance(v, (int, item)) and not isinstance(v, bool) for v in value):
+                return tuple(item(v) for v in value)
+        if option is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if option in (int, bool, str) and type(value) is option:
+            return value
+    name = str(expected) if get_args(expected) else expected.__name__
+    raise UsageError(f"{place}: {key} must be {name}, got {value!r}")
+
+
+def from_dict(choices: dict[str, Any], *, place: str = "recipe") -> Recipe:
+    """Primitives -> Recipe; `place` says in errors where they came from. Raises UsageError for unknown keys, types."""
+    for key in choices:
+        _known(key, place)
+    return Recipe(**{key: _fit(key, value, place) for key, value in choices.items()})
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """'lr=1e-4' -> ('lr', 0.0001). Values are written as in TOML, words need no quotes, none means None."""
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not value:
+        raise UsageError(f"--set {text}: expected KEY=VALUE")
+    _known(key, f"--set {text}")
+    if value == "none" and type(None) in get_args(_TYPES[key]):
+        return key, None
+    try:
+        return key, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, value
+
+
+def available() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe by name or path of a TOML (None: the published method), with `overrides` on top. Raises UsageError."""
+    choices: dict[str, Any] = {}
+    place = "--set"
+    if name is not None:
+        path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
+        place = str(path) if name.endswith(".toml") else f"recipe {name}"
+        if not path.is_file():
+            raise UsageError(
+                f"--recipe {name}: there is no such recipe; known are {', '.join(available())}, or a path to a .toml"
+            )
+        try:
+            choices = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+            raise UsageError(f"{path}: it is not valid TOML: {exc}") from exc
+        choices = {key: (None if value == "none" and type(None) in get_args(_TYPES.get(key)) else value)
+                   for key, value in choices.items()}  # TOML has no null  # fmt: skip
+    return from_dict(choices | (overrides or {}), place=place)

@@ -1,0 +1,128 @@
+"""One training run: what changes while it goes on, and how it is saved and continued."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from dr import GRADES, UsageError, checkpoint, models, objectives
+from dr.dataset import Prepared
+from dr.recipes import Recipe
+
+
+@dataclass
+class Run:
+    """Everything that changes while training, and what it was made from."""
+
+    recipe: Recipe
+    data: Prepared
+    accelerator: Accelerator
+    objective: objectives.Objective
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Scheduler | None
+    ema: ModelEmaV3 | None
+    epoch: int = 0  # epochs finished
+    updates: int = 0
+    history: list[dict] = dataclasses.field(default_factory=list)
+
+    @property
+    def bare_model(self) -> models.Grader:
+        """The network that learns, without what accelerate wrapped around it."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def evaluated(self) -> models.Grader:
+        """The network that is validated and saved: the averaged one where there is one."""
+        return self.ema.module if self.ema else self.bare_model
+
+
+def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_per_epoch: int) -> Run:
+    """A run before its first epoch. Raises UsageError for weights or a backbone that are not there."""
+    objective = objectives.build(recipe)
+    model = models.build(recipe, num_outputs=objective.num_outputs)
+    extra = {"amsgrad": recipe.amsgrad} if recipe.optimizer in ("adam", "adamw") else {"momentum": recipe.momentum}
+    optimizer = create_optimizer_v2(
+        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, filter_bias_and_bn=False, **extra
+    )
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=recipe.scheduler,
+        num_epochs=recipe.epochs,
+        decay_epochs=recipe.step_epochs,
+        decay_milestones=list(recipe.milestones),
+        decay_rate=recipe.gamma,
+        warmup_epochs=recipe.warmup_fraction * recipe.epochs,
+        warmup_lr=recipe.lr / 100,
+        step_on_epochs=False,
+        updates_per_epoch=updates_per_epoch,
+    )
+    model, optimizer = accelerator.prepare(model, optimizer)
+    ema = None
+    if recipe.ema_decay is not None:
+        ema = ModelEmaV3(accelerator.unwrap_model(model), decay=recipe.ema_decay, use_warmup=True)
+    return Run(recipe, data, accelerator, objective, model, optimizer, scheduler, ema)
+
+
+def content(run: Run, *, cuts: np.ndarray, metrics: dict) -> dict:
+    """The fields of a checkpoint, tensors and primitives only."""
+    return {
+        "model": {key: value.detach().cpu().clone() for key, value in run.evaluated.backbone.state_dict().items()},
+        "recipe": run.recipe.to_dict(),
+        "cuts": [float(value) for value in cuts],
+        "classes": list(GRADES),
+        "metrics": metrics,
+        "versions": checkpoint.versions(),
+        "data": {"fingerprint": run.data.fingerprint, "size": run.data.size_px},
+    }
+
+
+def save_last(path: Path, run: Run, fields: dict) -> None:
+    """The checkpoint `fields` with all that an unbroken run would still have in memory."""
+    on_gpu = run.accelerator.device.type == "cuda"
+    state = {
+        "raw_model": run.bare_model.backbone.state_dict() if run.ema else None,
+        "optimizer": run.optimizer.state_dict(),
+        "scheduler": run.scheduler.state_dict() if run.scheduler is not None else None,
+        "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
+        "random": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if on_gpu else []},
+        "epoch": run.epoch,
+        "updates": run.updates,
+        "history": run.history,
+    }
+    checkpoint.save(path, fields | state)
+
+
+def resume(path: Path, run: Run) -> None:
+    """Puts `run` where the run that wrote `path` stopped. Raises UsageError when recipe or data are not the same."""
+    if not path.is_file():
+        raise UsageError(f"{path}: there is nothing to resume; start without --resume")
+    saved = models.load_tensors(path)
+    if "optimizer" not in saved or "recipe" not in saved:
+        raise UsageError(f"{path}: it is not a checkpoint that training can go on from; start without --resume")
+    for key, value in run.recipe.to_dict().items():
+        before = saved["recipe"].get(key)
+        if before != value:
+            raise UsageError(f"{path}: it was trained with {key}={before}, not {value}; resume with the same choices")
+    if saved["data"]["fingerprint"] != run.data.fingerprint:
+        raise UsageError(f"{path}: it was trained on other label tables than {run.data.root}; resume with that --data")
+    run.bare_model.backbone.load_state_dict(saved["raw_model"] or saved["model"])
+    if run.ema:
+        run.ema.module.backbone.load_state_dict(saved["model"])
+    run.optimizer.load_state_dict(saved["optimizer"])
+    if run.scheduler is not None:
+        run.scheduler.load_state_dict(saved["scheduler"])
+    if run.accelerator.scaler is not None and saved["scaler"]:
+        run.accelerator.scaler.load_state_dict(saved["scaler"])
+    torch.set_rng_state(saved["random"]["torch"])
+    if saved["random"]["cuda"] and run.accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+    run.epoch, run.updates, run.history = saved["epoch"], saved["updates"], saved["history"]

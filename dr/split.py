@@ -1,0 +1,106 @@
+"""A table of photographs -> balanced training set, imbalanced validation set. Tables in, tables out; no files.
+
+Every function takes a DataFrame with `source` ("main" first), `original`, `patient`, `diagnosis` and `group` (equal for
+duplicates of one photograph). A photograph that is not used says why in `left_out`; `split` is "train", "val" or None.
+"""
+
+import hashlib
+from collections import Counter
+
+import pandas as pd
+
+POLICIES = ("drop", "majority", "keep")
+
+
+def drawing_order(names: pd.Series, *, seed: int) -> pd.Series:
+    """Names -> sortable keys in an order that depends on nothing but seed and name: the same on every machine, and
+    adding photographs does not reshuffle the others."""
+    return names.map(lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
+
+
+def _settle_group(members: pd.DataFrame, *, policy: str) -> tuple[pd.Series, int | None]:
+    """One group of duplicates -> its reasons to be left out (None keeps a photograph) and the grade it gets (None: its
+    own)."""
+    grades = members["diagnosis"].value_counts()
+    reasons = pd.Series("duplicate", index=members.index, dtype=object)
+    reasons.iloc[0] = None  # main before 2015, then by name: one copy speaks for all
+    if len(grades) == 1:
+        return reasons, None
+    if policy == "keep":
+        return pd.Series(None, index=members.index, dtype=object), None
+    if policy == "majority" and grades.iloc[0] > len(members) / 2:
+        return reasons, int(grades.index[0])
+    return pd.Series("duplicates with contradicting grades", index=members.index, dtype=object), None
+
+
+def settle_duplicates(table: pd.DataFrame, *, policy: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """-> (table with `left_out` and settled `diagnosis`, one row for each photograph that has duplicates).
+
+    Copies that agree on the grade count once. Copies that contradict each other are settled by `policy`: "drop" leaves
+    all of them out, "majority" keeps one with the grade that more than half of them have (else leaves them out), "keep"
+    keeps every one with its own grade, on one side of the split.
+    """
+    table = table.sort_values(["source", "original"], key=lambda c: c.ne("main") if c.name == "source" else c)
+    table = table.assign(left_out=pd.Series(None, index=table.index, dtype=object))
+    repeated = table[table.duplicated("group", keep=False)]
+    listed = []
+    for number, (_, members) in enumerate(repeated.groupby("group", sort=False), start=1):
+        reasons, grade = _settle_group(members, policy=policy)
+        table.loc[members.index, "left_out"] = reasons
+        if grade is not None:
+            table.loc[members.index, "diagnosis"] = grade
+        listed.append(
+            members[["source", "original", "diagnosis"]].assign(
+                group=number,
+                conflict=members["diagnosis"].nunique() > 1,
+                outcome=reasons.fillna("kept").to_numpy(),
+            )
+        )
+    columns = ["group", "source", "original", "diagnosis", "conflict", "outcome"]
+    return table, pd.concat(listed)[columns] if listed else pd.DataFrame(columns=columns)
+
+
+def _persons(table: pd.DataFrame) -> pd.Series:
+    """-> numbers, equal for photographs of one person: joined by a chain of duplicates and of a patient's two eyes."""
+    person = pd.Series(range(len(table)), index=table.index)
+    patient = table["source"] + "/" + table["patient"]
+    while True:
+        joined = person.groupby(table["group"]).transform("min").groupby(patient).transform("min")
+        if joined.equals(person):
+            return person
+        person = joined
+
+
+def _validation(main: pd.DataFrame, *, val_fraction: float) -> set[int]:
+    """Usable photographs of the main archive in drawing order -> the persons that stand in validation: all that fit
+    into the share of each grade."""
+    wanted = Counter({grade: round(val_fraction * n) for grade, n in main["diagnosis"].value_counts().items()})
+    chosen = set()
+    for person, grades in main.groupby("person", sort=False)["diagnosis"]:
+        counts = Counter(grades)
+        if all(count <= wanted[grade] for grade, count in counts.items()):
+            wanted.subtract(counts)
+            chosen.add(person)
+    return chosen
+
+
+def assign(table: pd.DataFrame, *, per_class: int | None, val_fraction: float, seed: int) -> pd.DataFrame:
+    """Settled table -> the same rows with `split`.
+
+    Validation: of each grade of the main archive, the share `val_fraction` (to the nearest photograph). Training: the
+    rest of the main archive, then 2015, up to `per_class` for each grade (None: all). No person stands on both sides: a
+    2015 patient with a photograph that duplicates one in validation is left out whole.
+    """
+    table = table.assign(split=None, order=drawing_order(table["source"] + "/" + table["original"], seed=seed))
+    table = table.assign(person=_persons(table)).sort_values("order")
+    usable, main = table["left_out"].isna(), table["source"].eq("main")
+    in_val = table["person"].isin(_validation(table[usable & main], val_fraction=val_fraction))
+    table.loc[usable & main & in_val, "split"] = "val"
+    table.loc[usable & ~main & in_val, "left_out"] = "its patient stands in validation"
+
+    free = table[table["left_out"].isna() & table["split"].isna()]
+    free = free.sort_values(["source", "order"], key=lambda c: c.ne("main") if c.name == "source" else c)
+    chosen = free if per_class is None else free.groupby("diagnosis").head(per_class)
+    table.loc[chosen.index, "split"] = "train"
+    table.loc[table["left_out"].isna() & table["split"].isna(), "left_out"] = "its grade is full"
+    return table.drop(columns=["order", "person"])

@@ -1,0 +1,224 @@
+"""Where to cut a continuous score into grades: by rounding, or exactly where the macro-F1 is highest.
+
+Scores are floats, roughly 0..num_classes - 1; grades are integers 0..num_classes - 1; cuts are num_classes - 1
+ascending floats. A score equal to a cut gets the higher grade.
+"""
+
+import numpy as np
+
+MIXED = -1  # stands for the grade of several samples that share one score but not one grade
+
+
+def cut(scores, cuts):
+    """Grade scores by cuts.
+
+    scores (N,) finite float; cuts (K-1,) finite float, ascending; the grade between two equal cuts is never given
+    -> grades (N,) int64 in 0..K-1. Raises ValueError for scores or cuts that are not finite or not one-dimensional,
+    and for cuts that descend.
+    """
+    scores, cuts = _finite(scores, "scores"), _finite(cuts, "cuts")
+    if np.any(cuts[1:] < cuts[:-1]):
+        raise ValueError(f"cuts must ascend, got {cuts.tolist()}")
+    return np.searchsorted(cuts, scores, side="right").astype(np.int64)
+
+
+def rounding_cuts(num_classes=5):
+    """Cuts that round a score to the nearest grade -> (num_classes - 1,) float64: .5, 1.5, 2.5, 3.5 for five grades.
+
+    Raises ValueError for fewer than two classes.
+    """
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be 2 or more, got {num_classes}")
+    return np.arange(num_classes - 1) + 0.5
+
+
+def best_cuts(scores, grades, num_classes=5):
+    """The cuts with the highest macro-F1 that any cuts reach on these samples, and that macro-F1.
+
+    scores (N,) finite float, grades (N,) int in 0..num_classes - 1, N >= 1 -> cuts (num_classes - 1,) finite float64,
+    ascending; macro_f1 float in 0..1, the mean over all num_classes, where a class neither present nor given counts 0.
+
+    Each cut lies midway between two neighbouring distinct scores. A cut with every score on one side is where rounding
+    would put it, or half a grade beyond the outermost score, whichever is further out. Of equally good cuts (up to
+    float rounding) those win that, from the highest class down, leave the class empty, or else begin it lowest.
+
+    Raises ValueError for empty input, unequal lengths, scores that are not finite and grades outside the range.
+    """
+    scores, grades = _checked(scores, grades, num_classes)
+    order = np.argsort(scores, kind="stable")
+    scores, grades = scores[order], grades[order]
+    cuts = _cuts_at(scores, _best_positions(scores, grades, num_classes), num_classes)
+    return cuts, _macro_f1(grades, cut(scores, cuts), num_classes)
+
+
+def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0):
+    """Grades from cuts that have not seen the sample -> (repeats, N) int64 in 0..num_classes - 1.
+
+    scores (N,) finite float, grades (N,) int in 0..num_classes - 1, N >= 2. In each repeat the samples are halved at
+    random, stratified by grade; best_cuts of either half grade the other. A class with a single sample is never graded
+    by cuts that have seen it.
+
+    Raises ValueError as best_cuts does, and for fewer than two samples or fewer than one repeat.
+    """
+    scores, grades = _checked(scores, grades, num_classes)
+    if len(scores) < 2:
+        raise ValueError("cross-fitting needs at least 2 samples, got 1")
+    if repeats < 1:
+        raise ValueError(f"repeats must be 1 or more, got {repeats}")
+    rng = np.random.default_rng(seed)
+    predicted = np.empty((repeats, len(scores)), np.int64)
+    for repeat in range(repeats):
+        # Dealt out in turn, class after class, every class is halved to within one sample, and so is the whole.
+        # The order of the classes is drawn too, or the single samples of two classes would always meet or always part.
+        class_order = rng.permutation(num_classes)
+        deal = np.lexsort((rng.random(len(scores)), class_order[grades]))
+        halves = deal[::2], deal[1::2]
+        for fitted, graded in (halves, halves[::-1]):
+            cuts, _ = best_cuts(scores[fitted], grades[fitted], num_classes)
+            predicted[repeat, graded] = cut(scores[graded], cuts)
+    return predicted
+
+
+def cross_fitted_macro_f1(scores, grades, *, num_classes=5, repeats=20, seed=0):
+    """Macro-F1 of cuts on samples that they were not fitted to, the mean over the repeats -> float in 0..1.
+
+    Arguments and errors are those of cross_fitted_grades; the macro-F1 of a repeat is taken over all N samples.
+    """
+    crossed = cross_fitted_grades(scores, grades, num_classes=num_classes, repeats=repeats, seed=seed)
+    return float(np.mean([_macro_f1(np.asarray(grades), predicted, num_classes) for predicted in crossed]))
+
+
+def _best_positions(scores, grades, num_classes):
+    """Sorted scores (N,), their grades (N,) -> (K-1,) int: how many samples lie below each of the best cuts.
+
+    Dynamic programming over the classes. Class k owns the samples between two places; its F1 = 2 TP / (class size +
+    interval size) depends on these two places alone, so the best sum of F1 of the classes up to k that end at a place
+    is the best over the places where class k may begin.
+    """
+    places, below, above = _places(scores, grades)
+    best = np.full(len(places), -np.inf)  # of the classes so far, by the place where the last of them ends
+    best[0] = 0.0
+    begins = []
+    for k in range(num_classes):
+        seen = np.concatenate(([0], np.cumsum(grades == k)))[places]
+        may_begin = _any_parts(below, above, [(a, k) for a in range(k)]) & np.isfinite(best)
+        may_end = _any_parts(below, above, [(k, b) for b in range(k + 1, num_classes)])
+        may_begin[0], may_end[-1] = np.isfinite(best[0]), True
+        best, begin = _add_class(best, places, seen, np.flatnonzero(may_begin), np.flatnonzero(may_end))
+        begins.append(begin)
+
+    positions = np.empty(num_classes - 1, dtype=np.int64)
+    end = len(places) - 1
+    for k in range(num_classes - 1, 0, -1):
+        end = begins[k][end]
+        positions[k - 1] = places[end]
+    return positions
+
+
+def _add_class(best, places, seen, starts, ends):
+    """One step of the dynamic programme: let one more class own the samples between a start and an end.
+
+    best (P,) float, -inf where nothing ends; places (P,) sample counts; seen (P,) samples of the class below each
+    place; starts, ends: indices of places, ascending -> best (P,) with the class, begin (P,) index of the place where
+    the class begins.
+    """
+    new_best, begin = best.copy(), np.arange(len(best))  # the class may be empty: F1 is 0 and it begins where it ends
+    best_start, seen_start, place_start = best[starts], 2.0 * seen[starts], places[starts].astype(float)
+    class_size = seen[-1]
+    for end, reach in zip(ends, np.searchsorted(starts, ends), strict=True):
+        if reach == 0:
+            continue
+        totals = 2.0 * seen[end] - seen_start[:reach]
+        totals /= class_size + places[end] - place_start[:reach]
+        totals += best_start[:reach]
+        winner = totals.argmax()
+        if totals[winner] > new_best[end]:
+            new_best[end], begin[end] = totals[winner], starts[winner]
+    return new_best, begin
+
+
+def _places(scores, grades):
+    """Sorted scores (N,), their grades (N,) -> the places where a cut may lie, as three int arrays of equal length P.
+
+    places: how many samples lie below, from 0 to N, only between distinct scores and never inside a run of one grade
+    (see _any_parts for why that is safe); below, above: the grade of the samples next to the place, MIXED where equal
+    scores have several grades, and at both ends.
+    """
+    first = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1])))  # of each distinct score
+    lowest, highest = np.minimum.reduceat(grades, first), np.maximum.reduceat(grades, first)
+    grade = np.where(lowest == highest, lowest, MIXED)
+    places = np.append(first, len(scores))
+    below, above = np.append(MIXED, grade), np.append(grade, MIXED)
+    keep = (below != above) | (below == MIXED)
+    return places[keep], below[keep], above[keep]
+
+
+def _any_parts(below, above, pairs):
+    """Whether a best cut may part any pair of classes (a, b), a < b, at each place.
+
+    below, above (P,) int: the grades next to each place, or MIXED -> (P,) bool.
+
+    Why the other places need no trial. Fix all cuts but the one between a, below it, and b, above it, and let it move.
+    - If the sample above it is of class a, give it to a: the TP and the interval of a grow by one, and (2 TP + 2) /
+      (x + 1) is no less than 2 TP / x, which is at most 1; b loses a false one. Neither F1 falls. The same holds the
+      other way round for a sample of class b below the cut.
+    - If the samples on both sides are of other classes, passing t of them changes no TP: the F1 become A / (B + t) and
+      C / (D - t), both convex in t, so their sum is highest at an end of the stretch of other classes.
+    So the cut moves, losing nothing, to a place that these rules leave, or until it meets a neighbouring cut. Then a
+    class is empty, its F1 is 0 wherever it lies, and the argument goes on with the next class on that side in its
+    stead. Samples of equal score move together: the rules hold for a group of one grade; a MIXED group ends the move.
+    """
+    allowed = np.zeros(len(below), dtype=bool)
+    for a, b in pairs:
+        useful = (below == a) | (above == b) | (below == MIXED) | (above == MIXED)
+        allowed |= useful & (below != b) & (above != a)
+    return allowed
+
+
+def _cuts_at(scores, positions, num_classes):
+    """Sorted scores (N,), samples below each cut (K-1,) int in 0..N -> cuts (K-1,) finite float64, ascending."""
+    last = len(scores) - 1
+    lower, upper = scores[np.maximum(positions - 1, 0)], scores[np.minimum(positions, last)]
+    middle = 0.5 * lower + 0.5 * upper  # halved first, or the sum of two large scores overflows
+    # Between neighbouring floats the midpoint may round onto the lower score, which would then get the higher grade.
+    middle = np.where(lower < middle, middle, upper)
+
+    rounding = rounding_cuts(num_classes)
+    above_all = np.maximum(scores[last] + 0.5, np.nextafter(scores[last], np.inf))  # + 0.5 is lost on a large score
+    cuts = np.where(positions == 0, np.minimum(rounding, scores[0] - 0.5), middle)
+    return np.where(positions == len(scores), np.maximum(rounding, above_all), cuts)
+
+
+def _macro_f1(truth, grades, num_classes):
+    """truth, grades (N,) int in 0..num_classes - 1 -> float in 0..1; a class neither present nor given counts 0."""
+    hits = np.bincount(truth[truth == grades], minlength=num_classes)
+    sizes = np.bincount(truth, minlength=num_classes) + np.bincount(grades, minlength=num_classes)
+    return float(np.mean(2.0 * hits / np.maximum(sizes, 1)))
+
+
+def _finite(values, name):
+    """values (N,) -> (N,) float64. Raises ValueError naming the first one that is not finite."""
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, got shape {values.shape}")
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise ValueError(f"{name}[{bad[0]}] is {values[bad[0]]}, expected a finite number")
+    return values
+
+
+def _checked(scores, grades, num_classes):
+    """scores, grades (N,) as given -> (N,) float64, (N,) int64. Raises ValueError as best_cuts says."""
+    if num_classes < 2:
+        raise ValueError(f"num_classes must be 2 or more, got {num_classes}")
+    scores, grades = _finite(scores, "scores"), np.asarray(grades)
+    if grades.shape != scores.shape:
+        raise ValueError(f"scores and grades must have one length, got shapes {scores.shape} and {grades.shape}")
+    if len(scores) == 0:
+        raise ValueError("there are no samples: cuts need at least one score and its grade")
+    if scores.max() == np.finfo(np.float64).max:
+        raise ValueError(f"scores[{scores.argmax()}] is the largest float there is: no finite cut lies above it")
+    bad = np.flatnonzero(~np.isin(grades, np.arange(num_classes)))
+    if len(bad):
+        raise ValueError(f"grades[{bad[0]}] is {grades[bad[0]]}, expected a whole number from 0 to {num_classes - 1}")
+    return scores, grades.astype(np.int64)

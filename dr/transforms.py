@@ -1,0 +1,66 @@
+"""Two builders: the transform of training and the one of evaluation. Both turn a prepared photograph into a square."""
+
+import os
+import random
+
+import cv2
+import numpy as np
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version at import
+import albumentations as A
+
+
+def _resize(size_px: int) -> A.Resize:
+    return A.Resize(size_px, size_px, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
+
+
+def _published(size_px: int) -> list[A.BasicTransform]:
+    """The published augmentation, each with probability 0.5."""
+    return [
+        A.RandomResizedCrop((size_px, size_px), scale=(0.7, 1.0), ratio=(1.0, 1.0), area_for_downscale="image", p=0.5),
+        _resize(size_px),
+        A.ElasticTransform(alpha=120, sigma=6, approximate=True, p=0.5),
+        A.Rotate(limit=45, p=0.5),
+        A.HorizontalFlip(p=0.5),
+        A.VerticalFlip(p=0.5),
+        A.HueSaturationValue(p=0.5),
+        A.CLAHE(p=0.5),
+        A.RandomBrightnessContrast(p=0.5),
+        A.Blur(blur_limit=(3, 5), p=0.5),
+    ]
+
+
+def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
+    """What keeps a fundus photograph a fundus photograph: any orientation, a little scale, light and colour."""
+    return [
+        _resize(size_px),
+        A.Affine(rotate=(-180, 180), scale=(0.9, 1.1), translate_percent=(-0.03, 0.03), p=1.0),
+        A.HorizontalFlip(p=0.5),
+        A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
+        A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=0.5),
+    ]
+
+
+_AUGMENTATIONS = {
+    "published": _published,
+    "rotation_colour": _rotation_colour,
+    "none": lambda size_px: [_resize(size_px)],
+}
+
+
+def train_transform(augmentation: str, *, size_px: int) -> A.Compose:
+    """-> a transform of (S, S, 3) uint8 RGB to (size_px, size_px, 3) uint8; with `seed` called before each photograph
+    its result depends on nothing else."""
+    return A.Compose(_AUGMENTATIONS[augmentation](size_px))
+
+
+def seed(transform: A.Compose, *key: int) -> None:
+    """Makes the next result of `transform` a function of `key`. Not by `set_random_seed`: that gives every step the
+    same seed, so that all steps of one probability are taken together or not at all."""
+    state = np.random.SeedSequence(key)
+    transform.set_random_state(np.random.default_rng(state), random.Random(int(state.generate_state(1)[0])))
+
+
+def eval_transform(*, size_px: int) -> A.Compose:
+    """-> the transform of validation and prediction: (S, S, 3) uint8 RGB to (size_px, size_px, 3), resized only."""
+    return A.Compose([_resize(size_px)])

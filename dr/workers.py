@@ -1,0 +1,77 @@
+"""One photograph after another, read, cropped and written in as many processes as there are cores."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import cv2
+
+from dr import UsageError, duplicates, fundus
+from dr.archive import Archive
+from dr.files import write_bytes
+
+JPEG_QUALITY = 95
+
+
+def _prepare_one(archive: Archive, *, member: str, out: Path, size_px: int) -> dict:
+    """Reads, crops and writes one photograph -> its record; a photograph that cannot be used gives `error` instead."""
+    try:
+        prepared, retina, photo = fundus.decode_and_prepare(archive.read(member), size_px=size_px)
+    except (fundus.UnreadablePhotograph, OSError) as exc:
+        return {"error": str(exc)}
+    # red lesions are small, and colour is how they are told: it is not subsampled
+    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    write_bytes(out, cv2.imencode(".jpeg", prepared, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling))[1].tobytes())
+    measured = fundus.quality(prepared)
+    return {
+        "hash": duplicates.perceptual_hash(prepared),
+        "frame": [photo.shape[1], photo.shape[0]],
+        "box": list(retina.box),
+        "flags": fundus.flags(retina, measured),
+        **{name: round(value, 2) for name, value in measured.items()},
+    }
+
+
+_archives: dict[str, Archive] = {}
+
+
+def _start_worker(archives: dict[str, Archive]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    cv2.setNumThreads(1)
+    _archives.update(archives)
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)  # a killed parent closes no queue: its workers would wait for ever
+
+
+def _in_worker(task: dict) -> dict:
+    done = _prepare_one(_archives[task["source"]], member=task["member"], out=task["out"], size_px=task["size_px"])
+    return {"source": task["source"], "original": task["original"], **done}
+
+
+def prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
+    """Tasks (`source`, `original`, `member`, `out`, `size_px`) -> records in the order in which they are finished."""
+    if workers <= 1 or len(tasks) < 8:  # starting processes would take longer
+        _archives.update(archives)
+        yield from map(_in_worker, tasks)
+        return
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(archives,)
+    )
+    try:
+        for future in as_completed([pool.submit(_in_worker, task) for task in tasks]):
+            yield future.result()
+    except BrokenProcessPool as exc:
+        raise UsageError(
+            "a worker was ended from outside, perhaps for want of memory; start again with fewer --workers to go on"
+        ) from exc
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,34 @@
+"""A checkpoint + photographs -> results/result.csv (id_code,diagnosis), results/details.csv (scores, flags, errors)."""
+
+import sys
+
+from dr import GRADES, cli
+
+
+def main() -> int:
+    args = cli.parser("predict", description=__doc__).parse_args()
+    cli.check_positive(batch_size=args.batch_size, workers=args.workers)
+
+    from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
+
+    prediction = predict(
+        args.model,
+        args.images,
+        output=args.output,
+        batch_size=args.batch_size,
+        flips=args.tta,
+        workers=args.workers,
+        device_name=args.device,
+        submission=args.submission,
+    )
+    counts = prediction.result["diagnosis"].value_counts()
+    print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(GRADES)), sep="  ")
+    print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")
+    unreadable = prediction.details[prediction.details["error"] != ""]
+    for row in unreadable.itertuples():
+        print(f"not graded: {row.file}: {row.error}", file=sys.stderr)
+    return 1 if len(unreadable) else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

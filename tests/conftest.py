@@ -1,0 +1,111 @@
+"""Drawn photographs whose retina is known, and two small archives made of them."""
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+Box = tuple[int, int, int, int]
+Members = dict[str, bytes]  # name in the archive -> content
+
+
+def draw_retina(
+    *,
+    shape: tuple[int, int] = (360, 480),
+    centre: tuple[float, float] | None = None,
+    radius: float | None = None,
+    flat: float = 0.0,
+    colour: tuple[int, int, int] = (45, 95, 190),
+    surround: tuple[int, int, int] = (0, 0, 0),
+    seed: int = 0,
+) -> tuple[np.ndarray, Box]:
+    """-> ((H, W, 3) uint8 BGR, the retina's box in the frame, x1 and y1 exclusive).
+
+    A disc with a darker rim, an optic disc, a fovea and vessels; `flat` is the part of its radius that is missing at
+    the top and at the bottom, where a sensor is lower than the image.
+    """
+    rng = np.random.default_rng(seed)
+    height, width = shape
+    cx, cy = centre or (width / 2, height / 2)
+    radius = radius or 0.45 * min(shape)
+    y, x = np.mgrid[:height, :width].astype(np.float32) + 0.5
+    u, v = (x - cx) / radius, (y - cy) / radius
+    inside = (np.hypot(u, v) <= 1) & (np.abs(v) <= 1 - flat)
+
+    optic_disc = rng.choice((-0.5, 0.5))
+    light = 1 - 0.45 * (u**2 + v**2)
+    light += 0.8 * np.exp(-((u - optic_disc) ** 2 + v**2) / 0.02) - 0.3 * np.exp(-((u + 0.1) ** 2 + v**2) / 0.05)
+    vessels = np.zeros(shape, np.float32)
+    away = np.linspace(0, 1.5, 40)
+    for angle in rng.uniform(0, 2 * np.pi, 8):
+        bent = angle + rng.uniform(-1, 1) * away
+        points = np.column_stack([optic_disc + away * np.cos(bent), away * np.sin(bent)]) * radius + (cx, cy)
+        cv2.polylines(vessels, [points.astype(np.int32)], False, 1.0, max(1, round(radius / 45)), cv2.LINE_AA)
+    light *= 1 - 0.45 * vessels
+
+    photo = np.where(inside[..., None], light[..., None] * np.float32(colour), np.float32(surround))
+    columns, rows = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
+    box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return np.clip(photo, 0, 255).astype(np.uint8), box
+
+
+def encode(photo: np.ndarray, suffix: str = ".png", *options: int) -> bytes:
+    """The photograph as the bytes of a file."""
+    return cv2.imencode(suffix, photo, options)[1].tobytes()
+
+
+def write_zip(path: Path, members: Members, *, compression: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def write_folder(path: Path, members: Members) -> Path:
+    for name, content in members.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def table(header: str, rows: dict[str, int]) -> bytes:
+    return "\n".join([header, *(f"{name},{grade}" for name, grade in rows.items())]).encode() + b"\n"
+
+
+@pytest.fixture(scope="session")
+def main_members() -> Members:
+    """The competition archive in small: 24 photographs, grades 8, 4, 4, 4, 4, and two without a grade."""
+    grades = {f"m{number:02}": max(0, number // 4 - 1) for number in range(24)}
+    members = {"kaggle_retina/train.csv": table("id_code,diagnosis", grades)}
+    for number, name in enumerate(grades):
+        photo, _ = draw_retina(shape=(96, 128), seed=number, radius=44)
+        members[f"kaggle_retina/train/{name}.png"] = encode(photo)
+    return members | {f"kaggle_retina/test/t{number}.png": b"never read" for number in range(2)}
+
+
+@pytest.fixture(scope="session")
+def extra_members() -> Members:
+    """The 2015 archive in small: both eyes of ten patients, four photographs of each grade."""
+    grades = {f"{patient}_{eye}": patient % 5 for patient in range(10) for eye in ("left", "right")}
+    members = {"train_image_resized/trainLabels.csv": table("image,level", grades)}
+    for number, name in enumerate(grades):
+        photo, _ = draw_retina(shape=(100, 120), seed=100 + number, radius=46)
+        members[f"train_image_resized/train/{name}.jpeg"] = encode(photo, ".jpeg")
+    return members
+
+
+@pytest.fixture(scope="session")
+def zips(tmp_path_factory, main_members, extra_members) -> tuple[Path, Path]:
+    """Both archives, packed."""
+    folder = tmp_path_factory.mktemp("zips")
+    return write_zip(folder / "main.zip", main_members), write_zip(folder / "2015.zip", extra_members)
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing takes longer than preparing forty photographs: tests of other things leave it out."""
+    for name in ("class_balance", "crops_sheet"):
+        monkeypatch.setattr(f"dr.report.{name}", lambda *_, path, **__: path.write_bytes(b"not drawn"))

@@ -1,0 +1,73 @@
+"""Small made photographs, prepared folders and checkpoints for the tests of training and prediction."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from dr import objectives
+from dr.checkpoint import versions
+from dr.models import build
+from dr.recipes import Recipe, from_dict
+
+# timm's own network for tests: 0.3 million weights, milliseconds a batch
+TINY = from_dict(
+    {
+        "backbone": "test_efficientnet",
+        "pretrained": "none",
+        "image_size": 64,
+        "augmentation": "none",
+        "batch_size": 10,
+        "epochs": 2,
+        "lr": 0.01,
+        "precision": "fp32",
+    }
+)
+
+
+def photograph(grade: int, *, seed: int, side_px: int = 96) -> np.ndarray:
+    """(side_px, side_px, 3) uint8 BGR: an orange disc on black with 6 dark dots for each grade."""
+    rng = np.random.default_rng(seed)
+    photo = np.zeros((side_px, side_px, 3), np.uint8)
+    centre, radius = side_px // 2, round(0.46 * side_px)
+    cv2.circle(photo, (centre, centre), radius, (40, 90, int(rng.integers(170, 210))), cv2.FILLED)
+    for angle, distance in rng.uniform((0, 0), (2 * np.pi, 0.8), size=(6 * grade, 2)):
+        x, y = centre + radius * distance * np.cos(angle), centre + radius * distance * np.sin(angle)
+        cv2.circle(photo, (round(x), round(y)), max(2, side_px // 30), (10, 10, 60), cv2.FILLED)
+    return np.clip(photo + rng.normal(0, 3, photo.shape), 0, 255).astype(np.uint8)
+
+
+def write_photographs(folder: Path, grades: list[int], *, seed: int = 0, suffix: str = ".png", **size) -> list[Path]:
+    """One photograph for each grade, named photo_0, photo_1, ... -> their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"photo_{number}{suffix}" for number in range(len(grades))]
+    for number, (path, grade) in enumerate(zip(paths, grades, strict=True)):
+        cv2.imwrite(str(path), photograph(grade, seed=seed + number, **size))
+    return paths
+
+
+def write_prepared(folder: Path, *, train: int = 30, val: int = 15) -> Path:
+    """A folder as data.py writes it, with so many photographs of grades 0, 1, 2, 3, 4, 0, ... -> `folder`."""
+    root = folder / "kaggle_retina"
+    for number, (split, count) in enumerate({"train": train, "val": val}.items()):
+        grades = [i % 5 for i in range(count)]
+        paths = write_photographs(root / split, grades, seed=1000 * number, suffix=".jpeg")
+        table = pd.DataFrame({"path": [f"{split}/{path.name}" for path in paths], "diagnosis": grades})
+        table.to_csv(root / f"labels_{split}.csv", index=False)
+    (root / "settings.json").write_text('{"size": 96}')
+    return folder
+
+
+def checkpoint_content(recipe: Recipe = TINY, *, cuts: tuple[float, ...] = (0.5, 1.5, 2.5, 3.5)) -> dict:
+    """The fields of a checkpoint with random weights."""
+    grader = build(recipe, num_outputs=objectives.build(recipe).num_outputs)
+    return {
+        "model": grader.backbone.state_dict(),
+        "recipe": recipe.to_dict(),
+        "cuts": list(cuts),
+        "classes": ["0", "1", "2", "3", "4"],
+        "metrics": {},
+        "versions": versions(),
+        "data": {"fingerprint": "", "size": 96},
+    }

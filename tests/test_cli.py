@@ -1,0 +1,74 @@
+import errno
+
+import pytest
+
+from dr import UsageError, cli
+from dr.split import POLICIES
+
+
+def exit_code(main):
+    with pytest.raises(SystemExit) as exit_info:
+        cli.run(main)
+    return exit_info.value.code
+
+
+def raising(error):
+    def main():
+        raise error
+
+    return main
+
+
+def test_the_code_of_main_is_the_code_of_the_script():
+    assert exit_code(lambda: 0) == 0
+    assert exit_code(lambda: 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UsageError("data: it is empty; fill it"), "error: data: it is empty; fill it\n"),
+        (OSError(errno.ENOSPC, "No space left", "a.jpeg"), "error: a.jpeg: the disk is full; "),
+        (OSError(errno.EROFS, "Read-only", "a.jpeg"), "error: a.jpeg: it is read-only; "),
+        (PermissionError(errno.EACCES, "Permission denied", "a.jpeg"), "error: a.jpeg: you may not write there; "),
+    ],
+)
+def test_what_the_user_must_change_is_one_line_and_code_2(capsys, error, message):
+    assert exit_code(raising(error)) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(message)
+    assert told.count("\n") == 1
+
+
+def test_ctrl_c_says_how_to_go_on(capsys):
+    assert exit_code(raising(KeyboardInterrupt())) == 130
+    assert "stopped; what is finished is kept" in capsys.readouterr().err
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(raising(ZeroDivisionError()))
+
+
+def test_the_published_commands_need_no_other_flags():
+    data = cli.parser("data", description="").parse_args(["-m", "A", "-a", "B", "-d", "D"])
+    assert (data.zip_main, data.zip_2015, data.directory) == ("A", "B", "D")
+    assert (data.size, data.per_class, data.val_fraction, data.seed, data.conflicts) == (512, 1000, 0.2, 10, "drop")
+    train = cli.parser("train", description="").parse_args(["-b", "4", "-e", "2"])
+    assert (train.batch_size, train.epochs, train.data, train.save) == (4, 2, "data", "weights")
+    predict = cli.parser("predict", description="").parse_args([])
+    assert predict.model == [f"weights/{train.name}__best.pt"]
+    assert (predict.images, predict.output) == ("results/images", "results")
+
+
+def test_words_stand_for_numbers_where_the_help_says_so():
+    args = cli.parser("data", description="").parse_args(["--per_class", "all", "-a", "none"])
+    assert args.per_class is None
+    assert args.zip_2015 is None
+
+
+def test_the_policies_offered_are_those_that_exist():
+    for policy in POLICIES:
+        assert cli.parser("data", description="").parse_args(["--conflicts", policy]).conflicts == policy
+    with pytest.raises(UsageError, match="invalid choice: 'guess'"):
+        cli.parser("data", description="").parse_args(["--conflicts", "guess"])

@@ -1,0 +1,47 @@
+"""Imports point down: scripts, then stages, then what they are made of, then the pure centre."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LAYERS = [
+    {"data", "train", "predict"},
+    {"prepare", "training", "prediction", "report", "demo"},
+    {"run"},
+    {"inference", "checkpoint", "evaluation"},
+    {"dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
+    {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files"},
+    {"recipes"},
+]
+DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
+FILES = [ROOT / f"{name}.py" for name in LAYERS[0]] + sorted((ROOT / "dr").glob("[!_]*.py"))
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Names of the modules of dr that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "dr":
+            found |= {alias.name for alias in node.names if alias.name in DEPTH}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dr."):
+            found.add(node.module.split(".")[1])
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_imports_point_down(path):
+    wrong = {name for name in imported_modules(path) if DEPTH[name] < DEPTH[path.stem]}
+    assert not wrong, f"{path.name} imports {wrong} from a layer above its own"
+
+
+def test_the_lowest_layer_imports_nothing_of_the_package_but_recipes():
+    for path in FILES:
+        if path.stem in LAYERS[-2]:
+            assert imported_modules(path) <= {"recipes"}, path.name
+
+
+def test_scripts_tell_the_story_in_few_lines():
+    for name in LAYERS[0]:
+        assert len((ROOT / f"{name}.py").read_text().splitlines()) <= 50

@@ -1,0 +1,154 @@
+"""Metrics: equal to scikit-learn's, defined for degenerate input, quick to bootstrap."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, recall_score
+
+from dr.metrics import accuracy, bootstrap_interval, confusion, macro_f1, quadratic_kappa, recall_per_class, summary
+
+
+@st.composite
+def graded(draw):
+    """(truth, grades, num_classes), absent classes included."""
+    num_classes = draw(st.integers(2, 6))
+    grade = st.integers(0, num_classes - 1)
+    rows = draw(st.lists(st.tuples(grade, grade), min_size=1, max_size=40))
+    return np.array([row[0] for row in rows]), np.array([row[1] for row in rows]), num_classes
+
+
+def noisy_grades(n, *, seed):
+    """Truth (n,) and grades (n,) that are right three times in four."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice(5, size=n, p=(0.73, 0.07, 0.15, 0.03, 0.02))
+    return truth, np.where(rng.random(n) < 0.75, truth, rng.integers(0, 5, size=n))
+
+
+# deadline off: the first example also pays for imports, and the machine is shared
+@settings(max_examples=100, deadline=None)
+@given(graded())
+def test_figures_are_those_of_scikit_learn(case):
+    truth, grades, num_classes = case
+    labels = range(num_classes)
+    assert confusion(*case).tolist() == confusion_matrix(truth, grades, labels=labels).tolist()
+    expected = f1_score(truth, grades, labels=labels, average="macro", zero_division=0)
+    assert macro_f1(*case) == pytest.approx(expected, abs=1e-12)
+    assert accuracy(*case) == pytest.approx(accuracy_score(truth, grades), abs=1e-12)
+    recall = recall_score(truth, grades, labels=labels, average=None, zero_division=np.nan)
+    assert recall_per_class(*case) == pytest.approx(recall, abs=1e-12, nan_ok=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(graded())
+def test_kappa_is_that_of_scikit_learn_where_that_is_defined(case):
+    truth, grades, num_classes = case
+    assume(len(np.union1d(truth, grades)) > 1)
+    expected = cohen_kappa_score(truth, grades, labels=range(num_classes), weights="quadratic")
+    assert quadratic_kappa(*case) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("truth", [[2, 2, 2], [0, 2, 4], [1, 1, 1]])
+def test_a_grader_with_one_answer_has_kappa_zero(truth):
+    assert quadratic_kappa(truth, [2, 2, 2]) == 0.0
+
+
+def test_kappa_counts_a_far_error_more_than_a_near_one():
+    truth = [0, 0, 2, 2, 4, 4]
+    assert quadratic_kappa(truth, truth) == 1.0
+    assert quadratic_kappa(truth, [0, 4, 2, 2, 4, 4]) < quadratic_kappa(truth, [0, 1, 2, 2, 4, 4]) < 1.0
+    assert quadratic_kappa([0, 4], [4, 0]) == -1.0
+
+
+def test_rows_of_the_confusion_matrix_are_the_truth():
+    counts = confusion([0, 0, 1], [0, 2, 1], 3)
+    assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert counts.dtype == np.int64
+
+
+def test_recall_of_an_absent_class_is_nan_without_a_warning():
+    recall = recall_per_class([0, 0, 2, 2], [0, 1, 2, 2], 3)
+    assert recall == pytest.approx([0.5, np.nan, 1.0], nan_ok=True)
+
+
+def test_the_mean_of_f1_runs_over_absent_classes_too():
+    assert macro_f1([0, 1], [0, 1]) == pytest.approx(2 / 5)
+    assert macro_f1([0, 1], [0, 1], 2) == 1.0
+
+
+@settings(max_examples=50, deadline=None)
+@given(graded())
+@example((np.array([1]), np.array([1]), 2))
+def test_the_summary_is_made_of_the_figures(case):
+    expected = {"macro_f1": macro_f1(*case), "kappa": quadratic_kappa(*case), "accuracy": accuracy(*case)}
+    figures = summary(*case)
+    assert figures == expected
+    assert all(type(figure) is float for figure in figures.values())
+
+
+def test_the_bootstrap_interval_of_a_mean_is_the_textbook_one():
+    values = np.random.default_rng(0).normal(loc=3, size=400)
+    low, high = bootstrap_interval(np.mean, values)
+    margin = 1.96 * values.std() / np.sqrt(len(values))
+    assert (low, high) == pytest.approx((values.mean() - margin, values.mean() + margin), abs=0.02)
+
+
+def test_the_bootstrap_keeps_pairs_together():
+    truth = np.random.default_rng(0).integers(0, 5, size=100)
+    assert bootstrap_interval(accuracy, truth, truth, repeats=50) == (1.0, 1.0)
+
+
+def test_the_bootstrap_repeats_with_its_seed_and_widens_with_its_level():
+    truth, grades = noisy_grades(200, seed=0)
+    low, high = bootstrap_interval(macro_f1, truth, grades, repeats=200, seed=4)
+    assert (low, high) == bootstrap_interval(macro_f1, truth, grades, repeats=200, seed=4)
+    assert (low, high) != bootstrap_interval(macro_f1, truth, grades, repeats=200, seed=5)
+    narrow_low, narrow_high = bootstrap_interval(macro_f1, truth, grades, repeats=200, level=0.5, seed=4)
+    assert low < narrow_low < narrow_high < high
+
+
+def test_a_thousand_repeats_on_a_validation_set_take_less_than_two_seconds():
+    truth, grades = noisy_grades(700, seed=0)
+    start = time.process_time()  # of this process alone: other work on the machine does not count
+    low, high = bootstrap_interval(macro_f1, truth, grades, repeats=1000)
+    assert time.process_time() - start < 2
+    assert low < macro_f1(truth, grades) < high
+
+
+@pytest.mark.parametrize("figure", [confusion, macro_f1, quadratic_kappa, accuracy, recall_per_class, summary])
+@pytest.mark.parametrize(
+    ("truth", "grades", "message"),
+    [
+        ([], [], "there are no samples: a metric needs at least one"),
+        ([0, 1], [0], r"truth and grades must have one length, got shapes \(2,\) and \(1,\)"),
+        ([[0]], [[0]], r"truth and grades must have one length, got shapes \(1, 1\)"),
+        ([0, 5], [0, 1], r"truth\[1\] is 5, expected a whole number from 0 to 4"),
+        ([0, 1], [-1, 1], r"grades\[0\] is -1, expected a whole number from 0 to 4"),
+        ([0, 1], [0, 0.5], r"grades\[1\] is 0.5, expected a whole number from 0 to 4"),
+    ],
+)
+def test_unusable_grades_are_refused_in_words(figure, truth, grades, message):
+    with pytest.raises(ValueError, match=message):
+        figure(truth, grades)
+
+
+def test_a_single_class_cannot_be_scored():
+    with pytest.raises(ValueError, match="num_classes must be 2 or more, got 1"):
+        macro_f1([0], [0], 1)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ([], {}, r"bootstrap needs arrays of one length, 1 or more, got lengths \[\]"),
+        ([[]], {}, r"got lengths \[0\]"),
+        ([[1, 2], [1]], {}, r"got lengths \[2, 1\]"),
+        ([[1, 2]], {"level": 95}, "level must lie between 0 and 1, got 95"),
+        ([[1, 2]], {"repeats": 0}, "repeats must be 1 or more, got 0"),
+    ],
+)
+def test_an_unusable_bootstrap_is_refused_in_words(arrays, options, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval(np.mean, *arrays, **options)

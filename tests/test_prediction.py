@@ -1,0 +1,169 @@
+import shutil
+import zipfile
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from made import TINY, checkpoint_content, photograph, write_photographs
+
+from dr import UsageError, checkpoint, device
+from dr.prediction import predict
+from dr.recipes import from_dict
+
+GRADES = [0, 1, 2, 3, 4, 0, 1]
+
+
+@pytest.fixture(autouse=True)
+def _exactly(monkeypatch):
+    """float32, whatever this machine does well: scores are compared."""
+    monkeypatch.setattr(device, "best_precision", lambda _: "fp32")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(1)
+    path = tmp_path_factory.mktemp("weights") / "tiny__best.pt"
+    checkpoint.save(path, checkpoint_content(cuts=(-0.5, 0.0, 0.5, 1.0)))
+    return str(path)
+
+
+@pytest.fixture
+def images(tmp_path):
+    write_photographs(tmp_path / "images", GRADES)
+    return tmp_path / "images"
+
+
+def run(model, images, tmp_path, **options):
+    models = [model] if isinstance(model, str) else model
+    return predict(models, str(images), output=str(tmp_path / "out"), workers=0, device_name="cpu", **options)
+
+
+def read(tmp_path):
+    result = pd.read_csv(tmp_path / "out" / "result.csv", dtype={"id_code": str})
+    return result, pd.read_csv(tmp_path / "out" / "details.csv")
+
+
+def test_every_photograph_has_one_row_sorted_by_its_name(model, images, tmp_path):
+    run(model, images, tmp_path, batch_size=3)
+    result, details = read(tmp_path)
+    assert (tmp_path / "out" / "result.csv").read_text().startswith("id_code,diagnosis\n")
+    assert result["id_code"].tolist() == [f"photo_{i}" for i in range(7)]
+    assert result["diagnosis"].isin(range(5)).all()
+    assert details["file"].tolist() == [f"photo_{i}.png" for i in range(7)]
+    assert details["grade"].tolist() == result["diagnosis"].tolist()
+    assert details["error"].isna().all()
+    cuts = [-0.5, 0.0, 0.5, 1.0]
+    assert details["grade"].tolist() == np.searchsorted(cuts, details["score"], side="right").tolist()
+
+
+def test_batch_size_and_workers_change_nothing(model, images, tmp_path):
+    run(model, images, tmp_path, batch_size=7)
+    _, one = read(tmp_path)
+    predict([model], str(images), output=str(tmp_path / "out"), workers=2, batch_size=2, device_name="cpu")
+    _, many = read(tmp_path)
+    assert np.allclose(one["score"], many["score"], atol=1e-3)
+
+
+def test_a_zip_a_folder_and_its_subfolders_are_graded_alike(model, images, tmp_path):
+    run(model, images, tmp_path)
+    by_folder, _ = read(tmp_path)
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as packed:
+        for number, path in enumerate(sorted(images.iterdir())):
+            packed.write(path, f"deep/{number}/{path.name}")
+    run(model, tmp_path / "images.zip", tmp_path)
+    assert read(tmp_path)[0].equals(by_folder)
+
+
+def test_a_single_photograph_is_graded(model, images, tmp_path):
+    run(model, images / "photo_3.png", tmp_path)
+    assert read(tmp_path)[0]["id_code"].tolist() == ["photo_3"]
+
+
+def test_photographs_that_cannot_be_read_are_named_and_all_others_graded(model, images, tmp_path):
+    (images / "empty.png").touch()
+    (images / "text.jpg").write_text("not a photograph")
+    (images / "cut.png").write_bytes((images / "photo_0.png").read_bytes()[:2000])
+    prediction = run(model, images, tmp_path, batch_size=2)
+    result, details = read(tmp_path)
+    assert result["id_code"].tolist() == [f"photo_{i}" for i in range(7)]
+    errors = details.set_index("file")["error"].dropna()
+    assert errors["empty.png"] == "the file is empty"
+    assert "not an image" in errors["text.jpg"]
+    assert "truncated" in errors["cut.png"]
+    assert (prediction.details["error"] != "").sum() == 3
+
+
+def test_nothing_readable_still_names_every_photograph(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "empty.png").touch()
+    run(model, tmp_path / "images", tmp_path)
+    assert (tmp_path / "out" / "result.csv").read_text() == "id_code,diagnosis\n"
+    assert read(tmp_path)[1]["error"].tolist() == ["the file is empty"]
+
+
+def test_a_submission_has_the_ids_of_the_sample_in_its_order(model, images, tmp_path):
+    (tmp_path / "sample.csv").write_text("id_code,diagnosis\nphoto_5,0\nphoto_1,0\nphoto_3,0\n")
+    run(model, images, tmp_path, submission=str(tmp_path / "sample.csv"))
+    assert read(tmp_path)[0]["id_code"].tolist() == ["photo_5", "photo_1", "photo_3"]
+
+
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ("id_code,diagnosis\nphoto_1,0\nlost,0\n", r"1 of the 2 photographs of .*sample\.csv are missing \(lost\)"),
+        ("id_code,diagnosis\nphoto_1,0\nphoto_1,0\n", r"sample\.csv, row 3: photo_1 is there twice"),
+        ("name\nphoto_1\n", r"no column 'id_code'"),
+    ],
+)
+def test_a_sample_that_does_not_fit_writes_nothing(model, images, tmp_path, sample, message):
+    (tmp_path / "sample.csv").write_text(sample)
+    with pytest.raises(UsageError, match=message):
+        run(model, images, tmp_path, submission=str(tmp_path / "sample.csv"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_files_with_one_stem_are_an_error(model, images, tmp_path):
+    shutil.copy(images / "photo_1.png", images / "photo_1.jpeg")
+    with pytest.raises(UsageError, match=r"photo_1\.jpeg and photo_1\.png have the same name 'photo_1'; rename one"):
+        run(model, images, tmp_path)
+
+
+def test_a_folder_without_photographs_says_what_was_looked_for(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"holds no photographs \(\.jpeg \.jpg \.png \.tif \.tiff\); put some there"):
+        run(model, tmp_path / "images", tmp_path)
+
+
+def test_scores_and_cuts_of_several_models_are_averaged(model, images, tmp_path):
+    torch.manual_seed(2)
+    other = str(tmp_path / "other.pt")
+    checkpoint.save(
+        other, checkpoint_content(from_dict(TINY.to_dict() | {"image_size": 48}), cuts=(0.5, 1.0, 1.5, 2.0))
+    )
+    scores = []
+    for models in ([model], [other], [model, other]):
+        run(models, images, tmp_path)
+        scores.append(read(tmp_path)[1]["score"].to_numpy())
+    assert np.allclose(scores[2], (scores[0] + scores[1]) / 2, atol=1e-3)
+    grades = read(tmp_path)[0]["diagnosis"]
+    assert grades.tolist() == np.searchsorted([0.0, 0.5, 1.0, 1.5], scores[2], side="right").tolist()
+
+
+def test_with_flips_a_flipped_photograph_scores_the_same(model, tmp_path):
+    photo = cv2.GaussianBlur(photograph(3, seed=4, side_px=96), (3, 3), 0)
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), photo)
+    cv2.imwrite(str(tmp_path / "images" / "b.png"), photo[:, ::-1])
+    run(model, tmp_path / "images", tmp_path, flips=True)
+    scores = read(tmp_path)[1]["score"]
+    assert scores[0] == pytest.approx(scores[1], abs=0.01)
+
+
+def test_numbers_as_names_keep_their_zeros(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "0007.png"), photograph(0, seed=1))
+    run(model, tmp_path / "images", tmp_path)
+    assert (tmp_path / "out" / "result.csv").read_text().splitlines()[1].startswith("0007,")

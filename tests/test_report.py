@@ -1,0 +1,305 @@
+from itertools import combinations
+
+import cv2
+import matplotlib.style
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import rc_context
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from dr import GRADES, report
+
+COUNTS = pd.DataFrame(
+    {"validation": [61, 12, 32, 7, 8], "train: main": [243, 48, 128, 28, 33], "train: 2015": [1400, 240, 435, 66, 24]}
+)
+MATRIX = np.array([[1395, 3, 1, 1, 0], [20, 160, 55, 4, 1], [40, 60, 300, 30, 5], [0, 0, 0, 0, 0], [0, 1, 6, 7, 10]])
+
+
+def history(epochs: int) -> pd.DataFrame:
+    time = np.arange(1, epochs + 1) / epochs
+    table = pd.DataFrame({"epoch": np.arange(1, epochs + 1), "lr": 3e-4 * (1 - time)})
+    columns = ("train_loss", "val_loss", "macro_f1_rounded", "macro_f1_optimal", "macro_f1_cross_fitted", "kappa")
+    return table.assign(**dict.fromkeys((*columns, "accuracy"), time * (1.5 - time)))
+
+
+def scored(grades: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    truth = np.repeat(grades, 12)
+    return truth + np.random.default_rng(0).normal(0, 0.4, len(truth)), truth
+
+
+def pair(caption: str = "10_left, 2 Moderate", box=(30, 0, 110, 90)) -> tuple:
+    before = np.zeros((90, 140, 3), np.uint8)
+    before[..., 2] = 200  # red, as OpenCV orders it
+    return before, box, np.full((64, 64, 3), 90, np.uint8), caption
+
+
+def draw_all(folder) -> dict[str, Figure]:
+    return {
+        "balance.png": report.class_balance(COUNTS, path=folder / "balance.png", target=1000),
+        "crops.png": report.crops_sheet([pair()] * 5, path=folder / "crops.png"),
+        "curves.png": report.learning_curves(history(6), path=folder / "curves.png"),
+        "confusion.png": report.confusion_matrices(MATRIX, path=folder / "confusion.png"),
+        "scores.png": report.score_histograms(*scored([0, 1, 2, 4]), [0.5, 1.5, 2.5, 3.5], path=folder / "scores.png"),
+    }
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    return folder, draw_all(folder)
+
+
+@pytest.fixture
+def unpainted(monkeypatch):
+    """For what a figure holds, not how it looks: painting takes most of the time."""
+    monkeypatch.setattr(Figure, "savefig", lambda self, part, **_: part.touch())
+
+
+def texts(subject) -> list[str]:
+    return [text.get_text() for text in subject.findobj(Text) if text.get_text()]
+
+
+def test_every_picture_is_a_png_of_the_figure_s_size_and_nothing_is_left_beside_it(drawn):
+    folder, figures = drawn
+    assert sorted(path.name for path in folder.iterdir()) == sorted(figures)
+    for name, figure in figures.items():
+        assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        picture = cv2.imread(str(folder / name))
+        assert picture.shape[:2] == pytest.approx(figure.get_size_inches()[::-1] * report.DPI, abs=1)
+        assert 400 < picture.shape[1] < 2400
+        assert picture.std() > 10
+
+
+def written(figure) -> list[tuple[str, Bbox]]:
+    """Each painted text and its place; matplotlib keeps tick labels beyond the limits and never paints them."""
+    axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+    ticks = [(axis.get_view_interval(), tick) for axis in axes for tick in axis.get_major_ticks()]
+    unused = [tick for (low, high), tick in ticks if not min(low, high) <= tick.get_loc() <= max(low, high)]
+    hidden = {id(label) for tick in unused for label in (tick.label1, tick.label2)}
+    shown = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and id(text) not in hidden]
+    return [(text.get_text(), Text.get_window_extent(text)) for text in shown]  # an annotation's own adds its arrow
+
+
+def test_nothing_written_reaches_beyond_the_picture(drawn):
+    for name, figure in drawn[1].items():
+        for text, place in written(figure):
+            assert figure.bbox.x0 <= place.x0 < place.x1 <= figure.bbox.x1, (name, text)
+            assert figure.bbox.y0 <= place.y0 < place.y1 <= figure.bbox.y1, (name, text)
+
+
+def test_no_two_texts_overlap(drawn):
+    for name, figure in drawn[1].items():
+        for (one, here), (other, there) in combinations(written(figure), 2):
+            common = Bbox.intersection(here, there)
+            assert common is None or min(common.width, common.height) < 1, (name, one, other)
+
+
+def test_a_dark_notebook_style_changes_no_pixel(drawn, tmp_path):
+    with rc_context(matplotlib.style.library["dark_background"]):
+        draw_all(tmp_path)
+    for name in drawn[1]:
+        assert np.array_equal(cv2.imread(str(drawn[0] / name)), cv2.imread(str(tmp_path / name))), name
+
+
+def test_a_picture_replaces_an_older_one(tmp_path):
+    (tmp_path / "confusion.png").write_bytes(b"old")
+    report.confusion_matrices(MATRIX, path=tmp_path / "confusion.png")
+    assert cv2.imread(str(tmp_path / "confusion.png")) is not None
+
+
+def test_a_failed_save_keeps_the_older_picture_and_leaves_nothing_beside_it(tmp_path, monkeypatch):
+    def fill_the_disk(self, part, **_):
+        part.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    (tmp_path / "confusion.png").write_bytes(b"old")
+    monkeypatch.setattr(Figure, "savefig", fill_the_disk)
+    with pytest.raises(OSError, match="No space left"):
+        report.confusion_matrices(MATRIX, path=tmp_path / "confusion.png")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+
+def test_class_balance_writes_every_count_and_the_totals(drawn):
+    bars, table = drawn[1]["balance.png"].axes
+    assert {"1,643", "288", "563", "94", "57", "61", "12", "32", "7", "8"} <= set(texts(bars))
+    assert {"1,400", "243", "24", "33", "480", "2,165", "120"} <= set(texts(table))
+    assert {"train: main", "train: 2015", "validation"} <= set(texts(table))
+    assert "0 No DR" in texts(bars)
+
+
+def test_class_balance_stacks_the_sources_and_sets_validation_beside_them(drawn):
+    bars = drawn[1]["balance.png"].axes[0]
+    main, other, validation = ([bar.get_bbox() for bar in container] for container in bars.containers)
+    assert [box.y1 for box in main] == [box.y0 for box in other] == [243, 48, 128, 28, 33]
+    assert [box.y1 for box in other] == [1643, 288, 563, 94, 57]
+    assert [(box.y0, box.y1) for box in validation] == [(0, 61), (0, 12), (0, 32), (0, 7), (0, 8)]
+    assert all(left.x1 < right.x0 for left, right in zip(main, validation, strict=True))
+
+
+def test_class_balance_puts_rows_in_the_order_of_grades_and_fills_the_gaps(tmp_path, unpainted):
+    counts = pd.DataFrame({"train: mine": [9, 50, 20]}, index=[4, 0, 2])
+    bars = report.class_balance(counts, path=tmp_path / "balance.png").axes[0]
+    assert [bar.get_height() for bar in bars.containers[0]] == [50, 0, 20, 0, 9]
+    assert [label.get_text() for label in bars.get_xticklabels()] == report._names(GRADES, 5)
+
+
+def test_class_balance_draws_the_target_only_where_there_is_one(drawn, tmp_path, unpainted):
+    with_target = drawn[1]["balance.png"].axes[0]
+    assert [list(line.get_ydata()) for line in with_target.lines] == [[1000, 1000]]
+    assert "target\n1,000" in texts(with_target)
+    assert not report.class_balance(COUNTS, path=tmp_path / "balance.png").axes[0].lines
+
+
+def test_class_balance_shows_an_absent_class_as_zero_and_needs_no_validation(tmp_path):
+    counts = pd.DataFrame({"train: mine": [12000, 0]})
+    figure = report.class_balance(counts, path=tmp_path / "b.png", classes=("Not referable", "Referable DR"))
+    assert {"12,000", "0", "0 Not referable", "1 Referable DR"} <= set(texts(figure.axes[0]))
+    assert "validation" not in texts(figure)
+
+
+def test_names_that_are_not_of_these_classes_give_way_to_numbers(tmp_path, unpainted):
+    figure = report.class_balance(COUNTS.head(3), path=tmp_path / "balance.png")
+    assert {"grade 0", "grade 1", "grade 2"} <= set(texts(figure))
+    assert "0 No DR" not in texts(figure)
+
+
+def test_crops_sheet_shows_each_pair_with_its_caption_and_colours_right(drawn):
+    cells = drawn[1]["crops.png"].axes
+    assert [len(axes.images) for axes in cells] == [2] * 5 + [0] * 3
+    assert [axes.get_xlabel() for axes in cells] == ["10_left, 2 Moderate"] * 5 + [""] * 3
+    assert tuple(cells[0].images[0].get_array()[0, 0]) == (200, 0, 0)
+
+
+@pytest.mark.parametrize("box", [(30, 0, 110, 90), (-20, -40, 160, 140), (0, 0, 140, 90)])
+def test_the_box_lies_on_the_photograph_where_it_was_found_and_never_leaves_its_cell(tmp_path, box):
+    axes = report.crops_sheet([pair(box=box)], path=tmp_path / "crops.png").axes[0]
+    (drawn_box,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
+    left, right, bottom, top = axes.images[0].get_extent()
+    x, y, scale = drawn_box.get_x(), drawn_box.get_y(), (right - left) / 140
+    assert bottom - top == pytest.approx(90 * scale)
+    found = ((x - left), (y - top), (x + drawn_box.get_width() - left), (y + drawn_box.get_height() - top))
+    assert np.array(found) / scale == pytest.approx(np.array(box))
+    assert x >= -1e-9
+    assert y >= -1e-9
+    assert x + drawn_box.get_width() <= report.BEFORE_ASPECT + 1e-9
+    assert y + drawn_box.get_height() <= 1 + 1e-9
+
+
+def test_a_long_caption_keeps_both_ends_and_a_dollar_sign_is_no_formula(tmp_path):
+    caption = f"{'long_' * 40}left.jpeg\n$5 to $6"
+    figure = report.crops_sheet([pair(caption)], path=tmp_path / "crops.png")
+    first, second = figure.axes[0].get_xlabel().splitlines()
+    assert len(first) == 48
+    assert first.startswith("long_long_")
+    assert first.endswith("left.jpeg")
+    assert second == "$5 to $6"
+
+
+def test_a_sheet_without_photographs_says_so(tmp_path):
+    assert texts(report.crops_sheet([], path=tmp_path / "crops.png")) == ["no photographs to show"]
+
+
+def test_the_best_epoch_is_the_one_of_the_cross_fitted_score(tmp_path, unpainted):
+    table = history(6)
+    table["macro_f1_cross_fitted"] = [0.1, 0.3, 0.512, 0.4, 0.2, 0.2]
+    table["macro_f1_optimal"] = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8]
+    axes = report.learning_curves(table, path=tmp_path / "curves.png").axes[1]
+    assert axes.get_title(loc="left") == "Validation macro-F1, best 0.512 (epoch 3)"
+    assert axes.collections[0].get_offsets().tolist() == [[3, 0.512]]
+    assert {"scores rounded", "optimal cuts", "cross-fitted cuts"} <= set(texts(axes))
+
+
+@pytest.mark.parametrize("rate", [3e-4, 0.0])
+def test_one_epoch_is_drawn_as_points(tmp_path, rate):
+    figure = report.learning_curves(history(1).assign(lr=rate), path=tmp_path / "curves.png")
+    for axes in figure.axes:
+        assert all(line.get_markersize() > 0 for line in axes.lines if line.get_label()[0] != "_")
+        assert axes.get_xlim() == (0.5, 1.5)
+        assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+
+
+def test_epochs_without_a_cross_fitted_score_have_no_best(tmp_path):
+    table = history(2).assign(macro_f1_cross_fitted=np.nan)
+    axes = report.learning_curves(table, path=tmp_path / "curves.png").axes[1]
+    assert axes.get_title(loc="left") == "Validation macro-F1"
+
+
+def cells(axes) -> list[list[str]]:
+    found = [text.get_text() for text in axes.texts]
+    return [found[start : start + 5] for start in range(0, 25, 5)]
+
+
+def test_confusion_matrices_show_counts_and_percents_of_each_row(drawn):
+    left, right = drawn[1]["confusion.png"].axes
+    assert cells(left)[0] == ["1,395", "3", "1", "1", "0"]
+    assert cells(left)[4] == ["0", "1", "6", "7", "10"]
+    assert cells(right)[0] == [">99", "<1", "<1", "<1", "0"]
+    assert cells(right)[1] == ["8", "67", "23", "2", "<1"]
+    assert "0 No DR\nn = 1,400" in texts(left)
+
+
+def test_a_grade_without_photographs_has_no_percents(drawn):
+    assert cells(drawn[1]["confusion.png"].axes[1])[3] == ["-"] * 5
+
+
+def test_an_empty_matrix_is_drawn_without_warnings(tmp_path):
+    left, _ = report.confusion_matrices(np.zeros((5, 5), int), path=tmp_path / "confusion.png").axes
+    assert cells(left) == [["0"] * 5] * 5
+
+
+def contrast(one, other) -> float:
+    """WCAG 2.1 contrast ratio of two sRGB colours (3,) in 0..1: 3 is asked of large text, 4.5 of small."""
+    light = [
+        np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722] for c in (one, other)
+    ]
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_numbers_can_be_read_on_every_shade():
+    axes = Figure().subplots()
+    report._heatmap(axes, np.linspace(0, 1, 256).reshape(16, 16), [["0"] * 16] * 16)
+    shades = np.asarray(axes.images[0].get_array())[..., :3].reshape(-1, 3)
+    for text, shade in zip(axes.texts, shades, strict=True):
+        assert contrast(np.array(to_rgb(text.get_color())), shade) > 3.5
+
+
+def test_score_histograms_count_every_photograph_of_each_true_grade(drawn):
+    panels = drawn[1]["scores.png"].axes
+    assert [panel.get_ylabel() for panel in panels] == [
+        f"{name}\nn = {count}" for name, count in zip(report._names(GRADES, 5), [12, 12, 12, 0, 12], strict=True)
+    ]
+    assert [panel.patches[-1].get_data().values.sum() for panel in panels] == [12, 12, 12, 0, 12]
+
+
+def test_the_cuts_run_through_every_row_and_the_predicted_grades_stand_between_them(drawn):
+    panels = drawn[1]["scores.png"].axes
+    for panel in panels:
+        assert [segment[0, 0] for segment in panel.collections[0].get_segments()] == [0.5, 1.5, 2.5, 3.5]
+    labels = {text.get_text(): text.xyann[0] for text in panels[0].texts if hasattr(text, "xyann")}
+    assert labels == pytest.approx({"0": -0.25, "1": 1, "2": 2, "3": 3, "4": 4.25})
+
+
+@pytest.mark.parametrize("cuts", [[1.4, 1.4, 1.41, 1.42], [-np.inf, -np.inf, 1.0, np.inf], [0.5, 1.5, 2.5, 1e6]])
+def test_labels_of_narrow_regions_keep_apart_and_on_the_axis(tmp_path, unpainted, cuts):
+    axes = report.score_histograms(*scored([0, 4]), cuts, path=tmp_path / "scores.png").axes[0]
+    spots = [text.xyann[0] for text in axes.texts if hasattr(text, "xyann")]
+    low, high = axes.get_xlim()
+    assert len(spots) == 5
+    assert np.diff(spots).min() > 0.02 * (high - low)
+    assert low <= min(spots)
+    assert max(spots) <= high
+
+
+def test_extreme_scores_stay_in_the_outermost_bars_and_are_told(tmp_path):
+    scores, truth = np.array([0.1, 50.0, -1e9, np.nan, np.inf]), np.array([0, 4, 0, 1, 2])
+    panels = report.score_histograms(scores, truth, [0.5, 1.5, 2.5, 3.5], path=tmp_path / "scores.png").axes
+    assert panels[0].get_xlim() == (-1, 5)
+    assert panels[4].patches[-1].get_data().values[-1] == 1
+    assert panels[0].patches[-1].get_data().values[0] == 1
+    assert "2 beyond the axis" in panels[4].get_xlabel()
+    assert "2 without a finite score" in panels[4].get_xlabel()

@@ -1,0 +1,112 @@
+"""train.py and predict.py as a user meets them: exit code, message, files. data.py has a file of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made import write_photographs, write_prepared
+
+import predict
+import train
+from dr import cli, device
+
+ROOT = Path(__file__).parent.parent
+MAINS = {"train": train.main, "predict": predict.main}
+TINY_FLAGS = ["--set", "backbone=test_efficientnet", "--set", "image_size=64", "--set", "augmentation=none",
+              "--set", "precision=fp32", "--pretrained", "none", "--workers", "1", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with prepared photographs and one short training, run as a command -> (folder, that command)."""
+    folder = tmp_path_factory.mktemp("workplace")
+    write_prepared(folder / "data", train=20, val=10)
+    write_photographs(folder / "results" / "images", [0, 2, 4])
+    command = [sys.executable, str(ROOT / "train.py"), "-b", "10", "-e", "1", *TINY_FLAGS]
+    return folder, subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def script(workplace, monkeypatch, capsys):
+    """Runs a script in the workplace, in this process (importing torch anew takes seconds) -> (code, out, err)."""
+
+    monkeypatch.setattr(device, "best_precision", lambda _: "fp32")  # accelerate keeps one precision in a process
+
+    def call(name, *flags):
+        monkeypatch.chdir(workplace[0])
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.run(MAINS[name])
+        return exit_info.value.code, *capsys.readouterr()
+
+    return call
+
+
+def test_training_ends_with_its_figure_and_where_the_checkpoint_is(workplace):
+    folder, finished = workplace
+    assert finished.returncode == 0, finished.stderr
+    name = "efficientnet_v2_m__size_380__crop__aug__adamw__lr_0001_10_01"
+    assert "best epoch 1: macro-F1 cross-fitted 0." in finished.stdout
+    assert finished.stdout.splitlines()[-1] == f"saved weights/{name}__best.pt"
+    assert (folder / "weights" / f"{name}__best.pt").is_file()
+    row = pd.read_csv(folder / "weights" / "runs.csv").iloc[0]
+    assert row["overrides"].startswith("backbone=test_efficientnet image_size=64")
+
+
+def test_prediction_finds_the_default_checkpoint_and_images(workplace, script):
+    code, out, err = script("predict", "--workers", 1, "--device", "cpu")
+    assert code == 0, err
+    assert out.splitlines()[-1] == "wrote results/result.csv with 3 photographs"
+    assert len(pd.read_csv(workplace[0] / "results" / "result.csv")) == 3
+
+
+def test_an_unreadable_photograph_gives_exit_code_1_and_its_name(script, tmp_path):
+    write_photographs(tmp_path / "images", [1])
+    (tmp_path / "images" / "bad.png").touch()
+    code, _, err = script("predict", "-i", tmp_path / "images", "-o", tmp_path, "--workers", 1)
+    assert code == 1
+    assert "not graded: bad.png: the file is empty" in err
+    assert len(pd.read_csv(tmp_path / "result.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-b", "0"], "batch_size must be greater than 0, got 0"),
+        (["-e", "many"], "argument -e/--epochs: invalid int value: 'many'; see train.py --help"),
+        (["--colour"], "unrecognized arguments: --colour; see train.py --help"),
+        (["-r", "lite"], "--recipe lite: there is no such recipe; known are"),
+        (["--set", "lr=fast"], "lr must be float, got 'fast'"),
+        (["-d", "nowhere"], "labels_train.csv: there is no such label table; run data.py first"),
+        (["--workers", "0"], "--workers must be at least 1, got 0"),
+        (["--pretrained", "lost.pt", "-r", "lite0"], "lost.pt: there is no such file of weights"),
+    ],
+)
+def test_wrong_flags_of_train_are_one_line(script, tmp_path, flags, message):
+    code, out, err = script("train", "-s", tmp_path / "out", *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["-m", "lost.pt"], "lost.pt: there is no such file of weights"),
+        (["-i", "nowhere"], "nowhere: there is no such file or folder"),
+        (["-b", "0"], "--batch_size must be at least 1, got 0"),
+        (["--submission", "lost.csv"], "--submission lost.csv: there is no such file"),
+        (["--device", "cuda:9"], "--device cuda:9: this machine has no such device"),
+    ],
+)
+def test_wrong_flags_of_predict_are_one_line_and_write_nothing(script, tmp_path, flags, message):
+    code, out, err = script("predict", "-o", tmp_path / "out", *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,181 @@
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+from made import TINY, checkpoint_content, write_prepared
+
+from dr import UsageError, device, objectives, thresholds, training
+from dr.dataset import read_prepared
+from dr.models import build
+from dr.recipes import from_dict
+
+
+def recipe(**choices):
+    return from_dict(TINY.to_dict() | choices)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return read_prepared(write_prepared(tmp_path_factory.mktemp("data")))
+
+
+def run(data, folder, *, name="run", **options):
+    return training.train(
+        options.pop("recipe", TINY), data=data, folder=str(folder), name=name, device_name="cpu", workers=0, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """A finished run of two epochs -> (folder, its row of runs.csv)."""
+    folder = tmp_path_factory.mktemp("weights")
+    return folder, run(data, folder, recorded={"recipe": "tiny", "overrides": ""})
+
+
+def test_one_batch_is_over_fitted_in_a_few_steps():
+    torch.manual_seed(0)
+    model, objective = build(TINY, num_outputs=1), objectives.build(TINY)
+    images = torch.randint(0, 255, (10, 3, 64, 64), dtype=torch.uint8)
+    grades = torch.tensor([0, 1, 2, 3, 4] * 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(40):
+        loss = objective.loss(model(images), grades).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_a_run_writes_all_its_files_and_no_others(finished):
+    folder, _ = finished
+    names = {"run__best.pt", "run__last.pt", "run__history.csv", "runs.csv"}
+    pictures = {"run__curves.png", "run__confusion.png", "run__scores.png"}
+    assert {path.name for path in folder.iterdir()} == names | pictures
+    for name in pictures:
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field(finished, data):
+    folder, row = finished
+    best = torch.load(folder / "run__best.pt", weights_only=True)
+    assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
+    assert from_dict(best["recipe"]) == TINY
+    assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
+    assert best["data"] == {"fingerprint": data.fingerprint, "size": 96}
+    history = pd.read_csv(folder / "run__history.csv")
+    chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
+    assert best["metrics"]["epoch"] == chosen["epoch"] == row["best_epoch"]
+    scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
+    cuts, macro_f1 = thresholds.best_cuts(scores, truth)
+    assert best["cuts"] == cuts.tolist()
+    assert best["metrics"]["macro_f1_optimal"] == pytest.approx(macro_f1)
+
+
+def test_the_history_has_a_row_for_each_epoch_with_every_figure(finished):
+    history = pd.read_csv(finished[0] / "run__history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    figures = ["macro_f1_rounded", "macro_f1_optimal", "macro_f1_cross_fitted", "kappa", "accuracy"]
+    recalls = [f"recall_{grade}" for grade in range(5)]
+    for name in ("train_loss", "val_loss", "lr", *figures, *recalls):
+        assert history[name].notna().all(), name
+    assert (history["macro_f1_optimal"] >= history["macro_f1_rounded"]).all()
+
+
+def test_the_row_of_runs_csv_says_what_was_run_and_how_good_it_is(finished, data):
+    table = pd.read_csv(finished[0] / "runs.csv")
+    assert len(table) == 1
+    row = table.iloc[0]
+    assert (row["name"], row["recipe"], row["device"]) == ("run", "tiny", "cpu")
+    assert row["data_fingerprint"] == data.fingerprint
+    assert row["version_torch"] == str(torch.__version__)
+    assert row["macro_f1_cross_fitted_low"] <= row["macro_f1_cross_fitted"] <= row["macro_f1_cross_fitted_high"]
+
+
+def test_two_runs_with_one_seed_agree_and_another_seed_does_not(finished, data, tmp_path):
+    first = torch.load(finished[0] / "run__best.pt", weights_only=True)
+    run(data, tmp_path)
+    run(data, tmp_path, name="other", recipe=recipe(seed=11))
+    same = torch.load(tmp_path / "run__best.pt", weights_only=True)
+    other = torch.load(tmp_path / "other__best.pt", weights_only=True)
+    assert torch.equal(first["validation"]["scores"], same["validation"]["scores"])
+    assert not torch.equal(first["validation"]["scores"], other["validation"]["scores"])
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
+
+
+@pytest.mark.parametrize("choices", [{"ema_decay": 0.9, "scheduler": "cosine"}, {"optimizer": "sgd", "dropout": 0.5}])
+def test_resumed_after_an_epoch_the_result_is_that_of_an_unbroken_run(data, tmp_path, monkeypatch, choices):
+    chosen = recipe(epochs=3, augmentation="rotation_colour", **choices)
+    run(data, tmp_path / "unbroken", recipe=chosen)
+
+    save, saved = training.save_last, []
+
+    def stop_after_the_first(*arguments):
+        save(*arguments)
+        saved.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "save_last", stop_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        run(data, tmp_path / "broken", recipe=chosen)
+    monkeypatch.undo()
+    assert saved == [1]
+    run(data, tmp_path / "broken", recipe=chosen, go_on=True)
+
+    unbroken, broken = (
+        torch.load(tmp_path / folder / "run__last.pt", weights_only=True) for folder in ("unbroken", "broken")
+    )
+    for key, value in unbroken["model"].items():
+        assert torch.equal(value, broken["model"][key]), key
+    assert [row["val_loss"] for row in unbroken["history"]] == [row["val_loss"] for row in broken["history"]]
+    assert [row["lr"] for row in unbroken["history"]] == [row["lr"] for row in broken["history"]]
+
+
+def test_resuming_with_other_choices_or_data_is_refused(finished, data):
+    with pytest.raises(UsageError, match=r"run__last\.pt: it was trained with lr=0\.01, not 0\.5"):
+        run(data, finished[0], recipe=recipe(lr=0.5), go_on=True)
+    with pytest.raises(UsageError, match="other label tables"):
+        run(dataclasses.replace(data, fingerprint="another"), finished[0], go_on=True)
+    with pytest.raises(UsageError, match=r"never__last\.pt: there is nothing to resume"):
+        run(data, finished[0], name="never", go_on=True)
+
+
+def test_a_new_run_under_an_old_name_keeps_the_old_files(data, tmp_path):
+    (tmp_path / "run__best.pt").write_bytes(b"hours of work")
+    run(data, tmp_path, recipe=recipe(epochs=1))
+    assert (tmp_path / "run__previous__best.pt").read_bytes() == b"hours of work"
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_batch(data, tmp_path):
+    broken = checkpoint_content()
+    broken["model"] = {
+        key: torch.full_like(value, torch.nan) if value.is_floating_point() else value
+        for key, value in broken["model"].items()
+    }
+    torch.save(broken, tmp_path / "nan.pt")
+    with pytest.raises(UsageError, match=r"the loss is not finite at the batch photo_\d+\.jpeg, .*; lower lr"):
+        run(data, tmp_path, recipe=recipe(pretrained=str(tmp_path / "nan.pt")))
+
+
+def test_an_absent_device_is_named():
+    with pytest.raises(UsageError, match="--device cuda:7: this machine has no such device"):
+        device.accelerator("cuda:7")
+
+
+def test_half_precision_without_a_gpu_is_refused():
+    with pytest.raises(UsageError, match="precision fp16 needs a GPU"):
+        device.accelerator("cpu", precision="fp16")
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [("cuda", (9, 0), "bf16"), ("cuda", (8, 0), "bf16"), ("cuda", (7, 0), "fp16"), ("cuda", (6, 0), "fp16"),
+     ("cuda", (5, 2), "fp32"), ("cpu", {"amx_bf16": True}, "bf16"), ("cpu", {"avx512_bf16": True}, "bf16"),
+     ("cpu", {"avx2": True}, "fp32"), ("mps", None, "fp32")],
+)  # fmt: skip
+def test_precision_is_what_the_device_does_well(monkeypatch, kind, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capability, raising=False)
+    assert device.best_precision(torch.device(kind)) == expected

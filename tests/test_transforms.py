@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+from made import photograph
+
+from dr.recipes import CHOICES
+from dr.transforms import A, eval_transform, seed, train_transform
+
+
+@pytest.mark.parametrize("augmentation", CHOICES["augmentation"])
+@pytest.mark.parametrize("side_px", [40, 96, 300])
+def test_every_augmentation_gives_a_square_of_the_size_asked_for(augmentation, side_px):
+    transform = train_transform(augmentation, size_px=64)
+    for number in range(5):
+        seed(transform, number)
+        image = transform(image=photograph(2, seed=0, side_px=side_px))["image"]
+        assert image.shape == (64, 64, 3)
+        assert image.dtype == np.uint8
+
+
+@pytest.mark.parametrize("augmentation", ["published", "rotation_colour"])
+def test_augmentation_depends_on_the_seed_and_on_nothing_else(augmentation):
+    photo = photograph(3, seed=1)
+    first, second = (train_transform(augmentation, size_px=64) for _ in range(2))
+    second(image=photo)  # another history
+    images = []
+    for transform, number in ((first, 5), (second, 5), (first, 6)):
+        seed(transform, number)
+        images.append(transform(image=photo)["image"])
+    assert np.array_equal(images[0], images[1])
+    assert not np.array_equal(images[0], images[2])
+
+
+def test_steps_are_taken_independently_of_each_other():
+    photo = photograph(2, seed=0, side_px=32)
+    transform = A.ReplayCompose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
+    taken = []
+    for number in range(200):
+        seed(transform, 10, number)
+        taken.append([step["applied"] for step in transform(image=photo)["replay"]["transforms"]])
+    together = np.corrcoef(np.array(taken, float).T)[0, 1]
+    assert abs(together) < 0.25
+    assert 0.35 < np.mean(taken) < 0.65
+
+
+def test_evaluation_only_resizes():
+    flat = np.full((128, 128, 3), (10, 200, 30), np.uint8)
+    assert np.array_equal(eval_transform(size_px=64)(image=flat)["image"], flat[:64, :64])
+    photo = photograph(1, seed=0, side_px=64)
+    assert np.array_equal(eval_transform(size_px=64)(image=photo)["image"], photo)
+
+
+def test_shrinking_averages_so_that_small_lesions_do_not_alias():
+    checkerboard = np.indices((128, 128)).sum(axis=0)[..., None] % 2 * np.full(3, 255)
+    shrunk = eval_transform(size_px=64)(image=checkerboard.astype(np.uint8))["image"]
+    assert np.abs(shrunk.astype(int) - 127).max() <= 1
