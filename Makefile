@@ -25,7 +25,7 @@ demo: env
 	$(BIN)/python -m dr.demo make $(DEMO)
 	$(BIN)/python data.py -m $(DEMO)/diabetic-retinopathy-classification-f1-score-4.zip \
 	    -a $(DEMO)/train_image_resized.zip -d $(DEMO)/data --per_class 100 --val_fraction 0.3 --size 256
-	$(BIN)/python train.py -r lite0 -e 5 -d $(DEMO)/data -s $(DEMO)/weights -n demo
+	$(BIN)/python train.py -r lite0 -b 16 -e 4 -d $(DEMO)/data -s $(DEMO)/weights -n demo
 	unzip -q $(DEMO)/diabetic-retinopathy-classification-f1-score-4.zip 'kaggle_retina/test/*' -d $(DEMO)
 	$(BIN)/python predict.py -m $(DEMO)/weights/demo__best.pt -i $(DEMO)/kaggle_retina/test -o $(DEMO)/results
 	$(BIN)/python -m dr.demo score --truth $(DEMO)/test_truth.csv --result $(DEMO)/results/result.csv

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dr import UsageError, cli, demo
+from dr import UsageError, cli, demo, drawing
 
 SMALL = {"main": 40, "extra": 40, "test": 20, "size_px": (96, 128)}
 TRAIN, TEST, EXTRA = "kaggle_retina/train", "kaggle_retina/test", "train_image_resized/train"
@@ -50,7 +50,7 @@ def decoded(data):
 
 
 def photo(grade, seed, **options):
-    return demo.photograph(grade, rng=np.random.default_rng(seed), size_px=(200, 260), **options)
+    return drawing.photograph(grade, rng=np.random.default_rng(seed), size_px=(200, 260), **options)
 
 
 def test_the_archives_have_the_layout_of_the_real_ones(made, tables, members):
@@ -88,8 +88,8 @@ def test_the_grades_of_the_test_photographs_are_outside_the_archives(made, table
 @pytest.mark.parametrize(
     ("total", "shares", "counts"),
     [
-        (240, demo.MAIN_SHARES, [121, 24, 62, 14, 19]),
-        (100, demo.MAIN_SHARES, [44, 10, 26, 10, 10]),
+        (300, demo.MAIN_SHARES, [126, 36, 66, 33, 39]),
+        (100, demo.MAIN_SHARES, [42, 12, 22, 11, 13]),
         (240, demo.EXTRA_SHARES, [78, 43, 43, 38, 38]),
         (100, demo.TEST_SHARES, [28, 18, 22, 16, 16]),
         (10, demo.MAIN_SHARES, [5, 1, 2, 1, 1]),
@@ -169,7 +169,7 @@ def test_light_and_framing_do_not_tell_the_grade():
 
 def test_a_left_eye_has_its_disc_on_the_left():
     for side, sign in (("left", 1), ("right", -1)):
-        eye = demo._eye(np.random.default_rng(0), 100, side)
+        eye = drawing._eye(np.random.default_rng(0), 100, side)
         assert sign * (eye.macula[0] - eye.disc[0]) > 0.5
 
 

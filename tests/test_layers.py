@@ -12,7 +12,7 @@ LAYERS = [
     {"run"},
     {"inference", "checkpoint", "evaluation"},
     {"dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
-    {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files"},
+    {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing"},
     {"recipes"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

@@ -39,7 +39,7 @@ def workplace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     for name in ("data.py", "train.py", "predict.py", "Makefile", "requirements.txt", "dr"):
         (folder / name).symlink_to(ROOT / name)
-    demo.make_archives(folder, main=60, extra=40, test=5)
+    demo.make_archives(folder, main=60, extra=40, test=10)
     shutil.unpack_archive(folder / demo.MAIN_ZIP, folder)
     (folder / "results").mkdir()
     (folder / "kaggle_retina" / "test").rename(folder / "results" / "images")
@@ -60,7 +60,7 @@ def test_the_commands_of_the_readme_run_in_their_order(workplace):
         assert finished.returncode == 0, f"{command}\n{finished.stderr}"
     result = pd.read_csv(workplace / "results" / "result.csv")
     assert list(result.columns) == ["id_code", "diagnosis"]
-    assert len(result) == 5
+    assert len(result) == 10
 
 
 @pytest.mark.parametrize("script", ["data", "train", "predict"])
