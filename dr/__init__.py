@@ -8,3 +8,7 @@ GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 class UsageError(Exception):
     """Something the user must change: one line that names the thing, the place and the remedy; exit code 2."""
+
+    def __init__(self, text: str):
+        # a loading process of torch hands its errors on with their traceback before the text
+        super().__init__(text.strip().rpartition("UsageError: ")[2])

@@ -1,5 +1,6 @@
 """Checkpoints: saved whole, loaded as tensors and primitives only."""
 
+import io
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,9 +42,10 @@ def versions() -> dict[str, str]:
 
 
 def save(path: str | Path, content: Mapping) -> None:
-    """`content` as one file that `torch.load(weights_only=True)` reads; whole or not at all."""
-    with files.whole(path) as part:
-        torch.save(dict(content), part)
+    """`content` as one file that `torch.load(weights_only=True)` reads; whole or not at all. Raises OSError."""
+    buffer = io.BytesIO()  # on a full disk torch's own writer raises a RuntimeError that does not say so
+    torch.save(dict(content), buffer)
+    files.write_bytes(path, buffer.getbuffer())
 
 
 def _bare_state_dict(tensors: Mapping, path: Path) -> dict:

@@ -63,10 +63,10 @@ def read_prepared(directory: str | Path) -> Prepared:
 
 def read_photograph(path: Path) -> np.ndarray:
     """A prepared photograph -> (S, S, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
-    photo = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if photo is None:
         raise UsageError(f"{path}: it cannot be decoded; delete it and run data.py again")
-    return photo
+    return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
 
 
 def to_tensor(photo: np.ndarray) -> torch.Tensor:

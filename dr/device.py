@@ -28,10 +28,14 @@ def best_precision(device: torch.device) -> str:
     if device.type == "cuda":
         major = torch.cuda.get_device_capability(device)[0]
         return "bf16" if major >= 8 else "fp16" if major >= 6 else "fp32"
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return "bf16" if has.get("amx_bf16") or has.get("avx512_bf16") else "fp32"
-    return "fp32"
+    return "bf16" if device.type == "cpu" and _cpu_multiplies_bf16() else "fp32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return bool(has.get("amx_bf16") or has.get("avx512_bf16"))
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # before torch 2.12
 
 
 def accelerator(device: str, *, precision: str = "auto") -> Accelerator:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 import torchvision
@@ -71,8 +73,9 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatc
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(path, {})
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
+    monkeypatch.undo()
     assert path.read_bytes() == b"the old one"

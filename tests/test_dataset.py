@@ -49,6 +49,14 @@ def test_a_damaged_folder_names_table_row_and_remedy(folder, damage, message):
         read_prepared(folder)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_photograph_that_cannot_be_decoded_is_one_line_also_from_a_worker(folder, workers):
+    (folder / "kaggle_retina/val/photo_2.jpeg").write_bytes(b"\xff\xd8 no more")
+    batches = loader(ValidationPhotographs(read_prepared(folder), size_px=64), batch_size=4, workers=workers, pin=False)
+    with pytest.raises(UsageError, match=r"^\S+photo_2\.jpeg: it cannot be decoded; delete it and run data\.py again$"):
+        list(batches)
+
+
 def test_workers_change_nothing_about_a_training_batch(folder):
     data = read_prepared(folder)
     seen = []
