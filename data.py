@@ -3,12 +3,14 @@
 import sys
 
 from dr import GRADES, cli
-from dr.prepare import Settings, prepare
 
 
 def main() -> int:
     args = cli.parser("data", description=__doc__).parse_args()
     cli.check_positive(workers=args.workers)
+
+    from dr.prepare import Settings, prepare  # pandas takes seconds to import: wrong flags are told before
+
     settings = Settings(
         size=args.size,
         per_class=args.per_class,

@@ -5,9 +5,11 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-SIGNATURE_SIDE_PX = 64
-HASH_BITS_APART = 12  # of 64: re-encoded and resized copies differ by up to about 6, other eyes by 10 and more
-SAME_CORRELATION = 0.9  # of fine structure (see `signature`); copies reach 0.97, two shots of one eye stay below 0.7
+SIGNATURE_SIDE_PX = 32  # coarse enough that a crop that differs by a few pixels changes little
+HASH_BITS_APART = 12  # of 64: re-encoded, darkened and halved copies of real photographs differ by up to 10
+# of fine structure (see `signature`): of 584 such copies 581 reach it; among 8,823 pairs of other real photographs
+# that are near by their hash the highest is 0.84
+SAME_CORRELATION = 0.9
 
 
 def _grey(prepared: np.ndarray, side_px: int) -> np.ndarray:
@@ -24,10 +26,10 @@ def perceptual_hash(prepared: np.ndarray) -> int:
 
 
 def signature(prepared: np.ndarray) -> np.ndarray:
-    """(S, S, 3) uint8 -> (64 * 64,) float32, zero mean and unit length: its fine structure (vessels, lesions) without
+    """(S, S, 3) uint8 -> (32 * 32,) float32, zero mean and unit length: its fine structure (vessels, lesions) without
     the shading that all fundus photographs share, so that the dot product of two is their correlation."""
     grey = _grey(prepared, SIGNATURE_SIDE_PX)
-    fine = grey - cv2.GaussianBlur(grey, (0, 0), 3)
+    fine = grey - cv2.GaussianBlur(grey, (0, 0), 2)
     inside = np.zeros(fine.shape, np.float32)
     cv2.circle(inside, (SIGNATURE_SIDE_PX // 2,) * 2, int(0.42 * SIGNATURE_SIDE_PX), 1, cv2.FILLED)
     fine = (fine - fine[inside > 0].mean()) * inside  # the rim is strong and alike in all: leave it out

@@ -16,10 +16,12 @@ AS_ROUND = 0.02  # roundness may differ by so much and count as equal
 RIM_REACH = 0.03  # of the disc: a blurred rim is smeared no farther than this
 RIM_LIGHT = 0.25  # of the light just inside the rim; the half of it would be the middle of the smear
 
-# Flags. Each threshold lies near the outer one percent of 2,902 real photographs (see README, "How it works")
+# Flags. 2,902 real photographs have a brightness of 109 to 190 and a sharpness of 2.2 to 32: what is marked is worse
 TOO_DARK = 22.0  # mean grey level inside the retina, 0..255
 TOO_BRIGHT = 215.0
 BLURRED = 1.6  # mean absolute Laplacian inside the retina after resizing to 384 px, in grey levels
+
+_set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
 
 
 class UnreadablePhotograph(Exception):  # noqa: N818  (it names the photograph's state)
@@ -73,7 +75,7 @@ def decode(data: bytes, *, min_side_px: int | None = None) -> np.ndarray:
     width, height = size_of(data)
     if _truncated(data):
         raise UnreadablePhotograph("it is truncated: its end is missing")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # the reason is ours to tell, in one line
+    _set_log_level(0)  # silent: the reason is ours to tell, in one line
     flag = cv2.IMREAD_COLOR
     if min_side_px is not None and data[:2] == b"\xff\xd8":
         reduced = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}

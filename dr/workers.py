@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -41,7 +42,7 @@ _archives: dict[str, Archive] = {}
 
 
 def _start_worker(archives: dict[str, Archive]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
     _archives.update(archives)
@@ -57,6 +58,19 @@ def _in_worker(task: dict) -> dict:
     return {"source": task["source"], "original": task["original"], **done}
 
 
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """For the moment in which processes are started, which inherit it: Ctrl-C is the parent's to handle."""
+    if threading.current_thread() is not threading.main_thread():  # only there may the handler be changed
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
     """Tasks (`source`, `original`, `member`, `out`, `size_px`) -> records in the order in which they are finished."""
     if workers <= 1 or len(tasks) < 8:  # starting processes would take longer
@@ -67,7 +81,9 @@ def prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(archives,)
     )
     try:
-        for future in as_completed([pool.submit(_in_worker, task) for task in tasks]):
+        with _interrupts_ignored():
+            futures = [pool.submit(_in_worker, task) for task in tasks]
+        for future in as_completed(futures):
             yield future.result()
     except BrokenProcessPool as exc:
         raise UsageError(
