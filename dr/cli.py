@@ -14,6 +14,8 @@ _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used
 
 
 def _count_or_all(text: str) -> int | None:
+    if text != "all" and not text.lstrip("-").isdigit():
+        raise argparse.ArgumentTypeError(f"expected a number or all, got {text!r}")
     return None if text == "all" else int(text)
 
 

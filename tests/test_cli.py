@@ -67,6 +67,11 @@ def test_words_stand_for_numbers_where_the_help_says_so():
     assert args.zip_2015 is None
 
 
+def test_a_count_that_is_neither_a_number_nor_all_says_what_was_expected():
+    with pytest.raises(UsageError, match="argument --per_class: expected a number or all, got 'few'; see data"):
+        cli.parser("data", description="").parse_args(["--per_class", "few"])
+
+
 def test_the_policies_offered_are_those_that_exist():
     for policy in POLICIES:
         assert cli.parser("data", description="").parse_args(["--conflicts", policy]).conflicts == policy
