@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -264,7 +265,9 @@ def test_a_killed_run_is_continued_and_ends_like_an_unbroken_one(tmp_path, zips,
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent in another way")
 def test_ctrl_c_stops_without_a_traceback_and_the_next_run_goes_on(tmp_path, zips, reference, data, no_pictures):
     arguments = ("-m", zips[0], "-a", zips[1], "-d", tmp_path, *FLAGS)
-    process = started(*arguments, "--workers", 2, cwd=tmp_path, start_new_session=True)
+    # where the tests run in the background, SIGINT is ignored by inheritance
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = started(*arguments, "--workers", 2, cwd=tmp_path, start_new_session=True, preexec_fn=heard)
     deadline = time.monotonic() + 60
     while not (tmp_path / "kaggle_retina" / "val").exists() and time.monotonic() < deadline:
         time.sleep(0.005)
