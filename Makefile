@@ -10,14 +10,21 @@ UV := $(shell command -v uv 2>/dev/null)
 env: $(VENV)/.installed
 
 # requirements.txt states what may be installed, constraints.txt what was tested
-$(VENV)/.installed: requirements.txt requirements-test.txt constraints.txt
 ifdef UV
-	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python -r requirements-test.txt -c constraints.txt
+MAKE_VENV = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+INSTALL = uv pip install --quiet --python $(BIN)/python -c constraints.txt -r
 else
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-test.txt -c constraints.txt
+MAKE_VENV = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r
 endif
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	$(MAKE_VENV)
+	$(INSTALL) requirements.txt
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
+	$(INSTALL) requirements-test.txt
 	touch $@
 
 demo: env
@@ -26,11 +33,11 @@ demo: env
 	$(BIN)/python data.py -m $(DEMO)/diabetic-retinopathy-classification-f1-score-4.zip \
 	    -a $(DEMO)/train_image_resized.zip -d $(DEMO)/data --per_class 100 --val_fraction 0.3 --size 256
 	$(BIN)/python train.py -r lite0 -b 16 -e 4 -d $(DEMO)/data -s $(DEMO)/weights -n demo
-	unzip -q $(DEMO)/diabetic-retinopathy-classification-f1-score-4.zip 'kaggle_retina/test/*' -d $(DEMO)
+	$(BIN)/python -m zipfile -e $(DEMO)/diabetic-retinopathy-classification-f1-score-4.zip $(DEMO)
 	$(BIN)/python predict.py -m $(DEMO)/weights/demo__best.pt -i $(DEMO)/kaggle_retina/test -o $(DEMO)/results
 	$(BIN)/python -m dr.demo score --truth $(DEMO)/test_truth.csv --result $(DEMO)/results/result.csv
 
-test: env
+test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q

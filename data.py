@@ -7,7 +7,7 @@ from dr import GRADES, cli
 
 def main() -> int:
     args = cli.parser("data", description=__doc__).parse_args()
-    cli.check_positive(workers=args.workers)
+    cli.check_at_least(1, workers=args.workers)
 
     from dr.prepare import Settings, prepare  # pandas takes seconds to import: wrong flags are told before
 
@@ -38,4 +38,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, go_on="start again to go on")

@@ -7,7 +7,8 @@ from dr import GRADES, cli
 
 def main() -> int:
     args = cli.parser("predict", description=__doc__).parse_args()
-    cli.check_positive(batch_size=args.batch_size, workers=args.workers)
+    cli.check_at_least(1, batch_size=args.batch_size)
+    cli.check_at_least(0, workers=args.workers)
 
     from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
 
@@ -31,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, go_on="start again")

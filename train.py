@@ -5,7 +5,7 @@ from dr import cli, recipes
 
 def main() -> int:
     args = cli.parser("train", description=__doc__).parse_args()
-    cli.check_positive(workers=args.workers)
+    cli.check_at_least(0, workers=args.workers)
     given = {"batch_size": args.batch_size, "epochs": args.epochs, "pretrained": args.pretrained, "seed": args.seed}
     overrides = dict(recipes.parse_override(text) for text in args.overrides)
     overrides |= {key: value for key, value in given.items() if value is not None}
@@ -22,7 +22,10 @@ def main() -> int:
         device_name=args.device,
         workers=args.workers,
         go_on=args.resume,
-        recorded={"recipe": args.recipe or "published", "overrides": " ".join(args.overrides)},
+        recorded={
+            "recipe": args.recipe or "published",
+            "overrides": " ".join(f"{key}={value}" for key, value in overrides.items()),
+        },
     )
     print(
         f"best epoch {row['best_epoch']}: macro-F1 cross-fitted {row['macro_f1_cross_fitted']:.3f} "
@@ -34,4 +37,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, go_on="start again with --resume to go on after the last whole epoch")

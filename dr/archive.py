@@ -38,24 +38,30 @@ def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
         )
 
 
+def _refuse_unreadable(error: OSError) -> None:
+    raise error  # os.walk would pass over a folder that may not be read, and its photographs would be missed by nobody
+
+
 class Archive:
-    """Members of a zip or of a folder, by their name with forward slashes.
+    """Members of a zip or of a folder, by their name with forward slashes; of a folder only `names` where given.
 
     Opens lazily and pickles as its path, so that worker processes each open their own handle.
     Raises UsageError for a path that is missing, not a zip, truncated, encrypted or unsafe.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, names: list[str] | None = None):
         self.path = Path(path)
         self._zip: zipfile.ZipFile | None = None
         self._opened_by: int | None = None
         if not self.path.exists():
             raise UsageError(f"{self.path}: there is no such file or folder; give the path of the archive")
-        self.names = self._folder_names() if self.path.is_dir() else self._checked_zip_names()
+        if names is None:
+            names = self._folder_names() if self.path.is_dir() else self._checked_zip_names()
+        self.names = names
 
     def _folder_names(self) -> list[str]:
         names, seen = [], set()
-        for folder, subfolders, files in os.walk(self.path, followlinks=True):
+        for folder, subfolders, files in os.walk(self.path, followlinks=True, onerror=_refuse_unreadable):
             real = Path(folder).resolve()
             if real in seen:  # a link that leads back up
                 subfolders.clear()

@@ -1,19 +1,22 @@
 """Checkpoints: saved whole, loaded as tensors and primitives only."""
 
 import io
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+import cv2
+import timm
 import torch
 import torchvision
 
 from dr import GRADES, UsageError, __version__, files, objectives
-from dr.models import Grader, build, load_tensors
+from dr.models import Grader, build, load_tensors, same_shape
 from dr.recipes import Recipe, from_dict
 
-FIELDS = ("model", "recipe", "cuts", "classes", "metrics", "versions", "data")
 PUBLISHED_CUTS = [0.5, 1.5, 2.5, 3.5]
 PUBLISHED_PREPARED_PX = 512
 
@@ -38,6 +41,9 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # a str of its own kind, which does not load with weights_only
         "torchvision": str(torchvision.__version__),
+        "timm": timm.__version__,
+        "opencv": cv2.__version__,
+        "albumentations": version("albumentations"),
     }
 
 
@@ -50,7 +56,7 @@ def save(path: str | Path, content: Mapping) -> None:
 
 def _bare_state_dict(tensors: Mapping, path: Path) -> dict:
     """A published state_dict of efficientnet_v2_m with one output -> the fields of a checkpoint."""
-    if not tensors or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
+    if not tensors or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()):
         raise UsageError(f"{path}: it is neither a checkpoint of train.py nor a state_dict of efficientnet_v2_m")
     return {
         "model": {key.removeprefix("module."): value for key, value in tensors.items()},  # saved from DataParallel
@@ -66,11 +72,12 @@ def load(path: str | Path) -> Checkpoint:
     path = Path(path)
     tensors = load_tensors(path)
     content = tensors if "recipe" in tensors and "model" in tensors else _bare_state_dict(tensors, path)
+    _check_fields(content, path)
     recipe = from_dict(dict(content["recipe"]), place=str(path))
     objective = objectives.build(recipe)
     grader = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
     own = grader.backbone.state_dict()
-    wrong = [key for key in own if key not in content["model"] or content["model"][key].shape != own[key].shape]
+    wrong = [key for key in own if not same_shape(content["model"].get(key), own[key])]
     if wrong or len(own) != len(content["model"]):
         key = wrong[0] if wrong else next(key for key in content["model"] if key not in own)
         raise UsageError(
@@ -79,3 +86,21 @@ def load(path: str | Path) -> Checkpoint:
         )
     grader.backbone.load_state_dict(content["model"])
     return Checkpoint(path, grader.eval(), objective, recipe, list(content["cuts"]), content["data"]["size"])
+
+
+def _check_fields(content: Mapping, path: Path) -> None:
+    """Raises UsageError naming the first field that a checkpoint needs and that is missing or of another kind."""
+    cuts = content.get("cuts")
+    data = content.get("data")
+    fits = {
+        "model": isinstance(content["model"], Mapping),
+        "recipe": isinstance(content["recipe"], Mapping),
+        "cuts": isinstance(cuts, list)
+        and len(cuts) == len(GRADES) - 1
+        and all(isinstance(value, float) and math.isfinite(value) for value in cuts)
+        and cuts == sorted(cuts),
+        "data": isinstance(data, Mapping) and isinstance(data.get("size"), int),
+    }
+    for field, fit in fits.items():
+        if not fit:
+            raise UsageError(f"{path}: its {field} is missing or damaged; give the checkpoint that train.py wrote")

@@ -4,6 +4,7 @@ import argparse
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from dr import UsageError
@@ -91,28 +92,45 @@ def parser(script: str, *, description: str) -> argparse.ArgumentParser:
     return made
 
 
-def check_positive(**flags: int | float | None) -> None:
-    """Raises UsageError for a flag below 1; None means that the flag was not given."""
+def check_at_least(lowest: int, **flags: int) -> None:
+    """Raises UsageError for a flag below `lowest`."""
     for name, value in flags.items():
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} must be at least 1, got {value}")
+        if value < lowest:
+            raise UsageError(f"--{name} must be at least {lowest}, got {value}")
 
 
-def run(main: Callable[[], int]) -> None:
+def _told(error: Exception, *, go_on: str) -> str | None:
+    """One line about an error that the user can mend; None for a mistake of the program."""
+    text = str(error)
+    if isinstance(error, UsageError):
+        return text
+    if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _DISK):
+        reason = _DISK.get(error.errno, "permission denied")
+        return f"{error.filename or 'writing'}: {reason}; change that and {go_on}"
+    if (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
+    ):  # torch's, which is not imported here
+        return f"memory ran out; give a smaller --batch_size and {go_on}"
+    if text.startswith("DataLoader worker"):
+        return (
+            f"a loading process was ended, perhaps for want of shared memory; give fewer --workers, or 0, and {go_on}"
+        )
+    return None
+
+
+def run(main: Callable[[], int], *, go_on: str) -> None:
     """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read, 2 the
-    user must change something, 130 stopped with Ctrl-C."""
+    user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how to start again."""
     try:
         code = main()
-    except UsageError as exc:
-        print(f"error: {exc}", file=sys.stderr)
-        code = 2
-    except OSError as exc:
-        if exc.errno not in _DISK and not isinstance(exc, PermissionError):
-            raise
-        reason = _DISK.get(exc.errno, "you may not write there")
-        print(f"error: {exc.filename or 'writing'}: {reason}; change that and start again to go on", file=sys.stderr)
-        code = 2
     except KeyboardInterrupt:
-        print("\nstopped; what is finished is kept, start again to go on", file=sys.stderr)
+        print(f"\nstopped; {go_on}", file=sys.stderr)
         code = 130
+    except Exception as exc:
+        told = _told(exc, go_on=go_on)
+        if told is None:
+            traceback.print_exc()
+        else:
+            print(f"error: {told}", file=sys.stderr)
+        code = 3 if told is None else 2
     sys.exit(code)

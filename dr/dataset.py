@@ -56,9 +56,15 @@ def read_prepared(directory: str | Path) -> Prepared:
     digest = hashlib.sha256()
     for name in SPLITS:
         digest.update((root / f"labels_{name}.csv").read_bytes())
-    settings = root / "settings.json"
-    size_px = json.loads(settings.read_text())["size"] if settings.is_file() else 512
-    return Prepared(root, tables["train"], tables["val"], size_px, digest.hexdigest())
+    return Prepared(root, tables["train"], tables["val"], _size_px(root / "settings.json"), digest.hexdigest())
+
+
+def _size_px(settings: Path) -> int:
+    """The longest side that data.py prepared photographs at."""
+    try:
+        return int(json.loads(settings.read_text(encoding="utf-8"))["size"])
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise UsageError(f"{settings}: it is missing or damaged; run data.py again") from exc
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -154,4 +160,5 @@ def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sample
         persistent_workers=workers > 0,
         worker_init_fn=start_worker,
         collate_fn=collate,
+        generator=torch.Generator(),  # its own: seeds of workers must not be drawn from the numbers that dropout uses
     )

@@ -4,6 +4,7 @@ import os
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from dr import UsageError
 
@@ -41,11 +42,18 @@ def _cpu_multiplies_bf16() -> bool:
 def accelerator(device: str, *, precision: str = "auto") -> Accelerator:
     """The one place where device and precision are chosen. Raises UsageError for a device that is not there or does not
     know the precision."""
+    os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
+    AcceleratorState._reset_state(reset_partial_state=True)  # in a notebook the stage before may have used another
     chosen = _check_device(device) or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if device != "auto" and chosen.type != "cpu":
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     if precision == "auto":
         precision = best_precision(chosen)
     if precision == "fp16" and chosen.type == "cpu":
-        raise UsageError("precision fp16 needs a GPU; use bf16, fp32 or auto")
-    return Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+        raise UsageError("precision fp16 needs a GPU; use bf16, fp32 or auto, or --device cuda")
+    made = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    if made.num_processes > 1:
+        raise UsageError(
+            f"{made.num_processes} processes were started; this version runs in one, start it without torchrun"
+        )
+    return made

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from dr import UsageError
+
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
@@ -23,6 +25,19 @@ def whole(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         part.unlink(missing_ok=True)
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Makes the folder where it is missing and tries it with a file, so that hours of work do not end at a folder that
+    cannot be written to. Raises UsageError for a file in its place, OSError for one that may not be written to."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise UsageError(f"{path}: there is a file of that name; name a folder") from exc
+    write_bytes(path / ".writable", b"")
+    (path / ".writable").unlink()
+    return path
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

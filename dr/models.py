@@ -60,7 +60,10 @@ def _create(recipe: Recipe) -> nn.Module:
 
 def _replace_head(model: nn.Module, *, num_outputs: int, dropout: float | None) -> str:
     """Puts a new last layer in -> its name in the state_dict."""
-    name, last = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
+    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise UsageError("recipe: this backbone does not end in a linear layer, so its head cannot be replaced")
+    name, last = linear[-1]
     parent = model.get_submodule(name.rpartition(".")[0])
     head = Float32Linear(last.in_features, num_outputs)
     setattr(parent, name.rpartition(".")[2], head)
@@ -123,12 +126,15 @@ def load_tensors(path: str | Path) -> Mapping:
     return loaded
 
 
+def same_shape(found: object, wanted: torch.Tensor) -> bool:
+    """Whether something from a file can take the place of a tensor."""
+    return isinstance(found, torch.Tensor) and found.shape == wanted.shape
+
+
 def _load_matching(model: nn.Module, tensors: Mapping, *, head: str, source: str) -> None:
     """Loads all but the head, which is new. Raises UsageError when the tensors are another network's."""
     wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{head}.")}
-    fitting = {
-        key: tensors[key] for key, value in wanted.items() if key in tensors and tensors[key].shape == value.shape
-    }
+    fitting = {key: tensors[key] for key, value in wanted.items() if same_shape(tensors.get(key), value)}
     if len(fitting) < len(wanted):
         missing = next(key for key in wanted if key not in fitting)
         raise UsageError(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
     or when two share a stem: result.csv could not tell them apart."""
     path = Path(images)
     if path.is_file() and is_image(path.name):
-        archive, names = Archive(path.parent), [path.name]
+        archive, names = Archive(path.parent, names=[path.name]), [path.name]
     else:
         archive = Archive(path)
         names = archive.images()
@@ -75,15 +76,27 @@ def _select(names: list[str], ids: list[str], *, images: str, submission: str) -
     return [by_stem[i] for i in ids]
 
 
+class View(NamedTuple):
+    """How a network sees a photograph: prepared at one size, then resized to another, in pixels."""
+
+    prepared_px: int
+    image_px: int
+
+    @property
+    def key(self) -> str:
+        """Its name in a batch."""
+        return f"image_{self.prepared_px}_{self.image_px}"
+
+
 class Photographs(Dataset):
-    """index -> {"index", "record", a (3, P, P) uint8 for each size in `sizes_px`, or no image where `record["error"]`}.
+    """index -> {"index", "record", a (3, P, P) uint8 for each view, or no image where `record["error"]`}.
 
     Photographs are prepared here, in the loading processes, by the function that data.py uses.
     """
 
-    def __init__(self, archive: Archive, names: list[str], *, prepared_px: int, sizes_px: Iterable[int]):
-        self.archive, self.names, self.prepared_px = archive, names, prepared_px
-        self.transforms = {size: eval_transform(size_px=size) for size in sizes_px}
+    def __init__(self, archive: Archive, names: list[str], *, views: Iterable[View]):
+        self.archive, self.names = archive, names
+        self.transforms = {view: eval_transform(size_px=view.image_px) for view in views}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -92,17 +105,19 @@ class Photographs(Dataset):
         record = {"file": self.names[index], "error": ""}
         try:
             data = self.archive.read(self.names[index])
-            prepared, retina, _ = fundus.decode_and_prepare(data, size_px=self.prepared_px)
+            sizes = sorted({view.prepared_px for view in self.transforms})
+            prepared = {size: fundus.decode_and_prepare(data, size_px=size)[:2] for size in sizes}
         except (fundus.UnreadablePhotograph, OSError) as exc:
             return {"index": index, "record": record | {"error": str(exc)}}
-        measured = fundus.quality(prepared)
+        largest, retina = prepared[sizes[-1]]
+        measured = fundus.quality(largest)
         record |= {name: round(value, 2) for name, value in measured.items()}
         record["flags"] = " ".join(fundus.flags(retina, measured))
-        photo = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
-        images = {
-            f"image_{size}": to_tensor(transform(image=photo)["image"]) for size, transform in self.transforms.items()
-        }
-        return {"index": index, "record": record, **images}
+        item = {"index": index, "record": record}
+        for view, transform in self.transforms.items():
+            photo = cv2.cvtColor(prepared[view.prepared_px][0], cv2.COLOR_BGR2RGB)
+            item[view.key] = to_tensor(transform(image=photo)["image"])
+        return item
 
 
 def _collate(items: list[dict]) -> dict:
@@ -146,21 +161,16 @@ def predict(
     if ids is not None:
         names = _select(names, ids, images=images, submission=submission)
     checkpoints = [checkpoint.load(path) for path in models]
-    if len({len(one.cuts) for one in checkpoints}) > 1:
-        raise UsageError(f"--model: {' and '.join(models)} grade into different numbers of classes; give alike ones")
-    accelerator = device.accelerator(device_name)
+    precisions = {one.recipe.precision for one in checkpoints}
+    accelerator = device.accelerator(device_name, precision=precisions.pop() if len(precisions) == 1 else "auto")
+    files.writable_folder(output)
+    views = [View(one.prepared_px, one.recipe.image_size) for one in checkpoints]
     scorers = [
-        Scorer(one.grader.to(accelerator.device), one.objective, f"image_{one.recipe.image_size}")
-        for one in checkpoints
+        Scorer(one.grader.to(accelerator.device), one.objective, view.key)
+        for one, view in zip(checkpoints, views, strict=True)
     ]
-    photographs = Photographs(
-        archive,
-        names,
-        prepared_px=max(one.prepared_px for one in checkpoints),
-        sizes_px={one.recipe.image_size for one in checkpoints},
-    )
     batches = loader(
-        photographs,
+        Photographs(archive, names, views=set(views)),
         batch_size=batch_size,
         workers=min(workers, -(-len(names) // batch_size)),
         pin=accelerator.device.type == "cuda",
@@ -168,6 +178,10 @@ def predict(
     )
     records: dict[int, dict] = {}
     index, scores = infer(scorers, _readable(batches, records, total=len(names)), accelerator=accelerator, flips=flips)
+    finite = np.isfinite(scores)
+    for i in index[~finite]:
+        records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
+    index, scores = index[finite], scores[finite]
     cuts = np.mean([one.cuts for one in checkpoints], axis=0)
     return _write(
         records, index=index, scores=scores, grades=thresholds.cut(scores, cuts), output=output, ordered=ids is not None
@@ -184,8 +198,6 @@ def _write(
     result = pd.DataFrame({"id_code": [PurePosixPath(name).stem for name in graded["file"]], "diagnosis": grades})
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_csv(folder / "details.csv", details)
-    files.write_csv(folder / "result.csv", result)
+    files.write_csv(Path(output) / "details.csv", details)
+    files.write_csv(Path(output) / "result.csv", result)
     return Prediction(result.reset_index(drop=True), details.reset_index(drop=True))

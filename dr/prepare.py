@@ -77,14 +77,17 @@ def _needed(table: pd.DataFrame, draws: dict[int, int]) -> pd.DataFrame:
     return table[main | table["patient"].isin(pd.concat(drawn)["patient"])]
 
 
-def _group_duplicates(chosen: pd.DataFrame, workspace: Workspace) -> pd.DataFrame:
-    """Adds `group`, equal for photographs that are the same picture."""
+def _group_duplicates(chosen: pd.DataFrame, *, workspace: Workspace, signatures: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Adds `group`, equal for photographs that are the same picture; `signatures`, by file name, grow every round."""
     records = [workspace.records[key] for key in zip(chosen["source"], chosen["original"], strict=True)]
     near = duplicates.near_pairs(np.array([record["hash"] for record in records], np.uint64))
     suspects, near_suspects = np.unique(near, return_inverse=True)
     names = [file_name(records[i]["source"], records[i]["original"]) for i in suspects]
-    signatures = [duplicates.signature(cv2.imread(str(workspace.find(name)))) for name in names]
-    same = suspects[duplicates.same_pixels(near_suspects.reshape(-1, 2), np.array(signatures))]
+    new = [name for name in names if name not in signatures]
+    for name in tqdm(new, desc="comparing", unit=" photographs", disable=not new):
+        signatures[name] = duplicates.signature(cv2.imread(str(workspace.find(name))))
+    vectors = np.array([signatures[name] for name in names])
+    same = suspects[duplicates.same_pixels(near_suspects.reshape(-1, 2), vectors)]
     return chosen.assign(group=duplicates.groups(len(records), same))
 
 
@@ -121,6 +124,7 @@ def _choose(
     """Draws, prepares and settles until every grade is full or exhausted -> (table with split, duplicates, failures)"""
     draws = _first_draw(table, settings=settings)
     failed: dict[tuple[str, str], str] = {}
+    signatures: dict[str, np.ndarray] = {}
     while True:
         needed = _needed(table, draws)
         keys = pd.Series(list(zip(needed["source"], needed["original"], strict=True)), index=needed.index)
@@ -133,7 +137,9 @@ def _choose(
             raise UsageError(
                 f"{archives['main'].path}: none of its photographs could be read ({original}: {reason}); is it damaged?"
             )
-        settled, listed = split.settle_duplicates(_group_duplicates(usable, workspace), policy=settings.conflicts)
+        settled, listed = split.settle_duplicates(
+            _group_duplicates(usable, workspace=workspace, signatures=signatures), policy=settings.conflicts
+        )
         assigned = split.assign(
             settled, per_class=settings.per_class, val_fraction=settings.val_fraction, seed=settings.seed
         )
@@ -236,7 +242,7 @@ def prepare(
     workspace = Workspace(Path(directory), identity=identity, force=force)
     root = workspace.root
     if workspace.complete():
-        return json.loads((root / "report.json").read_text()) | {"already_finished": True}
+        return json.loads((root / "report.json").read_text(encoding="utf-8")) | {"already_finished": True}
     assigned, listed, failed = _choose(
         table, settings=settings, workspace=workspace, archives=archives, workers=workers
     )

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from dr import GRADES
+from dr import GRADES, files
 
 DPI = 120
 INK, FAINT, PAPER = "#222222", "#c4c4c4", "white"
@@ -310,11 +310,6 @@ def _plain(axes: Axes, *, title: str = "") -> None:
 
 
 def _save(figure: Figure, path: Path) -> Figure:
-    """Writes beside and renames: a page never shows half a picture."""
-    part = path.with_name(path.name + ".part")
-    try:
+    with files.whole(path) as part:
         figure.savefig(part, format="png", dpi=DPI, facecolor="auto")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
     return figure

@@ -45,13 +45,15 @@ class Run:
         return self.ema.module if self.ema else self.bare_model
 
 
-def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_per_epoch: int) -> Run:
-    """A run before its first epoch. Raises UsageError for weights or a backbone that are not there."""
+def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_per_epoch: int, pretrained: bool) -> Run:
+    """A run before its first epoch, from pretrained weights unless saved ones follow. Raises UsageError for weights or
+    a backbone that are not there."""
     objective = objectives.build(recipe)
-    model = models.build(recipe, num_outputs=objective.num_outputs)
+    model = models.build(recipe, num_outputs=objective.num_outputs, pretrained=pretrained)
     extra = {"amsgrad": recipe.amsgrad} if recipe.optimizer in ("adam", "adamw") else {"momentum": recipe.momentum}
+    name = "momentum" if recipe.optimizer == "sgd" else recipe.optimizer  # timm's "sgd" is Nesterov's
     optimizer = create_optimizer_v2(
-        model, opt=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, filter_bias_and_bn=False, **extra
+        model, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, filter_bias_and_bn=False, **extra
     )
     scheduler, _ = create_scheduler_v2(
         optimizer,
@@ -124,5 +126,5 @@ def resume(path: Path, run: Run) -> None:
         run.accelerator.scaler.load_state_dict(saved["scaler"])
     torch.set_rng_state(saved["random"]["torch"])
     if saved["random"]["cuda"] and run.accelerator.device.type == "cuda":
-        torch.cuda.set_rng_state_all(saved["random"]["cuda"])
+        torch.cuda.set_rng_state_all(saved["random"]["cuda"][: torch.cuda.device_count()])
     run.epoch, run.updates, run.history = saved["epoch"], saved["updates"], saved["history"]

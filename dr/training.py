@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from dr.recipes import Recipe
 from dr.run import Run, content, resume, save_last, start
 
 CHOSEN_BY = "macro_f1_cross_fitted"
+ENDINGS = ("best.pt", "last.pt", "history.csv", "curves.png", "confusion.png", "scores.png")
 
 
 def _loaders(recipe: Recipe, data: Prepared, *, workers: int, pin: bool) -> tuple[DataLoader, DataLoader]:
@@ -103,11 +105,11 @@ def _line(row: dict, *, epochs: int) -> str:
 
 
 def _keep_previous(folder: Path, name: str) -> None:
-    """A new run under an old name does not destroy hours of work: the old files get `previous` into their names."""
-    for path in folder.glob(f"{name}__*"):
-        rest = path.name.removeprefix(f"{name}__")
-        if not rest.startswith("previous__"):
-            path.replace(folder / f"{name}__previous__{rest}")
+    """A new run under an old name does not destroy hours of work: the old files get `previous` and a number."""
+    old = [folder / f"{name}__{ending}" for ending in ENDINGS if (folder / f"{name}__{ending}").exists()]
+    number = next(n for n in count(1) if not any((folder / f"{name}__previous_{n}__{end}").exists() for end in ENDINGS))
+    for path in old:
+        path.replace(folder / f"{name}__previous_{number}__{path.name.removeprefix(f'{name}__')}")
 
 
 def _save_best(path: Path, fields: dict, *, epoch: int, scores: np.ndarray, truth: np.ndarray, seed: int) -> None:
@@ -147,8 +149,9 @@ def _summary(run: Run, *, best: dict) -> dict:
 
 
 def _append_run(path: Path, row: dict) -> None:
-    before = [pd.read_csv(path)] if path.is_file() else []
-    files.write_csv(path, pd.concat([*before, pd.DataFrame([row])], ignore_index=True))
+    now = pd.DataFrame([{key: "" if value is None else str(value) for key, value in row.items()}])
+    before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
+    files.write_csv(path, pd.concat([*before, now], ignore_index=True))
 
 
 def train(
@@ -167,17 +170,20 @@ def train(
     With `go_on` the run continues from folder/NAME__last.pt. Raises UsageError. Not deterministic on a GPU: atomics in
     cuDNN's backward pass.
     """
+    if Path(name).name != name:
+        raise UsageError(f"--name {name}: it is the first part of file names and may hold no path")
     accelerator = device.accelerator(device_name, precision=recipe.precision)
+    save_to = files.writable_folder(folder)
     set_seed(recipe.seed)
     batches, val_batches = _loaders(recipe, data, workers=workers, pin=accelerator.device.type == "cuda")
-    run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=len(batches))
-    prefix = f"{Path(folder) / name}"
+    run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=len(batches), pretrained=not go_on)
+    prefix = f"{save_to / name}"
     last, best = Path(f"{prefix}__last.pt"), Path(f"{prefix}__best.pt")
     if go_on:
         resume(last, run)
+        models.load_tensors(best)  # it is needed at the end: better told now
     else:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        _keep_previous(Path(folder), name)
+        _keep_previous(save_to, name)
 
     while run.epoch < recipe.epochs:
         highest = max((row[CHOSEN_BY] for row in run.history), default=-math.inf)
@@ -195,5 +201,5 @@ def train(
     _pictures(prefix, run, best=chosen)
     finished = {"name": name, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
     row = finished | (recorded or {}) | _summary(run, best=chosen)
-    _append_run(Path(folder) / "runs.csv", row)
+    _append_run(save_to / "runs.csv", row)
     return row

@@ -36,7 +36,7 @@ class Workspace:
             raise UsageError(f"{self.root}: a file stands in the way of this folder; choose another -d") from exc
         if not marker.exists() and any(path.suffix != ".part" for path in self.root.iterdir()):
             raise UsageError(f"{self.root}: it holds files that are not from data.py; choose another -d")
-        before = json.loads(marker.read_text()) if marker.exists() else identity
+        before = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else identity
         if before != identity:
             if not force:
                 changed = difference(before, identity)
@@ -62,7 +62,7 @@ class Workspace:
     def _finished(self) -> dict[tuple[str, str], dict]:
         present = {path.name for path in self._photographs()}
         records = {}
-        for line in self.log.read_text().splitlines() if self.log.exists() else []:
+        for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:

@@ -8,7 +8,7 @@ from dr.split import POLICIES
 
 def exit_code(main):
     with pytest.raises(SystemExit) as exit_info:
-        cli.run(main)
+        cli.run(main, go_on="start again")
     return exit_info.value.code
 
 
@@ -30,7 +30,7 @@ def test_the_code_of_main_is_the_code_of_the_script():
         (UsageError("data: it is empty; fill it"), "error: data: it is empty; fill it\n"),
         (OSError(errno.ENOSPC, "No space left", "a.jpeg"), "error: a.jpeg: the disk is full; "),
         (OSError(errno.EROFS, "Read-only", "a.jpeg"), "error: a.jpeg: it is read-only; "),
-        (PermissionError(errno.EACCES, "Permission denied", "a.jpeg"), "error: a.jpeg: you may not write there; "),
+        (PermissionError(errno.EACCES, "Permission denied", "a.jpeg"), "error: a.jpeg: permission denied; "),
     ],
 )
 def test_what_the_user_must_change_is_one_line_and_code_2(capsys, error, message):
@@ -42,12 +42,28 @@ def test_what_the_user_must_change_is_one_line_and_code_2(capsys, error, message
 
 def test_ctrl_c_says_how_to_go_on(capsys):
     assert exit_code(raising(KeyboardInterrupt())) == 130
-    assert "stopped; what is finished is kept" in capsys.readouterr().err
+    assert "stopped; start again" in capsys.readouterr().err
 
 
-def test_a_mistake_of_the_program_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        cli.run(raising(ZeroDivisionError()))
+def test_a_mistake_of_the_program_keeps_its_traceback_and_has_a_code_of_its_own(capsys):
+    assert exit_code(raising(ZeroDivisionError())) == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OutOfMemoryError("CUDA out of memory"), "error: memory ran out; give a smaller --batch_size"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error"), "give fewer --workers, or 0"),
+    ],
+)
+def test_failures_of_torch_that_people_meet_name_the_flag_to_change(capsys, error, message):
+    assert exit_code(raising(error)) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_published_commands_need_no_other_flags():

@@ -34,6 +34,10 @@ def test_the_fingerprint_changes_with_one_label(folder):
             lambda root: (root / "labels_val.csv").unlink(),
             r"labels_val\.csv: there is no such label table; run data\.py",
         ),
+        (
+            lambda root: (root / "settings.json").unlink(),
+            r"settings\.json: it is missing or damaged; run data\.py again",
+        ),
         (lambda root: (root / "val/photo_4.jpeg").unlink(), r"labels_val\.csv, row 6: val/photo_4\.jpeg is not there"),
         (lambda root: (root / "labels_train.csv").write_text("path,diagnosis\na,7\n"), r"row 2: diagnosis is '7'"),
         (lambda root: (root / "labels_train.csv").write_text("path,grade\na,1\n"), r"no column 'diagnosis'"),

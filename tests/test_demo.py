@@ -184,7 +184,7 @@ def run(monkeypatch, capsys, *arguments):
     """-> exit code, stdout, stderr."""
     monkeypatch.setattr(sys, "argv", ["dr.demo", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        cli.run(demo.main)
+        cli.run(demo.main, go_on="start again")
     return stopped.value.code, *capsys.readouterr()
 
 

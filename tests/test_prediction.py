@@ -167,3 +167,25 @@ def test_numbers_as_names_keep_their_zeros(model, tmp_path):
     cv2.imwrite(str(tmp_path / "images" / "0007.png"), photograph(0, seed=1))
     run(model, tmp_path / "images", tmp_path)
     assert (tmp_path / "out" / "result.csv").read_text().splitlines()[1].startswith("0007,")
+
+
+def test_an_ensemble_shows_each_member_what_it_would_see_alone(model, tmp_path):
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "a.png"), photograph(4, seed=1, side_px=500))
+    larger = str(tmp_path / "larger.pt")
+    torch.manual_seed(3)
+    checkpoint.save(larger, checkpoint_content() | {"data": {"fingerprint": "", "size": 400}})
+    scores = []
+    for models in ([model], [larger], [model, larger]):
+        run(models, tmp_path / "images", tmp_path)
+        scores.append(read(tmp_path)[1]["score"][0])
+    assert scores[2] == pytest.approx((scores[0] + scores[1]) / 2, abs=1e-3)
+
+
+def test_a_score_that_is_not_finite_is_the_error_of_its_photograph(images, tmp_path):
+    content = checkpoint_content()
+    content["model"]["classifier.bias"].fill_(torch.nan)
+    checkpoint.save(tmp_path / "nan.pt", content)
+    run(str(tmp_path / "nan.pt"), images, tmp_path)
+    assert (tmp_path / "out" / "result.csv").read_text() == "id_code,diagnosis\n"
+    assert read(tmp_path)[1]["error"].str.contains("its score is not finite").all()

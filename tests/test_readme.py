@@ -93,3 +93,7 @@ def test_the_expected_tree_is_what_data_py_writes(walked):
         assert name in README
     header = (walked / "data" / "kaggle_retina" / "labels_train.csv").read_text().splitlines()[0]
     assert header in README
+
+
+def test_no_figure_is_left_to_be_filled_in():
+    assert not re.search(r"\b(TODO|[A-Z]+_(TABLE|FLAGS|OUTPUT|MINUTES))\b", README)

@@ -115,7 +115,7 @@ def test_a_picture_replaces_an_older_one(tmp_path):
 def test_a_failed_save_keeps_the_older_picture_and_leaves_nothing_beside_it(tmp_path, monkeypatch):
     def fill_the_disk(self, part, **_):
         part.write_bytes(b"half")
-        raise OSError("No space left on device")
+        raise OSError(28, "No space left on device")
 
     (tmp_path / "confusion.png").write_bytes(b"old")
     monkeypatch.setattr(Figure, "savefig", fill_the_disk)

@@ -38,7 +38,7 @@ def script(workplace, monkeypatch, capsys):
         monkeypatch.chdir(workplace[0])
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
         with pytest.raises(SystemExit) as exit_info:
-            cli.run(MAINS[name])
+            cli.run(MAINS[name], go_on="start again")
         return exit_info.value.code, *capsys.readouterr()
 
     return call
@@ -53,6 +53,7 @@ def test_training_ends_with_its_figure_and_where_the_checkpoint_is(workplace):
     assert (folder / "weights" / f"{name}__best.pt").is_file()
     row = pd.read_csv(folder / "weights" / "runs.csv").iloc[0]
     assert row["overrides"].startswith("backbone=test_efficientnet image_size=64")
+    assert row["overrides"].endswith("batch_size=10 epochs=1 pretrained=none")
 
 
 def test_prediction_finds_the_default_checkpoint_and_images(workplace, script):
@@ -80,7 +81,7 @@ def test_an_unreadable_photograph_gives_exit_code_1_and_its_name(script, tmp_pat
         (["-r", "lite"], "--recipe lite: there is no such recipe; known are"),
         (["--set", "lr=fast"], "lr must be float, got 'fast'"),
         (["-d", "nowhere"], "labels_train.csv: there is no such label table; run data.py first"),
-        (["--workers", "0"], "--workers must be at least 1, got 0"),
+        (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--pretrained", "lost.pt", "-r", "lite0"], "lost.pt: there is no such file of weights"),
     ],
 )

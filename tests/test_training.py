@@ -21,9 +21,8 @@ def data(tmp_path_factory):
 
 
 def run(data, folder, *, name="run", **options):
-    return training.train(
-        options.pop("recipe", TINY), data=data, folder=str(folder), name=name, device_name="cpu", workers=0, **options
-    )
+    options = {"recipe": TINY, "device_name": "cpu", "workers": 0} | options
+    return training.train(options.pop("recipe"), data=data, folder=str(folder), name=name, **options)
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +104,12 @@ def test_two_runs_with_one_seed_agree_and_another_seed_does_not(finished, data, 
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
 
 
-@pytest.mark.parametrize("choices", [{"ema_decay": 0.9, "scheduler": "cosine"}, {"optimizer": "sgd", "dropout": 0.5}])
-def test_resumed_after_an_epoch_the_result_is_that_of_an_unbroken_run(data, tmp_path, monkeypatch, choices):
+@pytest.mark.parametrize(
+    ("choices", "workers"), [({"ema_decay": 0.9, "scheduler": "cosine"}, 0), ({"optimizer": "sgd", "dropout": 0.5}, 1)]
+)
+def test_resumed_after_an_epoch_the_result_is_that_of_an_unbroken_run(data, tmp_path, monkeypatch, choices, workers):
     chosen = recipe(epochs=3, augmentation="rotation_colour", **choices)
-    run(data, tmp_path / "unbroken", recipe=chosen)
+    run(data, tmp_path / "unbroken", recipe=chosen, workers=workers)
 
     save, saved = training.save_last, []
 
@@ -119,10 +120,10 @@ def test_resumed_after_an_epoch_the_result_is_that_of_an_unbroken_run(data, tmp_
 
     monkeypatch.setattr(training, "save_last", stop_after_the_first)
     with pytest.raises(KeyboardInterrupt):
-        run(data, tmp_path / "broken", recipe=chosen)
+        run(data, tmp_path / "broken", recipe=chosen, workers=workers)
     monkeypatch.undo()
     assert saved == [1]
-    run(data, tmp_path / "broken", recipe=chosen, go_on=True)
+    run(data, tmp_path / "broken", recipe=chosen, workers=workers, go_on=True)
 
     unbroken, broken = (
         torch.load(tmp_path / folder / "run__last.pt", weights_only=True) for folder in ("unbroken", "broken")
@@ -144,8 +145,21 @@ def test_resuming_with_other_choices_or_data_is_refused(finished, data):
 
 def test_a_new_run_under_an_old_name_keeps_the_old_files(data, tmp_path):
     (tmp_path / "run__best.pt").write_bytes(b"hours of work")
+    (tmp_path / "run__longer__best.pt").write_bytes(b"another run")
     run(data, tmp_path, recipe=recipe(epochs=1))
-    assert (tmp_path / "run__previous__best.pt").read_bytes() == b"hours of work"
+    assert (tmp_path / "run__previous_1__best.pt").read_bytes() == b"hours of work"
+    assert (tmp_path / "run__longer__best.pt").read_bytes() == b"another run"
+    run(data, tmp_path, recipe=recipe(epochs=1))
+    assert (tmp_path / "run__previous_1__best.pt").read_bytes() == b"hours of work"
+    assert (tmp_path / "run__previous_2__last.pt").is_file()
+
+
+def test_a_folder_or_name_that_cannot_be_written_is_told_before_training(data, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"file: there is a file of that name; name a folder"):
+        run(data, tmp_path / "file")
+    with pytest.raises(UsageError, match="--name a/b: it is the first part of file names and may hold no path"):
+        run(data, tmp_path, name="a/b")
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_batch(data, tmp_path):

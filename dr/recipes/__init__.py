@@ -67,6 +67,8 @@ class Recipe:
         for name in ("image_size", "batch_size", "epochs", "lr", "step_epochs", "gamma"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"recipe: {name} must be greater than 0, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise UsageError(f"recipe: seed must be less than 2**32, got {self.seed}")
         for name in ("weight_decay", "momentum", "seed"):
             if getattr(self, name) < 0:
                 raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
