@@ -44,12 +44,6 @@ def recall_per_class(truth, grades, num_classes=5):
     return np.where(sizes > 0, np.diagonal(counts) / np.maximum(sizes, 1), np.nan)
 
 
-def summary(truth, grades, num_classes=5):
-    """The headline figures -> dict of float: macro_f1, kappa (quadratic), accuracy."""
-    counts = confusion(truth, grades, num_classes)
-    return {"macro_f1": _macro_f1(counts), "kappa": _quadratic_kappa(counts), "accuracy": _accuracy(counts)}
-
-
 def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
     """Percentile bootstrap interval of a statistic of paired arrays -> (low, high) float.
 

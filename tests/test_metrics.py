@@ -4,11 +4,11 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, recall_score
 
-from dr.metrics import accuracy, bootstrap_interval, confusion, macro_f1, quadratic_kappa, recall_per_class, summary
+from dr.metrics import accuracy, bootstrap_interval, confusion, macro_f1, quadratic_kappa, recall_per_class
 
 
 @st.composite
@@ -78,16 +78,6 @@ def test_the_mean_of_f1_runs_over_absent_classes_too():
     assert macro_f1([0, 1], [0, 1], 2) == 1.0
 
 
-@settings(max_examples=50, deadline=None)
-@given(graded())
-@example((np.array([1]), np.array([1]), 2))
-def test_the_summary_is_made_of_the_figures(case):
-    expected = {"macro_f1": macro_f1(*case), "kappa": quadratic_kappa(*case), "accuracy": accuracy(*case)}
-    figures = summary(*case)
-    assert figures == expected
-    assert all(type(figure) is float for figure in figures.values())
-
-
 def test_the_bootstrap_interval_of_a_mean_is_the_textbook_one():
     values = np.random.default_rng(0).normal(loc=3, size=400)
     low, high = bootstrap_interval(np.mean, values)
@@ -117,7 +107,7 @@ def test_a_thousand_repeats_on_a_validation_set_take_less_than_two_seconds():
     assert low < macro_f1(truth, grades) < high
 
 
-@pytest.mark.parametrize("figure", [confusion, macro_f1, quadratic_kappa, accuracy, recall_per_class, summary])
+@pytest.mark.parametrize("figure", [confusion, macro_f1, quadratic_kappa, accuracy, recall_per_class])
 @pytest.mark.parametrize(
     ("truth", "grades", "message"),
     [
