@@ -84,7 +84,7 @@ def _group_duplicates(chosen: pd.DataFrame, *, workspace: Workspace, signatures:
     suspects, near_suspects = np.unique(near, return_inverse=True)
     names = [file_name(records[i]["source"], records[i]["original"]) for i in suspects]
     new = [name for name in names if name not in signatures]
-    for name in tqdm(new, desc="comparing", unit=" photographs", disable=not new):
+    for name in tqdm(new, desc="comparing", unit=" photographs", delay=2):
         signatures[name] = duplicates.signature(cv2.imread(str(workspace.find(name))))
     vectors = np.array([signatures[name] for name in names])
     same = suspects[duplicates.same_pixels(near_suspects.reshape(-1, 2), vectors)]

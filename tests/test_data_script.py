@@ -276,7 +276,7 @@ def test_ctrl_c_stops_without_a_traceback_and_the_next_run_goes_on(tmp_path, zip
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert out == ""
-    assert err.endswith("\nstopped; what is finished is kept, start again to go on\n")
+    assert err.endswith("\nstopped; start again to go on\n")
     assert "Traceback" not in err
     assert data(*arguments, "--workers", 1) == (0, FOUND, [])
     assert content(tmp_path) == content(reference[0])
