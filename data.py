@@ -1,15 +1,16 @@
-"""Two archives of fundus photographs -> data/kaggle_retina: cropped, split and balanced."""
+"""Graded photographs -> data/kaggle_retina: cropped, split and balanced."""
 
 import sys
 
-from dr import GRADES, cli
+from dr import cli
 
 
 def main() -> int:
     args = cli.parser("data", description=__doc__).parse_args()
     cli.check_at_least(1, workers=args.workers)
 
-    from dr.prepare import Settings, prepare  # pandas takes seconds to import: wrong flags are told before
+    from dr.formats import Columns, open_sources  # pandas takes seconds to import: wrong flags are told before
+    from dr.prepare import Settings, in_words, prepare
 
     settings = Settings(
         size=args.size,
@@ -17,21 +18,17 @@ def main() -> int:
         val_fraction=args.val_fraction,
         seed=args.seed,
         conflicts=args.conflicts,
+        crop=args.crop,
     )
+    columns = Columns(id=args.id_column, label=args.label_column, patient=args.patient_column)
     report = prepare(
-        args.zip_main,
-        args.zip_2015,
+        open_sources(args.zip_main, args.zip_2015, columns=columns),
         directory=args.directory,
         settings=settings,
         workers=args.workers,
         force=args.force,
     )
-    if report.get("already_finished"):
-        print("already prepared with these settings; nothing to do")
-    for split, counts in report["counts"].items():
-        print(f"{split:12}", *(f"{name}: {count}" for name, count in zip(GRADES, counts, strict=True)), sep="  ")
-    for grade, count in report["short_of_per_class"].items():
-        print(f"note: grade {grade} has {count} training photographs, not {args.per_class}: there are no more")
+    print(*in_words(report), sep="\n")
     for skipped in report["skipped"]:
         print(f"left out: {skipped['source']}/{skipped['original']}: {skipped['reason']}", file=sys.stderr)
     return 1 if report["skipped"] else 0

@@ -2,7 +2,7 @@
 
 import sys
 
-from dr import GRADES, cli
+from dr import cli
 
 
 def main() -> int:
@@ -17,13 +17,14 @@ def main() -> int:
         args.images,
         output=args.output,
         batch_size=args.batch_size,
-        flips=args.tta,
+        tta=args.tta,
+        tta_by=args.tta_by,
         workers=args.workers,
         device_name=args.device,
         submission=args.submission,
     )
     counts = prediction.result["diagnosis"].value_counts()
-    print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(GRADES)), sep="  ")
+    print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")
     unreadable = prediction.details[prediction.details["error"] != ""]
     for row in unreadable.itertuples():

@@ -1,6 +1,9 @@
 """The prepared photographs + a recipe -> weights/NAME__best.pt, the cuts between grades and how good they are."""
 
-from dr import cli, recipes
+import shlex
+import sys
+
+from dr import cli, recipes, sweep
 
 
 def main() -> int:
@@ -9,29 +12,29 @@ def main() -> int:
     given = {"batch_size": args.batch_size, "epochs": args.epochs, "pretrained": args.pretrained, "seed": args.seed}
     overrides = dict(recipes.parse_override(text) for text in args.overrides)
     overrides |= {key: value for key, value in given.items() if value is not None}
-    recipe = recipes.load(args.recipe, overrides=overrides)
+    trials = sweep.plan(args.sweep, recipe=args.recipe, overrides=overrides, name=args.name)
 
-    from dr.dataset import read_prepared  # torch takes seconds to import: wrong flags are told before
+    from dr.dataset import fold, read_prepared  # torch takes seconds to import: wrong flags are told before
+    from dr.outcome import in_words
     from dr.training import train
 
-    row = train(
-        recipe,
-        data=read_prepared(args.data),
-        folder=args.save,
-        name=args.name,
-        device_name=args.device,
-        workers=args.workers,
-        go_on=args.resume,
-        recorded={
-            "recipe": args.recipe or "published",
-            "overrides": " ".join(f"{key}={value}" for key, value in overrides.items()),
-        },
-    )
-    print(
-        f"best epoch {row['best_epoch']}: macro-F1 cross-fitted {row['macro_f1_cross_fitted']:.3f} "
-        f"({row['macro_f1_cross_fitted_low']:.3f} to {row['macro_f1_cross_fitted_high']:.3f}), "
-        f"kappa {row['kappa_cross_fitted']:.3f}, in {row['minutes']:.1f} minutes"
-    )
+    data = read_prepared(args.data)
+    if args.fold:
+        data = fold(data, *args.fold)
+    where = {"folder": args.save, "device_name": args.device, "workers": args.workers}
+    if args.sweep:  # with or without --resume, it goes on where it was stopped
+        command = shlex.join(["python", "train.py", *sys.argv[1:]])
+        rows = sweep.train_all(trials, data=data, name=args.name, command=command, **where)
+        failed = [row for row in rows if row["error"]]
+        for row in failed:
+            print(f"not trained: {row['name']}: {row['error']}", file=sys.stderr)
+        print(sweep.best_in_words(trials, rows))
+        print(f"wrote {args.save}/{args.name}__sweep.md")
+        return 1 if failed else 0
+
+    [run] = trials
+    row = train(run.recipe, data=data, name=run.name, go_on=args.resume, recorded=run.recorded, **where)
+    print(*in_words(row), sep="\n")
     print(f"saved {args.save}/{args.name}__best.pt")
     return 0
 

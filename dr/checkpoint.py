@@ -23,15 +23,17 @@ PUBLISHED_PREPARED_PX = 512
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained grader: network, its objective and recipe, cuts (K-1,), and the longest side in pixels that its
-    photographs are prepared at."""
+    """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
+    longest side in pixels that its photographs are prepared at and whether the background is cropped away."""
 
     path: Path
     grader: Grader
     objective: objectives.Objective
     recipe: Recipe
-    cuts: list[float]
+    cuts: list[float] | None
+    classes: tuple[str, ...]
     prepared_px: int
+    crop: bool = True
 
 
 def versions() -> dict[str, str]:
@@ -74,7 +76,8 @@ def load(path: str | Path) -> Checkpoint:
     content = tensors if "recipe" in tensors and "model" in tensors else _bare_state_dict(tensors, path)
     _check_fields(content, path)
     recipe = from_dict(dict(content["recipe"]), place=str(path))
-    objective = objectives.build(recipe)
+    objective = objectives.build(recipe, num_classes=len(content["classes"]))
+    _check_cuts(content["cuts"], objective, path)
     grader = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
     own = grader.backbone.state_dict()
     wrong = [key for key in own if not same_shape(content["model"].get(key), own[key])]
@@ -85,22 +88,34 @@ def load(path: str | Path) -> Checkpoint:
             f"(first: {key}); give the checkpoint that train.py wrote"
         )
     grader.backbone.load_state_dict(content["model"])
-    return Checkpoint(path, grader.eval(), objective, recipe, list(content["cuts"]), content["data"]["size"])
+    data = content["data"]
+    classes = tuple(content["classes"])
+    return Checkpoint(
+        path, grader.eval(), objective, recipe, content["cuts"], classes, data["size"], data.get("crop", True)
+    )
 
 
 def _check_fields(content: Mapping, path: Path) -> None:
     """Raises UsageError naming the first field that a checkpoint needs and that is missing or of another kind."""
-    cuts = content.get("cuts")
-    data = content.get("data")
+    classes, data = content.get("classes"), content.get("data")
     fits = {
         "model": isinstance(content["model"], Mapping),
         "recipe": isinstance(content["recipe"], Mapping),
-        "cuts": isinstance(cuts, list)
-        and len(cuts) == len(GRADES) - 1
-        and all(isinstance(value, float) and math.isfinite(value) for value in cuts)
-        and cuts == sorted(cuts),
+        "classes": isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes),
+        "cuts": "cuts" in content,
         "data": isinstance(data, Mapping) and isinstance(data.get("size"), int),
     }
     for field, fit in fits.items():
         if not fit:
             raise UsageError(f"{path}: its {field} is missing or damaged; give the checkpoint that train.py wrote")
+
+
+def _check_cuts(cuts: object, objective: objectives.Objective, path: Path) -> None:
+    """Raises UsageError unless there is an ascending cut between each two grades, or None where there are no cuts."""
+    if objective.has_cuts:
+        numbers = isinstance(cuts, list) and all(isinstance(value, float) and math.isfinite(value) for value in cuts)
+        fit = numbers and len(cuts) == objective.num_classes - 1 and cuts == sorted(cuts)
+    else:
+        fit = cuts is None
+    if not fit:
+        raise UsageError(f"{path}: its cuts is missing or damaged; give the checkpoint that train.py wrote")

@@ -14,14 +14,17 @@ DEFAULT_MODEL = f"weights/{DEFAULT_NAME}__best.pt"
 _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "it is read-only"}
 
 
-def _count_or_all(text: str) -> int | None:
+def _count_or_all(text: str) -> int | str:
     if text != "all" and not text.lstrip("-").isdigit():
         raise argparse.ArgumentTypeError(f"expected a number or all, got {text!r}")
-    return None if text == "all" else int(text)
+    return text if text == "all" else int(text)
 
 
-def _path_or_none(text: str) -> str | None:
-    return None if text == "none" else text
+def _fold(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of) >= 2):
+        raise argparse.ArgumentTypeError(f"expected K/N as 1/5, got {text!r}")
+    return int(number), int(of)
 
 
 _WORKERS = {
@@ -32,14 +35,25 @@ _WORKERS = {
 _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
     "data": [
         (("-m", "--zip_main"), {"default": "diabetic-retinopathy-classification-f1-score-4.zip",
-                                "help": "the 2019-style competition archive, or a folder with its content"}),
-        (("-a", "--zip_2015"), {"default": "train_image_resized.zip", "type": _path_or_none,
-                                "help": "the 2015 archive, or a folder with its content; none leaves it out"}),
+                                "help": "the 2019-style competition archive, a folder with its content, or other "
+                                        "graded photographs"}),
+        (("-a", "--zip_2015"), {"help": "the 2015 archive, or a folder with its content; none leaves it out (default: "
+                                        "train_image_resized.zip with the competition archive, else none)"}),
         (("-d", "--directory"), {"default": "data", "help": "where kaggle_retina/ is written"}),
         (("--size",), {"type": int, "default": 512, "help": "longest side of a prepared photograph, pixels"}),
-        (("--per_class",), {"type": _count_or_all, "default": 1000,
-                            "help": "training photographs of each grade; all takes every one there is"}),
-        (("--val_fraction",), {"type": float, "default": 0.2, "help": "share of the main archive kept for validation"}),
+        (("--per_class",), {"type": _count_or_all,
+                            "help": "training photographs of each grade; all takes every one there is (default: 1000 "
+                                    "with the competition archive, else all)"}),
+        (("--val_fraction",), {"type": float, "default": 0.2,
+                               "help": "share of the main archive kept for validation, where it has none of its own"}),
+        (("--no_crop",), {"action": "store_false", "dest": "crop",
+                          "help": "keep the whole frame, of photographs that are not of the fundus"}),
+        (("--id_column",), {"metavar": "NAME", "help": "column of the label table that names photographs "
+                                                       "(default: id_code or image)"}),
+        (("--label_column",), {"metavar": "NAME", "help": "column of the label table with the classes "
+                                                          "(default: diagnosis or level)"}),
+        (("--patient_column",), {"metavar": "NAME", "help": "column of the label table that names patients; all "
+                                                            "photographs of a patient stay on one side"}),
         (("--conflicts",), {"choices": ("drop", "majority", "keep"), "default": "drop",
                             "help": "what becomes of duplicates with contradicting grades"}),
         (("--seed",), {"type": int, "default": 10, "help": "decides the split"}),
@@ -55,6 +69,10 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-r", "--recipe"), {"help": "name in dr/recipes or path of a TOML (default: the published method)"}),
         (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "dest": "overrides",
                       "help": "change one choice of the recipe; may be repeated"}),
+        (("--sweep",), {"action": "append", "default": [], "metavar": "KEY=VALUE,VALUE",
+                        "help": "train with each of these values; repeated, with every combination"}),
+        (("--fold",), {"type": _fold, "metavar": "K/N",
+                       "help": "hold out part K of N of the photographs, whole patients, as a test"}),
         (("--pretrained",), {"metavar": "imagenet|none|PATH", "help": "weights to start from (default: the recipe's)"}),
         (("--resume",), {"action": "store_true", "help": "go on from NAME__last.pt"}),
         (("--workers",), {**_WORKERS, "help": "processes that load photographs (default: all cores)"}),
@@ -67,7 +85,12 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-i", "--images"), {"default": "results/images", "help": "a folder, a zip or one photograph"}),
         (("-o", "--output"), {"default": "results", "help": "where result.csv and details.csv are written"}),
         (("-b", "--batch_size"), {"type": int, "default": 16, "help": "photographs in a batch"}),
-        (("--tta",), {"action": "store_true", "help": "average the scores of a photograph and its three flips"}),
+        (("--tta",), {"choices": ("none", "flips", "five", "ten"),
+                      "help": "views of each photograph: its flips, or five or ten shifted ones "
+                              "(default: the recipe's)"}),
+        (("--tta_by",), {"choices": ("mean", "vote"),
+                         "help": "what becomes of several views: their mean, or the grade most get "
+                                 "(default: the recipe's)"}),
         (("--workers",), _WORKERS),
         (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
         (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),

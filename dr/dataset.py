@@ -1,5 +1,6 @@
 """Prepared folder -> batches."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator
@@ -10,9 +11,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.model_selection import StratifiedGroupKFold
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dr import GRADES, UsageError
+from dr.recipes import Recipe
 from dr.sources import parse_grade, read_table
 from dr.transforms import eval_transform, seed, train_transform
 from dr.workspace import FOLDER, SPLITS
@@ -20,22 +23,33 @@ from dr.workspace import FOLDER, SPLITS
 
 @dataclass(frozen=True)
 class Prepared:
-    """What data.py wrote: tables with `path` and `diagnosis`, the longest side of a photograph in pixels, and a
-    fingerprint (SHA-256 of both label tables) that says whether two runs saw the same data."""
+    """What data.py wrote: tables with `path` and `diagnosis` (`test` only where the source has one), class names, the
+    longest side of a photograph in pixels, whether its background was cropped away, and a fingerprint (SHA-256 of all
+    label tables) that says whether two runs saw the same data."""
 
     root: Path
     train: pd.DataFrame
     val: pd.DataFrame
     size_px: int
     fingerprint: str
+    test: pd.DataFrame | None = None
+    classes: tuple[str, ...] = GRADES
+    crop: bool = True
 
 
-def _read_labels(path: Path) -> pd.DataFrame:
+def _missing(path: Path) -> UsageError:
+    return UsageError(f"{path}: there is no such label table; run data.py first, or name its folder with --data")
+
+
+def _read_labels(path: Path, *, num_classes: int) -> pd.DataFrame:
     if not path.is_file():
-        raise UsageError(f"{path}: there is no such label table; run data.py first, or name its folder with --data")
-    table = read_table(path.read_bytes(), name=str(path), columns=("path", "diagnosis"))
+        raise _missing(path)
+    data = path.read_bytes()
+    known = data.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip().split(",")
+    columns = ["path", "diagnosis", *(name for name in ("source", "patient") if name in known)]
+    table = read_table(data, name=str(path), columns=tuple(columns))
     table["diagnosis"] = [
-        parse_grade(text, name=str(path), row=row, column="diagnosis")
+        parse_grade(text, name=str(path), row=row, column="diagnosis", num_classes=num_classes)
         for text, row in zip(table["diagnosis"], table["row"], strict=True)
     ]
     for name, row in zip(table["path"], table["row"], strict=True):
@@ -50,21 +64,28 @@ def read_prepared(directory: str | Path) -> Prepared:
     root = Path(directory) / FOLDER
     if not root.is_dir():
         root = Path(directory)
-    tables = {name: _read_labels(root / f"labels_{name}.csv") for name in SPLITS}
+    if not (root / "labels_train.csv").is_file():
+        raise _missing(root / "labels_train.csv")
+    size_px, classes, crop = _read_settings(root / "settings.json")
+    names = [name for name in SPLITS if name != "test" or (root / "labels_test.csv").is_file()]
+    tables = {name: _read_labels(root / f"labels_{name}.csv", num_classes=len(classes)) for name in names}
     if len(tables["val"]) < 2:
         raise UsageError(f"{root / 'labels_val.csv'}: it has {len(tables['val'])} photographs, too few to validate on")
     digest = hashlib.sha256()
-    for name in SPLITS:
+    for name in names:
         digest.update((root / f"labels_{name}.csv").read_bytes())
-    return Prepared(root, tables["train"], tables["val"], _size_px(root / "settings.json"), digest.hexdigest())
+    return Prepared(
+        root, tables["train"], tables["val"], size_px, digest.hexdigest(), tables.get("test"), classes, crop
+    )
 
 
-def _size_px(settings: Path) -> int:
-    """The longest side that data.py prepared photographs at."""
+def _read_settings(path: Path) -> tuple[int, tuple[str, ...], bool]:
+    """-> longest side that data.py prepared photographs at, class names, whether it cropped."""
     try:
-        return int(json.loads(settings.read_text(encoding="utf-8"))["size"])
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        return int(settings["size"]), tuple(settings.get("classes", GRADES)), bool(settings.get("crop", True))
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise UsageError(f"{settings}: it is missing or damaged; run data.py again") from exc
+        raise UsageError(f"{path}: it is missing or damaged; run data.py again") from exc
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -84,11 +105,11 @@ class TrainingPhotographs(Dataset):
     """(epoch, index) -> {"image": (3, P, P) uint8, "grade", "index"}, augmented by nothing but seed, epoch and index:
     how many workers load, and whether the run was resumed, changes nothing."""
 
-    def __init__(self, data: Prepared, *, augmentation: str, size_px: int, seed: int):
+    def __init__(self, data: Prepared, recipe: Recipe):
         self.paths = [data.root / path for path in data.train["path"]]
         self.grades = data.train["diagnosis"].to_numpy(copy=True)  # pandas' own is read-only
-        self.transform = train_transform(augmentation, size_px=size_px)
-        self.seed = seed
+        self.transform = train_transform(recipe.augmentation, size_px=recipe.image_size, crop_px=recipe.crop_size)
+        self.seed = recipe.seed
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -100,13 +121,13 @@ class TrainingPhotographs(Dataset):
         return {"image": to_tensor(image), "grade": int(self.grades[index]), "index": index}
 
 
-class ValidationPhotographs(Dataset):
-    """index -> {"image": (3, P, P) uint8, "grade", "index"}."""
+class EvaluationPhotographs(Dataset):
+    """index of a label table -> {"image": (3, P, P) uint8, "grade", "index"}."""
 
-    def __init__(self, data: Prepared, *, size_px: int):
-        self.paths = [data.root / path for path in data.val["path"]]
-        self.grades = data.val["diagnosis"].to_numpy(copy=True)  # pandas' own is read-only
-        self.transform = eval_transform(size_px=size_px)
+    def __init__(self, root: Path, table: pd.DataFrame, recipe: Recipe):
+        self.paths = [root / path for path in table["path"]]
+        self.grades = table["diagnosis"].to_numpy(copy=True)  # pandas' own is read-only
+        self.transform = eval_transform(size_px=recipe.image_size, crop_px=recipe.crop_size)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -114,6 +135,61 @@ class ValidationPhotographs(Dataset):
     def __getitem__(self, index: int) -> dict:
         image = self.transform(image=read_photograph(self.paths[index]))["image"]
         return {"image": to_tensor(image), "grade": int(self.grades[index]), "index": index}
+
+
+def measured_mean_std(data: Prepared, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel (RGB, in 0..1) over all pixels of the training photographs, as the
+    network sees them without augmentation."""
+    photographs = EvaluationPhotographs(data.root, data.train, recipe)
+    total, squares, pixels = np.zeros(3), np.zeros(3), 0
+    for index in range(len(photographs)):
+        image = photographs[index]["image"].numpy().reshape(3, -1) / 255
+        total, squares, pixels = total + image.sum(1), squares + (image**2).sum(1), pixels + image.shape[1]
+    mean = total / pixels
+    std = np.sqrt(squares / pixels - mean**2)
+    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+
+
+def fold(data: Prepared, number: int, of: int) -> Prepared:
+    """Part `number` (1..of) of all training and validation photographs becomes the test, whole patients, each grade
+    alike; what is left of training and validation stays as it was. Raises UsageError where grades or patients are too
+    few, or a photograph has been held out as a test already."""
+    if data.test is not None:
+        raise UsageError(f"{data.root}: it has a test of its own, so --fold cannot make one; leave --fold out")
+    both = pd.concat({"train": data.train, "val": data.val}, names=["split"])
+    patients = both["path"] if "patient" not in both else both["source"] + "/" + both["patient"]
+    scarcest = both["diagnosis"].value_counts().min()
+    if scarcest < of:
+        raise UsageError(f"--fold {number}/{of}: a grade has {scarcest} photographs, fewer than folds; give fewer")
+    folds = StratifiedGroupKFold(of, shuffle=True, random_state=0).split(both, both["diagnosis"], patients)
+    held_out = np.zeros(len(both), bool)
+    held_out[next(rows for turn, (_, rows) in enumerate(folds, start=1) if turn == number)] = True
+    left = both[~held_out]
+    sides = {name: left.xs(name).reset_index(drop=True) for name in ("train", "val")}
+    digest = hashlib.sha256(f"{data.fingerprint} fold {number}/{of}".encode()).hexdigest()
+    return dataclasses.replace(data, **sides, test=both[held_out].reset_index(drop=True), fingerprint=digest)
+
+
+def binary(data: Prepared, *, positive_from: int) -> Prepared:
+    """Grades from `positive_from` on against those below, as two classes. Raises UsageError for a grade that is not
+    there; data of two classes stays as it is."""
+    classes = data.classes
+    if len(classes) == 2:
+        return data
+    if positive_from >= len(classes):
+        raise UsageError(f"recipe: positive_from is {positive_from}, but the highest grade is {len(classes) - 1}")
+
+    def relabelled(table: pd.DataFrame | None) -> pd.DataFrame | None:
+        return None if table is None else table.assign(diagnosis=(table["diagnosis"] >= positive_from).astype(int))
+
+    below = classes[0] if positive_from == 1 else f"below {classes[positive_from]}"
+    return dataclasses.replace(
+        data,
+        train=relabelled(data.train),
+        val=relabelled(data.val),
+        test=relabelled(data.test),
+        classes=(below, f"{classes[positive_from]} or worse"),
+    )
 
 
 class EpochSampler(Sampler):
@@ -125,7 +201,7 @@ class EpochSampler(Sampler):
 
     def __init__(self, grades: np.ndarray, *, sampling: str, seed: int):
         self.count, self.seed, self.epoch = len(grades), seed, 0
-        frequency = np.bincount(grades, minlength=len(GRADES))
+        frequency = np.bincount(grades)
         power = {"shuffle": None, "sqrt": -0.5, "balanced": -1.0}[sampling]
         weights = None if power is None else np.maximum(frequency, 1)[grades] ** power
         self.probabilities = None if weights is None else weights / weights.sum()

@@ -1,45 +1,109 @@
-"""How good scores are: the figures of an epoch, and their intervals. Arrays in, numbers out."""
+"""How good predictions are: the figures of an epoch or of a test, and their intervals. Arrays in, numbers out."""
 
 import numpy as np
 
-from dr import GRADES, metrics, thresholds
+from dr import metrics, objectives, thresholds
+from dr.objectives import Objective
+
+FITTED_CUTS = {"optimal": thresholds.optimal_cuts, "bagged": thresholds.bagged_cuts}
+RECALLS_UP_TO = 10  # classes; more would fill a table with columns that nobody reads
 
 
-def evaluate(scores: np.ndarray, truth: np.ndarray, *, seed: int) -> tuple[dict[str, float], np.ndarray]:
-    """scores (N,), truth (N,) -> (figures, optimal cuts (K-1,)). kappa, accuracy and recall_k are with the optimal
-    cuts; macro_f1_cross_fitted and kappa_cross_fitted with cuts fitted to the other half."""
-    classes = len(GRADES)
-    cuts, optimal = thresholds.best_cuts(scores, truth, classes)
-    grades = thresholds.cut(scores, cuts)
-    rounded = thresholds.cut(scores, thresholds.rounding_cuts(classes))
-    crossed = thresholds.cross_fitted_grades(scores, truth, num_classes=classes, seed=seed)
-    figures = {
-        "macro_f1_rounded": metrics.macro_f1(truth, rounded, classes),
-        "macro_f1_optimal": optimal,
+def fit_cuts(predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str) -> np.ndarray | None:
+    """predictions (N, P), truth (N,) -> cuts (K-1,) by a recipe's `cuts`; None where the objective has none."""
+    if not objective.has_cuts:
+        return None
+    if rule == "round":
+        return thresholds.rounding_cuts(objective.num_classes)
+    return FITTED_CUTS[rule](objective.scores(predictions), truth, objective.num_classes)
+
+
+def _crossed_grades(
+    predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str, seed: int
+) -> np.ndarray:
+    """-> grades (repeats, N) by a decision that has not seen the sample: cuts of the other half where cuts are fitted,
+    else the one decision there is."""
+    if objective.has_cuts and rule in FITTED_CUTS:
+        scores = objective.scores(predictions)
+        fit = FITTED_CUTS[rule]
+        return thresholds.cross_fitted_grades(scores, truth, num_classes=objective.num_classes, seed=seed, fit=fit)
+    cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)
+    return objectives.grades(objective, predictions, cuts)[None]
+
+
+def evaluate(
+    predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str = "optimal", seed: int
+) -> tuple[dict[str, float], np.ndarray | None]:
+    """predictions (N, P), truth (N,) -> (figures, cuts (K-1,) or None), the cuts fitted here by `rule`.
+
+    kappa, accuracy and recall_k are with these cuts, macro_f1_optimal with the best there are; macro_f1_cross_fitted
+    and kappa_cross_fitted with a decision that has not seen the photograph: honest whatever the rule.
+    """
+    classes = objective.num_classes
+    cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)
+    crossed = _crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)
+    figures = {}
+    if objective.has_cuts:
+        scores = objective.scores(predictions)
+        rounded = thresholds.cut(scores, thresholds.rounding_cuts(classes))
+        figures["macro_f1_rounded"] = metrics.macro_f1(truth, rounded, classes)
+        figures["macro_f1_optimal"] = thresholds.best_cuts(scores, truth, classes)[1]
+    grades = objectives.grades(objective, predictions, cuts)
+    plain = measure(truth, grades, objectives.likeness(objective, predictions))
+    figures |= {
         "macro_f1_cross_fitted": float(np.mean([metrics.macro_f1(truth, fold, classes) for fold in crossed])),
-        "kappa": metrics.quadratic_kappa(truth, grades, classes),
+        "kappa": plain["kappa"],
         "kappa_cross_fitted": float(np.mean([metrics.quadratic_kappa(truth, fold, classes) for fold in crossed])),
-        "accuracy": metrics.accuracy(truth, grades, classes),
+        "accuracy": plain["accuracy"],
+        "auc": plain["auc"],
     }
-    recall = metrics.recall_per_class(truth, grades, classes)
-    figures |= {f"recall_{grade}": value for grade, value in enumerate(recall)}
-    return {name: float(value) for name, value in figures.items()}, cuts  # NumPy's floats do not load with weights_only
+    if classes <= RECALLS_UP_TO:
+        recall = metrics.recall_per_class(truth, grades, classes)
+        figures |= {f"recall_{grade}": float(value) for grade, value in enumerate(recall)}
+    return figures, cuts
 
 
-def intervals(scores: np.ndarray, truth: np.ndarray, cuts: np.ndarray, *, seed: int) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of the headline figures, the cuts held fixed -> {name: [low, high]}."""
-    rounded = thresholds.cut(scores, thresholds.rounding_cuts(len(GRADES)))
-    grades = thresholds.cut(scores, cuts)
-    crossed = thresholds.cross_fitted_grades(scores, truth, num_classes=len(GRADES), seed=seed).T  # (N, repeats)
+def measure(truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray) -> dict[str, float]:
+    """truth (N,), grades (N,), likeness (N, K) -> macro_f1, kappa, accuracy, auc: nothing is fitted."""
+    return {name: float(figure(*arrays)) for name, (figure, *arrays) in _calls(truth, grades, likeness).items()}
+
+
+def measured_intervals(
+    truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray, *, seed: int
+) -> dict[str, list[float]]:
+    """95 % bootstrap intervals of `measure` -> {name: [low, high]}."""
+    calls = _calls(truth, grades, likeness)
+    return {name: list(metrics.bootstrap_interval(*call, seed=seed)) for name, call in calls.items()}
+
+
+def _calls(truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray) -> dict[str, tuple]:
+    """-> {name: (figure, its arrays)}."""
+    classes = likeness.shape[1]
+    return {
+        "macro_f1": (lambda t, g: metrics.macro_f1(t, g, classes), truth, grades),
+        "kappa": (lambda t, g: metrics.quadratic_kappa(t, g, classes), truth, grades),
+        "accuracy": (lambda t, g: metrics.accuracy(t, g, classes), truth, grades),
+        "auc": (metrics.auc, truth, likeness),
+    }
+
+
+def intervals(
+    predictions: np.ndarray,
+    truth: np.ndarray,
+    *,
+    objective: Objective,
+    cuts: np.ndarray | None,
+    rule: str = "optimal",
+    seed: int,
+) -> dict[str, list[float]]:
+    """95 % bootstrap intervals of the headline figures of `evaluate`, the cuts held fixed -> {name: [low, high]}."""
+    classes = objective.num_classes
+    crossed = _crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed).T  # (N, repeats)
 
     def cross_fitted(truth: np.ndarray, crossed: np.ndarray) -> float:
-        return float(np.mean([metrics.macro_f1(truth, fold) for fold in crossed.T]))
+        return float(np.mean([metrics.macro_f1(truth, fold, classes) for fold in crossed.T]))
 
-    measured = {
-        "macro_f1_rounded": (metrics.macro_f1, truth, rounded),
-        "macro_f1_optimal": (metrics.macro_f1, truth, grades),
-        "macro_f1_cross_fitted": (cross_fitted, truth, crossed),
-        "kappa": (metrics.quadratic_kappa, truth, grades),
-        "accuracy": (metrics.accuracy, truth, grades),
-    }
-    return {name: list(metrics.bootstrap_interval(*call, seed=seed)) for name, call in measured.items()}
+    grades = objectives.grades(objective, predictions, cuts)
+    found = measured_intervals(truth, grades, objectives.likeness(objective, predictions), seed=seed)
+    del found["macro_f1"]  # with cuts fitted to the same photographs it flatters: evaluate has it as macro_f1_optimal
+    return found | {"macro_f1_cross_fitted": list(metrics.bootstrap_interval(cross_fitted, truth, crossed, seed=seed))}

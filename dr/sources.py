@@ -2,6 +2,8 @@
 
 import csv
 import io
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import pandas as pd
@@ -9,14 +11,29 @@ import pandas as pd
 from dr import GRADES, UsageError
 from dr.archive import IMAGE_SUFFIXES, Archive
 
-COLUMNS = ("source", "original", "patient", "diagnosis", "member")
+COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
+COMPETITION = "competition archive"
+# As the folders and tables of a side may be called
+SIDES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+EYE = r"^(.+)_(left|right)$"  # as EyePACS names photographs: both eyes of a patient
 
 
-def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Bytes of a CSV with a header -> the columns asked for, as stripped strings, plus `row` (1 is the header).
+@dataclass(frozen=True)
+class Source:
+    """Graded photographs of one kind. `table` has COLUMNS: `original` is unique, `member` is what `archive` reads the
+    photograph by (missing where there is none), `side` is "train", "val", "test", or None where the source is not
+    split. Without `crop` its pictures are used as they are: neither cropped nor written with losses."""
 
-    Byte-order marks, CRLF and spaces around values are accepted. Raises UsageError naming table, row and column.
-    """
+    kind: str
+    archive: Archive  # or what offers its path, names, size() and read()
+    table: pd.DataFrame
+    classes: tuple[str, ...] = GRADES
+    crop: bool = True
+
+
+def read_rows(data: bytes, *, name: str) -> list[list[str]]:
+    """Bytes of a CSV -> its rows of stripped values, blank ones too. Byte-order marks and CRLF are accepted. Raises
+    UsageError naming the table."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -24,9 +41,17 @@ def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFr
     if "\0" in text:
         raise UsageError(f"{name}: it is not a text file; save it as CSV in UTF-8")
     try:
-        rows = [[value.strip() for value in row] for row in csv.reader(io.StringIO(text, newline=None))]
+        return [[value.strip() for value in row] for row in csv.reader(io.StringIO(text, newline=None))]
     except csv.Error as exc:
         raise UsageError(f"{name}: it is not a CSV table ({exc}); is a quotation mark never closed?") from exc
+
+
+def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Bytes of a CSV with a header -> the columns asked for, as stripped strings, plus `row` (1 is the header).
+
+    Raises UsageError naming table, row and column.
+    """
+    rows = read_rows(data, name=name)
     if not rows or not any(rows[0]):
         raise UsageError(f"{name}: it is empty; expected a header {','.join(columns)} and a row for each photograph")
     header = rows[0]
@@ -46,45 +71,62 @@ def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFr
     return pd.DataFrame(kept, columns=[*columns, "row"])
 
 
-def parse_grade(text: str, *, name: str, row: int, column: str) -> int:
-    """'2' or '2.0' -> 2. Raises UsageError for anything that is not one of the grades."""
-    highest = len(GRADES) - 1
+def header(archive: Archive, member: str) -> list[str]:
+    """The first row of a label table. Raises UsageError when it is no table."""
+    rows = read_rows(read_member(archive, member), name=f"{archive.path}: {member}")
+    return rows[0] if rows else []
+
+
+def parse_grade(text: str, *, name: str, row: int, column: str, num_classes: int | None = len(GRADES)) -> int:
+    """'2' or '2.0' -> 2. Raises UsageError for anything that is not one of the classes 0..num_classes - 1 (None: any
+    number of them)."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if value not in range(highest + 1):
+    if value < 0 or not value.is_integer() or (num_classes is not None and value >= num_classes):
         shown = repr(text) if text else "empty"
-        raise UsageError(f"{name}, row {row}: {column} is {shown}, expected 0 to {highest}")
+        expected = "a whole number from 0" if num_classes is None else f"0 to {num_classes - 1}"
+        raise UsageError(f"{name}, row {row}: {column} is {shown}, expected {expected}")
     return int(value)
 
 
-def read_grades(data: bytes, *, name: str, id_column: str, grade_column: str) -> pd.DataFrame:
-    """Bytes of a label table -> DataFrame `original` (str, unique), `diagnosis` (int), `row`.
-
-    A photograph listed twice with one grade counts once; with two grades it is a UsageError. `original` is the name
-    without a photograph's ending, which may or may not stand in the table.
-    """
-    table = read_table(data, name=name, columns=(id_column, grade_column))
-    table = table.rename(columns={id_column: "original", grade_column: "diagnosis"})
-    empty = table[table["original"] == ""]
-    if len(empty):
-        raise UsageError(f"{name}, row {empty['row'].iloc[0]}: {id_column} is empty")
-    table["original"] = [without_ending(original) for original in table["original"]]
-    table["diagnosis"] = [
-        parse_grade(text, name=name, row=row, column=grade_column)
-        for text, row in zip(table["diagnosis"], table["row"], strict=True)
-    ]
+def once_each(table: pd.DataFrame, *, name: str, column: str) -> pd.DataFrame:
+    """`original`, `diagnosis`, `row` -> the same with each photograph once, named without a photograph's ending, which
+    may or may not stand in the table. Raises UsageError for one that is listed with two grades."""
+    table = table.assign(original=[without_ending(original) for original in table["original"]])
     first = table.drop_duplicates("original").set_index("original")
     clash = table[table["diagnosis"].to_numpy() != first.loc[table["original"], "diagnosis"].to_numpy()]
     if len(clash):
         again = clash.iloc[0]
         before = first.loc[again["original"]]
         raise UsageError(
-            f"{name}, row {again['row']}: {again['original']} has {grade_column} {again['diagnosis']}, "
+            f"{name}, row {again['row']}: {again['original']} has {column} {again['diagnosis']}, "
             f"but {before['diagnosis']} in row {before['row']}; keep one of them"
         )
     return first.reset_index()
+
+
+def refuse_empty(table: pd.DataFrame, *, name: str, column: str, shown: str) -> None:
+    """Raises UsageError for the first row whose `column`, `shown` in the file, is empty."""
+    empty = table[table[column] == ""]
+    if len(empty):
+        raise UsageError(f"{name}, row {empty['row'].iloc[0]}: {shown} is empty")
+
+
+def read_grades(data: bytes, *, name: str, id_column: str, grade_column: str) -> pd.DataFrame:
+    """Bytes of a label table -> DataFrame `original` (str, unique), `diagnosis` (int), `row`.
+
+    A photograph listed twice with one grade counts once; with two grades it is a UsageError.
+    """
+    table = read_table(data, name=name, columns=(id_column, grade_column))
+    table = table.rename(columns={id_column: "original", grade_column: "diagnosis"})
+    refuse_empty(table, name=name, column="original", shown=id_column)
+    table["diagnosis"] = [
+        parse_grade(text, name=name, row=row, column=grade_column)
+        for text, row in zip(table["diagnosis"], table["row"], strict=True)
+    ]
+    return once_each(table, name=name, column=grade_column)
 
 
 def without_ending(name: str) -> str:
@@ -93,43 +135,49 @@ def without_ending(name: str) -> str:
     return name.removesuffix(ending) if ending.lower() in IMAGE_SUFFIXES else name
 
 
-def find_table(archive: Archive, names: tuple[str, ...]) -> str:
-    """The shallowest member with one of these file names (any case). Raises UsageError naming what was expected."""
+def shallowest(archive: Archive, names: tuple[str, ...]) -> str | None:
+    """The shallowest member with one of these file names (any case); None where there is none."""
     wanted = {name.lower() for name in names}
     found = [member for member in archive.names if PurePosixPath(member).name.lower() in wanted]
-    if not found:
-        raise UsageError(f"{archive.path}: it holds no label table {' or '.join(names)}; is it the right archive?")
-    return min(found, key=lambda member: (member.count("/"), member))
+    return min(found, key=lambda member: (member.count("/"), member), default=None)
 
 
-def photographs_beside(archive: Archive, table: str, folders: tuple[str, ...]) -> dict[str, str]:
-    """Stem (the name without its ending) -> member, of the photographs in `folders` beside a label table.
+def read_member(archive: Archive, member: str) -> bytes:
+    """The bytes of a label table. Raises UsageError when they cannot be read."""
+    try:
+        return archive.read(member)
+    except OSError as exc:
+        raise UsageError(f"{archive.path}: {member} cannot be read: {exc}; download it again") from exc
 
-    Raises UsageError when two photographs share a stem: a grade could then belong to either.
-    """
-    root = PurePosixPath(table).parent
-    members = {}
-    for member in archive.images():
-        path = PurePosixPath(member)
-        if any(path.is_relative_to(root / folder) for folder in folders):
-            if path.stem in members:
-                raise UsageError(f"{archive.path}: {members[path.stem]} and {member} have the same name; rename one")
-            members[path.stem] = member
-    return members
+
+def by_stem(archive: Archive, members: Iterable[str]) -> dict[str, str]:
+    """Members -> {stem (the name without folder and ending): member}. Raises UsageError when two share a stem: a grade
+    could then belong to either."""
+    found = {}
+    for member in members:
+        stem = PurePosixPath(member).stem
+        if stem in found:
+            raise UsageError(f"{archive.path}: {found[stem]} and {member} have the same name; rename one")
+        found[stem] = member
+    return found
+
+
+def photographs_beside(archive: Archive, table: str, folders: tuple[str, ...]) -> list[str]:
+    """The photographs in `folders` beside a label table."""
+    roots = [PurePosixPath(table).parent / folder for folder in folders]
+    return [name for name in archive.images() if any(PurePosixPath(name).is_relative_to(root) for root in roots)]
 
 
 def _join(
     archive: Archive, *, tables: tuple[str, ...], folders: tuple[str, ...], columns: tuple[str, str]
 ) -> pd.DataFrame:
     """Label table and photographs of one archive -> `original`, `diagnosis`, `member` (missing where there is none)."""
-    table = find_table(archive, tables)
+    table = shallowest(archive, tables)
+    if table is None:
+        raise UsageError(f"{archive.path}: it holds no label table {' or '.join(tables)}; is it the right archive?")
     name = f"{archive.path}: {table}"
-    try:
-        data = archive.read(table)
-    except OSError as exc:
-        raise UsageError(f"{name} cannot be read: {exc}; download it again") from exc
-    grades = read_grades(data, name=name, id_column=columns[0], grade_column=columns[1])
-    members = photographs_beside(archive, table, folders)
+    grades = read_grades(read_member(archive, table), name=name, id_column=columns[0], grade_column=columns[1])
+    members = by_stem(archive, photographs_beside(archive, table, folders))
     grades["member"] = [members.get(original) for original in grades["original"]]
     if grades["member"].isna().all():
         expected = " or ".join(f"{PurePosixPath(table).parent / folder}/" for folder in folders)
@@ -137,20 +185,27 @@ def _join(
     return grades.drop(columns="row")
 
 
-def competition(archive: Archive) -> pd.DataFrame:
-    """The 2019-style archive (train.csv: id_code,diagnosis) -> DataFrame of COLUMNS. Patients are not known: each
-    photograph is a patient of its own."""
-    table = _join(archive, tables=("train.csv",), folders=("train", "train_images"), columns=("id_code", "diagnosis"))
-    return table.assign(source="main", patient=table["original"])[list(COLUMNS)]
+def competition(archive: Archive) -> Source | None:
+    """The 2019-style archive: train.csv (id_code,diagnosis) beside train/; None where it is another. Patients are not
+    known: each photograph is a patient of its own."""
+    tables, folders, columns = ("train.csv",), ("train", "train_images"), ("id_code", "diagnosis")
+    member = shallowest(archive, tables)
+    if member is None or not photographs_beside(archive, member, folders):
+        return None
+    if not set(columns) <= set(header(archive, member)):
+        return None
+    table = _join(archive, tables=tables, folders=folders, columns=columns)
+    table = table.assign(source="main", patient=table["original"], side=None)
+    return Source(COMPETITION, archive, table[list(COLUMNS)])
 
 
-def eyepacs_2015(archive: Archive) -> pd.DataFrame:
-    """The 2015 archive (trainLabels.csv: image,level; `<patient>_<left|right>`) -> DataFrame of COLUMNS."""
+def eyepacs_2015(archive: Archive) -> Source:
+    """The 2015 archive: trainLabels.csv (image,level), photographs named `<patient>_<left|right>`."""
     table = _join(
         archive,
         tables=("trainLabels.csv", "trainLabels_cropped.csv"),
         folders=("train", "resized_train", "resized_train_cropped"),
         columns=("image", "level"),
     )
-    patient = table["original"].str.replace(r"_(left|right)$", "", regex=True)
-    return table.assign(source="2015", patient=patient)[list(COLUMNS)]
+    patient = table["original"].str.replace(EYE, r"\1", regex=True)
+    return Source("2015 archive", archive, table.assign(source="2015", patient=patient, side=None)[list(COLUMNS)])

@@ -1,7 +1,9 @@
 """Stage 2: prepared folder + recipe -> NAME__best.pt, NAME__last.pt, NAME__history.csv, pictures, a row in runs.csv."""
 
+import dataclasses
 import math
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -10,21 +12,29 @@ import pandas as pd
 import torch
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
+from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dr import GRADES, UsageError, checkpoint, device, evaluation, files, metrics, models, report, thresholds
-from dr.dataset import EpochSampler, Prepared, TrainingPhotographs, ValidationPhotographs, loader
-from dr.inference import Scorer, infer
+from dr import UsageError, checkpoint, device, evaluation, files, models, objectives, outcome
+from dr.dataset import (
+    EpochSampler,
+    EvaluationPhotographs,
+    Prepared,
+    TrainingPhotographs,
+    binary,
+    loader,
+    measured_mean_std,
+)
+from dr.inference import Scorer, infer, mean_predictions
 from dr.recipes import Recipe
 from dr.run import Run, content, resume, save_last, start
 
-CHOSEN_BY = "macro_f1_cross_fitted"
-ENDINGS = ("best.pt", "last.pt", "history.csv", "curves.png", "confusion.png", "scores.png")
+ENDINGS = ("best.pt", "last.pt", "history.csv", "curves.png", "confusion.png", "test_confusion.png", "scores.png")
 
 
 def _loaders(recipe: Recipe, data: Prepared, *, workers: int, pin: bool) -> tuple[DataLoader, DataLoader]:
     """-> batches of training, whose sampler has an `epoch` to set, and of validation."""
-    training = TrainingPhotographs(data, augmentation=recipe.augmentation, size_px=recipe.image_size, seed=recipe.seed)
+    training = TrainingPhotographs(data, recipe)
     batches = loader(
         training,
         batch_size=recipe.batch_size,
@@ -33,7 +43,7 @@ def _loaders(recipe: Recipe, data: Prepared, *, workers: int, pin: bool) -> tupl
         sampler=EpochSampler(training.grades, sampling=recipe.sampling, seed=recipe.seed),
         drop_last=len(training) > recipe.batch_size,  # a rest of one or two photographs would spoil batch statistics
     )
-    validation = ValidationPhotographs(data, size_px=recipe.image_size)
+    validation = EvaluationPhotographs(data.root, data.val, recipe)
     return batches, loader(validation, batch_size=2 * recipe.batch_size, workers=workers, pin=pin)
 
 
@@ -47,16 +57,40 @@ def _finite(loss: float, batch: dict, paths: list[Path]) -> float:
     return loss
 
 
+Mix = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def _mix(recipe: Recipe, num_classes: int) -> Mix:
+    """images (N, 3, P, P) uint8, grades (N,) -> images, targets (N, K): mixed up, cut and mixed, or as they are, and
+    smoothed. Mixing draws from torch's generator, so that a resumed run draws the same."""
+    mixers = []
+    if recipe.mixup is not None:
+        mixers.append(v2.MixUp(alpha=recipe.mixup, num_classes=num_classes))
+    if recipe.cutmix is not None:
+        mixers.append(v2.CutMix(alpha=recipe.cutmix, num_classes=num_classes))
+    smoothing = objectives.smoothing(recipe, num_classes)
+
+    def mix(images: torch.Tensor, grades: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if not mixers:
+            return images, smoothing.to(grades.device)[grades]
+        mixer = mixers[int(torch.randint(len(mixers), ()))] if len(mixers) > 1 else mixers[0]
+        images, targets = mixer(images.float(), grades)
+        return images, targets.float() @ smoothing.to(grades.device)
+
+    return mix
+
+
 def _train_epoch(run: Run, batches: DataLoader) -> float:
     """One pass -> mean loss over its photographs. Raises UsageError at a loss that is not finite."""
     batches.sampler.epoch = run.epoch
     run.model.train()
+    mix = _mix(run.recipe, run.objective.num_classes)
+    to = run.accelerator.device
     total, count = 0.0, 0
     for batch in tqdm(batches, desc=f"epoch {run.epoch + 1}", unit=" batches", leave=False):
-        if run.scheduler is not None:
-            run.scheduler.step_update(run.updates)
-        outputs = run.model(batch["image"].to(run.accelerator.device, non_blocking=True))
-        losses = run.objective.loss(outputs.float(), batch["grade"].to(run.accelerator.device))
+        run.before_update()
+        images, targets = mix(batch["image"].to(to, non_blocking=True), batch["grade"].to(to))
+        losses = run.objective.loss(run.model(images).float(), targets)
         total, count = total + _finite(losses.sum().item(), batch, batches.dataset.paths), count + len(losses)
         run.accelerator.backward(losses.mean())
         if run.recipe.clip_norm is not None:
@@ -70,34 +104,40 @@ def _train_epoch(run: Run, batches: DataLoader) -> float:
 
 
 def _validate(run: Run, batches: DataLoader) -> tuple[np.ndarray, float]:
-    """-> scores (N,) in the order of the label table, and their mean loss."""
-    _, scores = infer([Scorer(run.evaluated, run.objective)], batches, accelerator=run.accelerator)
-    if not np.isfinite(scores).all():
+    """-> predictions (N, P) in the order of the label table, and their mean loss."""
+    scorer = Scorer(run.evaluated, run.objective)
+    _, outputs = infer([scorer], batches, accelerator=run.accelerator)
+    if not torch.isfinite(outputs[0]).all():
         raise UsageError("a validation score is not finite: training diverged; lower lr, or --set precision=fp32")
-    losses = run.objective.loss(torch.from_numpy(scores)[:, None], torch.from_numpy(batches.dataset.grades))
-    return scores, losses.mean().item()
+    loss = objectives.mean_loss(run.objective, outputs[0][0], batches.dataset.grades)
+    return mean_predictions([scorer], outputs), loss
 
 
-def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.ndarray, np.ndarray]:
-    """Trains and validates once, with a row in `run.history` -> scores (N,), optimal cuts (K-1,)."""
+def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.ndarray, np.ndarray | None]:
+    """Trains and validates once, with a row in `run.history` -> predictions (N, P), cuts (K-1,) or None."""
     started = time.time()
     train_loss = _train_epoch(run, batches)
-    scores, val_loss = _validate(run, val_batches)
-    figures, cuts = evaluation.evaluate(scores, val_batches.dataset.grades, seed=run.recipe.seed)
+    predictions, val_loss = _validate(run, val_batches)
+    figures, cuts = evaluation.evaluate(
+        predictions, val_batches.dataset.grades, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+    )
+    lr = run.optimizer.param_groups[0]["lr"]  # of the last update, before a plateau lowers it
+    run.after_epoch(val_loss)
     run.epoch += 1
-    lr = run.optimizer.param_groups[0]["lr"]
     losses = {"epoch": run.epoch, "train_loss": train_loss, "val_loss": val_loss, "lr": lr}
     run.history.append(losses | figures | {"seconds": time.time() - started})
-    return scores, cuts
+    return predictions, cuts
 
 
 def _line(row: dict, *, epochs: int) -> str:
-    recall = [format(row[f"recall_{grade}"], ".2f") for grade in range(len(GRADES))]
+    """A finished epoch in words."""
+    names = {"macro_f1_rounded": "rounded", "macro_f1_optimal": "optimal", "macro_f1_cross_fitted": "cross-fitted"}
+    macro_f1 = " ".join(f"{word} {row[name]:.3f}" for name, word in names.items() if name in row)
+    recall = " ".join(f"{value:.2f}" for name, value in row.items() if name.startswith("recall_"))
     return (
-        f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.3f} val {row['val_loss']:.3f}  "
-        f"macro-F1 rounded {row['macro_f1_rounded']:.3f} optimal {row['macro_f1_optimal']:.3f} "
-        f"cross-fitted {row['macro_f1_cross_fitted']:.3f}  kappa {row['kappa']:.3f}  accuracy {row['accuracy']:.3f}  "
-        f"recall {' '.join(recall)}  {row['seconds']:.0f} s"
+        f"epoch {row['epoch']}/{epochs}  loss {row['train_loss']:.3f} val {row['val_loss']:.3f}  macro-F1 {macro_f1}  "
+        f"kappa {row['kappa']:.3f}  accuracy {row['accuracy']:.3f}  auc {row['auc']:.3f}  "
+        f"{f'recall {recall}  ' if recall else ''}{row['seconds']:.0f} s"
     )
 
 
@@ -112,46 +152,27 @@ def _keep_previous(folder: Path, name: str) -> None:
         path.replace(folder / f"{name}__previous_{number}__{path.name.removeprefix(f'{name}__')}")
 
 
-def _save_best(path: Path, fields: dict, *, epoch: int, scores: np.ndarray, truth: np.ndarray, seed: int) -> None:
-    """`fields` with the intervals of its metrics and the validation scores that they come from."""
-    intervals = evaluation.intervals(scores, truth, np.array(fields["cuts"]), seed=seed)
-    measured = {**fields["metrics"], "epoch": epoch, "intervals": intervals}
-    validation = {"scores": torch.from_numpy(scores), "truth": torch.from_numpy(truth)}
-    checkpoint.save(path, {**fields, "metrics": measured, "validation": validation})
+def _merit(row: dict, best_by: str) -> float:
+    """A row of the history -> higher for a better epoch, by a recipe's `best_by`."""
+    if best_by == "last":
+        return row["epoch"]
+    return -row[best_by] if best_by == "val_loss" else row[best_by]
 
 
-def _pictures(prefix: str, run: Run, *, best: dict) -> None:
-    scores, truth = (best["validation"][key].numpy() for key in ("scores", "truth"))
-    cuts = np.array(best["cuts"])
-    report.learning_curves(pd.DataFrame(run.history), path=Path(f"{prefix}__curves.png"))
-    matrix = metrics.confusion(truth, thresholds.cut(scores, cuts))
-    report.confusion_matrices(matrix, path=Path(f"{prefix}__confusion.png"))
-    report.score_histograms(scores, truth, cuts, path=Path(f"{prefix}__scores.png"))
+def _impatient(history: list[dict], recipe: Recipe) -> bool:
+    """Whether `patience` epochs brought nothing better."""
+    merits = [_merit(row, recipe.best_by) for row in history]
+    return recipe.patience is not None and bool(merits) and len(merits) - 1 - int(np.argmax(merits)) >= recipe.patience
 
 
-def _summary(run: Run, *, best: dict) -> dict:
-    """The part of a row of runs.csv that says how good the best epoch is and what computed it."""
-    measured = dict(best["metrics"])
-    epoch, intervals = measured.pop("epoch"), measured.pop("intervals")
-    for name, (low, high) in intervals.items():
-        measured |= {f"{name}_low": low, f"{name}_high": high}
-    used = run.accelerator.device
-    return {
-        "backbone": run.recipe.backbone,
-        "best_epoch": epoch,
-        **measured,
-        "minutes": round(sum(row["seconds"] for row in run.history) / 60, 2),
-        "device": torch.cuda.get_device_name(used) if used.type == "cuda" else used.type,
-        "precision": run.accelerator.mixed_precision,
-        **{f"version_{name}": version for name, version in best["versions"].items()},
-        "data_fingerprint": run.data.fingerprint,
-    }
-
-
-def _append_run(path: Path, row: dict) -> None:
-    now = pd.DataFrame([{key: "" if value is None else str(value) for key, value in row.items()}])
-    before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
-    files.write_csv(path, pd.concat([*before, now], ignore_index=True))
+def _fitted(recipe: Recipe, data: Prepared) -> tuple[Recipe, Prepared]:
+    """What a recipe leaves to the data: two classes made of grades, mean and deviation measured."""
+    if recipe.objective == "binary":
+        data = binary(data, positive_from=recipe.positive_from)
+    if recipe.normalisation == "measured":
+        mean, std = measured_mean_std(data, recipe)
+        recipe = dataclasses.replace(recipe, mean=mean, std=std)
+    return recipe, data
 
 
 def train(
@@ -165,13 +186,15 @@ def train(
     go_on: bool = False,
     recorded: dict[str, str] | None = None,
 ) -> dict:
-    """Trains, keeps the epoch with the highest cross-fitted macro-F1 -> its row of runs.csv, with `recorded` added.
+    """Trains, keeps the best epoch by the recipe's `best_by`, tests it once -> its row of runs.csv, with `recorded`
+    added.
 
     With `go_on` the run continues from folder/NAME__last.pt. Raises UsageError. Not deterministic on a GPU: atomics in
     cuDNN's backward pass.
     """
     if Path(name).name != name:
         raise UsageError(f"--name {name}: it is the first part of file names and may hold no path")
+    recipe, data = _fitted(recipe, data)
     accelerator = device.accelerator(device_name, precision=recipe.precision)
     save_to = files.writable_folder(folder)
     set_seed(recipe.seed)
@@ -185,21 +208,21 @@ def train(
     else:
         _keep_previous(save_to, name)
 
-    while run.epoch < recipe.epochs:
-        highest = max((row[CHOSEN_BY] for row in run.history), default=-math.inf)
-        scores, cuts = _epoch(run, batches, val_batches)
+    while run.epoch < recipe.epochs and not _impatient(run.history, recipe):
+        highest = max((_merit(row, recipe.best_by) for row in run.history), default=-math.inf)
+        predictions, cuts = _epoch(run, batches, val_batches)
         row = run.history[-1]
         fields = content(run, cuts=cuts, metrics=row)
-        if row[CHOSEN_BY] > highest:
-            truth = val_batches.dataset.grades
-            _save_best(best, fields, epoch=run.epoch, scores=scores, truth=truth, seed=recipe.seed)
+        if _merit(row, recipe.best_by) > highest or run.epoch == 1:
+            outcome.save_best(best, fields, predictions=predictions, run=run)
+        if run.epoch in recipe.keep_epochs:
+            checkpoint.save(f"{prefix}__epoch_{run.epoch}.pt", fields)
         save_last(last, run, fields)
         files.write_csv(f"{prefix}__history.csv", pd.DataFrame(run.history))
         tqdm.write(_line(row, epochs=recipe.epochs))
 
-    chosen = models.load_tensors(best)
-    _pictures(prefix, run, best=chosen)
+    chosen = outcome.finish(run, best, workers=workers)
     finished = {"name": name, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
-    row = finished | (recorded or {}) | _summary(run, best=chosen)
-    _append_run(save_to / "runs.csv", row)
+    row = finished | (recorded or {}) | outcome.summary(run, best=chosen)
+    outcome.append_run(save_to / "runs.csv", row)
     return row

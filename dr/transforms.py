@@ -41,17 +41,52 @@ def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
     ]
 
 
+def _retinamnist(size_px: int) -> list[A.BasicTransform]:
+    """The base augmentation published for RetinaMNIST, each with probability 0.5."""
+    return [
+        _resize(size_px),
+        A.Transpose(p=0.5),
+        A.HorizontalFlip(p=0.5),
+        A.VerticalFlip(p=0.5),
+        A.GridDistortion(p=0.5),
+        A.Affine(translate_percent=(-0.0625, 0.0625), scale=(0.9, 1.1), rotate=(-45, 45), p=0.5),  # ShiftScaleRotate's
+        A.HueSaturationValue(p=0.5),
+        A.RandomBrightnessContrast(p=0.5),
+    ]
+
+
+def _flips(size_px: int) -> list[A.BasicTransform]:
+    """Mirrored or not, nothing else."""
+    return [_resize(size_px), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+
+
+def _small(size_px: int) -> list[A.BasicTransform]:
+    """Published for 64 x 64 pictures of things that have an up and a down."""
+    return [
+        _resize(size_px),
+        A.HorizontalFlip(p=0.5),
+        A.Solarize(p=0.1),
+        A.Affine(translate_percent=(-1 / 8, 1 / 8), p=0.5),
+        A.Rotate(limit=10, p=0.5),
+        A.GaussianBlur(blur_limit=(3, 5), p=0.1),
+    ]
+
+
 _AUGMENTATIONS = {
     "published": _published,
     "rotation_colour": _rotation_colour,
+    "retinamnist": _retinamnist,
+    "flips": _flips,
+    "small": _small,
     "none": lambda size_px: [_resize(size_px)],
 }
 
 
-def train_transform(augmentation: str, *, size_px: int) -> A.Compose:
-    """-> a transform of (S, S, 3) uint8 RGB to (size_px, size_px, 3) uint8; with `seed` called before each photograph
-    its result depends on nothing else."""
-    return A.Compose(_AUGMENTATIONS[augmentation](size_px))
+def train_transform(augmentation: str, *, size_px: int, crop_px: int | None = None) -> A.Compose:
+    """-> a transform of (S, S, 3) uint8 RGB to (size_px, size_px, 3) uint8, or to a square of crop_px cut out anywhere;
+    with `seed` called before each photograph its result depends on nothing else."""
+    cropped = [] if crop_px is None else [A.RandomCrop(crop_px, crop_px)]
+    return A.Compose([*_AUGMENTATIONS[augmentation](size_px), *cropped])
 
 
 def seed(transform: A.Compose, *key: int) -> None:
@@ -61,6 +96,8 @@ def seed(transform: A.Compose, *key: int) -> None:
     transform.set_random_state(np.random.default_rng(state), random.Random(int(state.generate_state(1)[0])))
 
 
-def eval_transform(*, size_px: int) -> A.Compose:
-    """-> the transform of validation and prediction: (S, S, 3) uint8 RGB to (size_px, size_px, 3), resized only."""
-    return A.Compose([_resize(size_px)])
+def eval_transform(*, size_px: int, crop_px: int | None = None) -> A.Compose:
+    """-> the transform of validation and prediction: (S, S, 3) uint8 RGB to (size_px, size_px, 3), or to its centre of
+    crop_px; nothing by chance."""
+    cropped = [] if crop_px is None else [A.CenterCrop(crop_px, crop_px)]
+    return A.Compose([_resize(size_px), *cropped])

@@ -19,18 +19,32 @@ from dr.files import write_bytes
 JPEG_QUALITY = 95
 
 
-def _prepare_one(archive: Archive, *, member: str, out: Path, size_px: int) -> dict:
-    """Reads, crops and writes one photograph -> its record; a photograph that cannot be used gives `error` instead."""
+# red lesions are small, and colour is how they are told: it is not subsampled
+JPEG = (
+    *(cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
+    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+)
+
+
+def _prepare_one(archive: Archive, *, member: str, out: Path, size_px: int, crop: bool, lossless: bool) -> dict:
+    """Reads, crops and writes one photograph as `out` with an ending -> its record; a photograph that cannot be used
+    gives `error` instead."""
     try:
-        prepared, retina, photo = fundus.decode_and_prepare(archive.read(member), size_px=size_px)
+        prepared, retina, photo = fundus.decode_and_prepare(archive.read(member), size_px=size_px, crop=crop)
     except (fundus.UnreadablePhotograph, OSError) as exc:
         return {"error": str(exc)}
-    # red lesions are small, and colour is how they are told: it is not subsampled
-    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    write_bytes(out, cv2.imencode(".jpeg", prepared, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling))[1].tobytes())
+    suffix, options = (".png", ()) if lossless or fundus.is_small(photo) else (".jpeg", JPEG)
+    out = out.with_name(out.name + suffix)
+    write_bytes(out, cv2.imencode(suffix, prepared, options)[1].tobytes())
     measured = fundus.quality(prepared)
+    # whole frames of one camera are alike but for what is inside the retina: copies are looked for there
+    whole = retina.found is not None or lossless or fundus.is_small(photo)
+    x0, y0, x1, y1 = inside = (fundus.whole_frame if whole else fundus.find_retina)(prepared).box
     return {
-        "hash": duplicates.perceptual_hash(prepared),
+        "file": out.name,
+        "cropped": retina.found is not None,
+        "inside": list(inside),
+        "hash": duplicates.perceptual_hash(prepared[y0:y1, x0:x1]),
         "frame": [photo.shape[1], photo.shape[0]],
         "box": list(retina.box),
         "flags": fundus.flags(retina, measured),
@@ -54,8 +68,8 @@ def _end_with_parent() -> None:
 
 
 def _in_worker(task: dict) -> dict:
-    done = _prepare_one(_archives[task["source"]], member=task["member"], out=task["out"], size_px=task["size_px"])
-    return {"source": task["source"], "original": task["original"], **done}
+    key = {"source": task["source"], "original": task["original"]}
+    return key | _prepare_one(_archives[task["source"]], **{name: task[name] for name in task.keys() - key.keys()})
 
 
 @contextmanager
@@ -72,7 +86,7 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
-    """Tasks (`source`, `original`, `member`, `out`, `size_px`) -> records in the order in which they are finished."""
+    """Tasks (`source`, `original`, and what _prepare_one takes) -> records in the order in which they are finished."""
     if workers <= 1 or len(tasks) < 8:  # starting processes would take longer
         _archives.update(archives)
         yield from map(_in_worker, tasks)

@@ -9,25 +9,22 @@ from dr import UsageError
 from dr.files import write_json
 
 FOLDER = "kaggle_retina"
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "test")  # test only where the source has one
 STAGING = "prepared"
-
-
-def file_name(source: str, original: str) -> str:
-    """The prepared photograph's file name; two sources may use the same name."""
-    return f"{source}_{original}.jpeg"
+ENDINGS = (".jpeg", ".png")
 
 
 class Workspace:
-    """The folder that data.py fills. Each finished photograph has a line in prepared.jsonl, so that a stopped run goes
-    on.
+    """The folder that data.py fills, with a folder for each of `sides`. Each finished photograph has a line in
+    prepared.jsonl, so that a stopped run goes on.
 
     Raises UsageError where the folder holds other people's files, or photographs prepared with other settings and not
     `force`.
     """
 
-    def __init__(self, directory: Path, *, identity: dict, force: bool):
+    def __init__(self, directory: Path, *, identity: dict, force: bool, sides: tuple[str, ...]):
         self.root = directory / FOLDER
+        self.sides = sides
         self.log = self.root / "prepared.jsonl"
         marker = self.root / "settings.json"
         try:
@@ -43,21 +40,26 @@ class Workspace:
                 raise UsageError(f"{self.root}: {changed}; choose another -d, or --force to replace it")
             self._remove_own()
         write_json(marker, identity)  # before all else, so that a stopped run knows the folder for its own
-        for name in (STAGING, *SPLITS):
+        for name in (STAGING, *sides):
             (self.root / name).mkdir(exist_ok=True)
         for path in self.root.rglob("*.part"):  # of a run that was killed while it wrote
             path.unlink()
         self.records = self._finished()
 
     def _photographs(self) -> list[Path]:
-        return [path for folder in (STAGING, *SPLITS) for path in (self.root / folder).glob("*.jpeg")]
+        return [
+            path for folder in (STAGING, *SPLITS) for path in (self.root / folder).glob("*") if path.suffix in ENDINGS
+        ]
 
     def _remove_own(self) -> None:
-        tables = ("report.json", "labels_train.csv", "labels_val.csv", "duplicates.csv", self.log.name)
+        tables = ("report.json", *(f"labels_{side}.csv" for side in SPLITS), "duplicates.csv", self.log.name)
         for name in (*tables, "class_balance.png", "crops.png"):
             (self.root / name).unlink(missing_ok=True)
         for path in self._photographs():
             path.unlink()
+        for side in set(SPLITS) - set(self.sides):
+            if (self.root / side).is_dir() and not any((self.root / side).iterdir()):
+                (self.root / side).rmdir()
 
     def _finished(self) -> dict[tuple[str, str], dict]:
         present = {path.name for path in self._photographs()}
@@ -67,13 +69,13 @@ class Workspace:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue  # cut short by a kill
-            if file_name(record["source"], record["original"]) in present:
+            if record["file"] in present:
                 records[record["source"], record["original"]] = record
         return records
 
     def complete(self) -> bool:
         """Whether an earlier run with these settings finished and all its photographs are still there."""
-        tables = [self.root / f"labels_{name}.csv" for name in SPLITS]
+        tables = [self.root / f"labels_{name}.csv" for name in self.sides]
         if not all(path.exists() for path in (*tables, self.root / "report.json")):
             return False
         return all((self.root / path).exists() for table in tables for path in pd.read_csv(table, dtype=str)["path"])
@@ -84,9 +86,14 @@ class Workspace:
         with self.log.open("a") as log:
             log.write("\n" + json.dumps(record))  # the line end first: the line before may have been cut short
 
-    def staged(self, name: str) -> Path:
-        """Where a photograph is written before its side of the split is known."""
-        return self.root / STAGING / name
+    def staged(self, source: str, original: str) -> Path:
+        """Where a photograph is written before its side of the split is known, without the ending; two sources may use
+        the same name."""
+        return self.root / STAGING / f"{source}_{original}"
+
+    def file(self, source: str, original: str) -> str:
+        """The name of a finished photograph's file."""
+        return self.records[source, original]["file"]
 
     def find(self, name: str) -> Path:
         """Where a finished photograph lies now."""
@@ -108,7 +115,13 @@ class Workspace:
 
 def difference(before: dict, now: dict) -> str:
     """The first setting that changed, in words."""
-    for key in now:
-        if before.get(key) != now[key]:
-            return f"it was prepared with {key} {before.get(key)}, not {now[key]}"
-    return "it was prepared by another version"
+    if before.keys() != now.keys():
+        return "it was prepared by another version"
+    key = next(key for key in now if before[key] != now[key])
+    return f"it was prepared with {key} {_shown(before[key])}, not {_shown(now[key])}"
+
+
+def _shown(value: object) -> str:
+    """A list of two hundred classes takes more than a line."""
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

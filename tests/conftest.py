@@ -92,7 +92,7 @@ def extra_members() -> Members:
     grades = {f"{patient}_{eye}": patient % 5 for patient in range(10) for eye in ("left", "right")}
     members = {"train_image_resized/trainLabels.csv": table("image,level", grades)}
     for number, name in enumerate(grades):
-        photo, _ = draw_retina(shape=(100, 120), seed=100 + number, radius=46)
+        photo, _ = draw_retina(shape=(100, 130), seed=100 + number, radius=46)
         members[f"train_image_resized/train/{name}.jpeg"] = encode(photo, ".jpeg")
     return members
 

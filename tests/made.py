@@ -1,12 +1,13 @@
 """Small made photographs, prepared folders and checkpoints for the tests of training and prediction."""
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
 
-from dr import objectives
+from dr import GRADES, objectives
 from dr.checkpoint import versions
 from dr.models import build
 from dr.recipes import Recipe, from_dict
@@ -47,26 +48,32 @@ def write_photographs(folder: Path, grades: list[int], *, seed: int = 0, suffix:
     return paths
 
 
-def write_prepared(folder: Path, *, train: int = 30, val: int = 15) -> Path:
-    """A folder as data.py writes it, with so many photographs of grades 0, 1, 2, 3, 4, 0, ... -> `folder`."""
+def write_prepared(folder: Path, *, classes: tuple[str, ...] = GRADES, **counts: int) -> Path:
+    """A folder as data.py writes it, with so many photographs (train=30, val=15, test=none) of grades 0, 1, ..., K-1,
+    0, ... -> `folder`."""
     root = folder / "kaggle_retina"
-    for number, (split, count) in enumerate({"train": train, "val": val}.items()):
-        grades = [i % 5 for i in range(count)]
+    for number, (split, count) in enumerate(({"train": 30, "val": 15} | counts).items()):
+        grades = [i % len(classes) for i in range(count)]
         paths = write_photographs(root / split, grades, seed=1000 * number, suffix=".jpeg")
         table = pd.DataFrame({"path": [f"{split}/{path.name}" for path in paths], "diagnosis": grades})
         table.to_csv(root / f"labels_{split}.csv", index=False)
-    (root / "settings.json").write_text('{"size": 96}')
+    (root / "settings.json").write_text(json.dumps({"size": 96, "classes": classes}))
     return folder
 
 
-def checkpoint_content(recipe: Recipe = TINY, *, cuts: tuple[float, ...] = (0.5, 1.5, 2.5, 3.5)) -> dict:
+def checkpoint_content(
+    recipe: Recipe = TINY,
+    *,
+    cuts: tuple[float, ...] | None = (0.5, 1.5, 2.5, 3.5),
+    classes: tuple[str, ...] = ("0", "1", "2", "3", "4"),
+) -> dict:
     """The fields of a checkpoint with random weights."""
-    grader = build(recipe, num_outputs=objectives.build(recipe).num_outputs)
+    grader = build(recipe, num_outputs=objectives.build(recipe, num_classes=len(classes)).num_outputs)
     return {
         "model": grader.backbone.state_dict(),
         "recipe": recipe.to_dict(),
-        "cuts": list(cuts),
-        "classes": ["0", "1", "2", "3", "4"],
+        "cuts": None if cuts is None else list(cuts),
+        "classes": list(classes),
         "metrics": {},
         "versions": versions(),
         "data": {"fingerprint": "", "size": 96},

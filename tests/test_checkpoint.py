@@ -50,6 +50,8 @@ def test_the_published_state_dict_is_read_as_it_is(tmp_path):
         (lambda c: c["model"].update({"classifier.bias": torch.zeros(5)}), r"first: classifier\.bias"),
         (lambda c: c.pop("cuts"), r"a\.pt: its cuts is missing or damaged"),
         (lambda c: c.update(cuts=[3.0, 2.0, 1.0, 0.0]), r"a\.pt: its cuts is missing or damaged"),
+        (lambda c: c.update(cuts=None), r"a\.pt: its cuts is missing or damaged"),
+        (lambda c: c.update(classes=["one"]), r"a\.pt: its classes is missing or damaged"),
         (lambda c: c.update(data={}), r"a\.pt: its data is missing or damaged"),
         (lambda c: c.update(recipe="lite0"), r"a\.pt: its recipe is missing or damaged"),
         (lambda c: c["model"].update({"classifier.bias": 1}), r"first: classifier\.bias"),

@@ -1,6 +1,7 @@
 """data.py as a user meets it: exit code, output, files."""
 
 import errno
+import json
 import os
 import runpy
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import write_folder, write_zip
+from conftest import draw_retina, encode, write_folder, write_zip
 
 SCRIPT = Path(__file__).parents[1] / "data.py"
 FLAGS = ("--size", "64", "--per_class", "6", "--val_fraction", "0.25")
@@ -131,6 +132,21 @@ def test_missing_and_unreadable_photographs_are_named_and_the_others_done(tmp_pa
     assert len(list((tmp_path / "kaggle_retina").glob("*/*.jpeg"))) == 22
 
 
+# --- other sources --------------------------------------------------------------------------------
+
+
+def test_a_table_of_any_classes_is_prepared_with_the_columns_named(tmp_path, data, no_pictures):
+    rows = [f"{name},{('cow', 'cat')[number % 2]},{number // 2}" for number, name in enumerate("abcdefgh")]
+    members = {f"photographs/{name}.png": encode(draw_retina(seed=n)[0]) for n, name in enumerate("abcdefgh")}
+    write_folder(tmp_path / "mine", members | {"labels.csv": "\n".join(["file,animal,owner", *rows]).encode()})
+    named = ("--id_column", "file", "--label_column", "animal", "--patient_column", "owner", "--no_crop")
+    code, out, err = data("-m", "mine", *named, "--workers", 1, "--size", 64, "--val_fraction", 0.5, cwd=tmp_path)
+    assert (code, err) == (0, [])
+    assert out == "validation    cat: 2  cow: 2\ntrain: main   cat: 2  cow: 2\n"
+    settings = json.loads((tmp_path / "data" / "kaggle_retina" / "settings.json").read_text())
+    assert (settings["classes"], settings["crop"], settings["per_class"]) == (["cat", "cow"], False, "all")
+
+
 # --- what the user must change: exit code 2, one line, nothing written ------------------------------
 
 
@@ -154,7 +170,10 @@ def write_bad_archives(folder, main_members):
         (["-m", "text.zip"], "text.zip: it is not a zip archive; download it again"),
         (["-m", "outside.zip"], "outside.zip: member '../../x.png' points outside the archive; do not use this file"),
         (["-m", "grade.zip"], "grade.zip: kaggle_retina/train.csv, row 3: diagnosis is '9', expected 0 to 4"),
-        (["-m", "no_table.zip"], "no_table.zip: it holds no label table train.csv; is it the right archive?"),
+        (
+            ["-m", "no_table.zip"],
+            "no_table.zip: it is nothing that is known; looked for train.csv (id_code,diagnosis)",
+        ),
         (["-m", "good.zip", "-a", "good.zip"], "good.zip: it holds no label table trainLabels.csv"),
         (["--size", "5"], "--size must lie between 16 and 4096 pixels, got 5"),
         (["--size", "large"], "argument --size: invalid int value: 'large'; see data.py --help"),
@@ -162,6 +181,7 @@ def write_bad_archives(folder, main_members):
         (["--per_class", "few"], "'few'"),
         (["--val_fraction", "1"], "--val_fraction must lie between 0 and 1, got 1.0"),
         (["--conflicts", "ask"], "argument --conflicts: invalid choice: 'ask'"),
+        (["-m", "good.zip", "--label_column", "kind"], "no label table with the columns id_code or image and kind"),
         (["--workers", "0"], "--workers must be at least 1, got 0"),
         (["--sise", "64"], "unrecognized arguments: --sise 64; see data.py --help"),
     ],
@@ -236,7 +256,7 @@ def add_and_die(self, record):
         return add(self, record)
     with self.log.open("a") as log:
         log.write('\\n{"source": "main", "orig')
-    self.staged(".half.jpeg.1.part").write_bytes(b"half")
+    self.staged("main", "x").with_name(".half.jpeg.1.part").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 
 Workspace.add = add_and_die

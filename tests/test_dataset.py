@@ -1,10 +1,16 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from made import write_prepared
+from made import TINY, write_prepared
 
 from dr import UsageError
-from dr.dataset import EpochSampler, TrainingPhotographs, ValidationPhotographs, loader, read_prepared
+from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, binary, fold, loader, read_prepared
+from dr.recipes import from_dict
+
+
+def validation(data):
+    return EvaluationPhotographs(data.root, data.val, TINY)
 
 
 @pytest.fixture
@@ -56,7 +62,7 @@ def test_a_damaged_folder_names_table_row_and_remedy(folder, damage, message):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_photograph_that_cannot_be_decoded_is_one_line_also_from_a_worker(folder, workers):
     (folder / "kaggle_retina/val/photo_2.jpeg").write_bytes(b"\xff\xd8 no more")
-    batches = loader(ValidationPhotographs(read_prepared(folder), size_px=64), batch_size=4, workers=workers, pin=False)
+    batches = loader(validation(read_prepared(folder)), batch_size=4, workers=workers, pin=False)
     with pytest.raises(UsageError, match=r"^\S+photo_2\.jpeg: it cannot be decoded; delete it and run data\.py again$"):
         list(batches)
 
@@ -65,7 +71,7 @@ def test_workers_change_nothing_about_a_training_batch(folder):
     data = read_prepared(folder)
     seen = []
     for workers in (0, 2):
-        training = TrainingPhotographs(data, augmentation="rotation_colour", size_px=64, seed=10)
+        training = TrainingPhotographs(data, from_dict(TINY.to_dict() | {"augmentation": "rotation_colour"}))
         sampler = EpochSampler(training.grades, sampling="shuffle", seed=10)
         sampler.epoch = 3
         batches = loader(training, batch_size=10, workers=workers, pin=False, sampler=sampler)
@@ -77,7 +83,7 @@ def test_workers_change_nothing_about_a_training_batch(folder):
 
 def test_validation_has_every_photograph_once_in_the_order_of_its_table(folder):
     data = read_prepared(folder)
-    batches = loader(ValidationPhotographs(data, size_px=64), batch_size=4, workers=0, pin=False)
+    batches = loader(validation(data), batch_size=4, workers=0, pin=False)
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(15))
     assert torch.cat([batch["grade"] for batch in batches]).tolist() == [i % 5 for i in range(15)]
 
@@ -97,3 +103,58 @@ def test_rare_grades_are_drawn_as_often_as_the_sampling_says(sampling, share):
     drawn = [index for _, index in EpochSampler(grades, sampling=sampling, seed=0)]
     assert len(drawn) == 10_000
     assert np.mean(grades[drawn] == 1) == pytest.approx(share, abs=0.02)
+
+
+def test_a_test_split_and_the_names_of_the_classes_are_read_where_there_are_any(tmp_path):
+    data = read_prepared(write_prepared(tmp_path, classes=("cat", "dog", "cow"), test=6))
+    assert data.classes == ("cat", "dog", "cow")
+    assert data.test["diagnosis"].tolist() == [0, 1, 2, 0, 1, 2]
+    plain = read_prepared(write_prepared(tmp_path / "plain"))
+    assert plain.test is None
+    assert plain.classes == ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
+
+
+def test_a_label_beyond_the_classes_at_hand_is_refused(tmp_path):
+    folder = write_prepared(tmp_path, classes=("cat", "dog"))
+    table = folder / "kaggle_retina" / "labels_train.csv"
+    table.write_text(table.read_text().replace("photo_3.jpeg,1", "photo_3.jpeg,2"))
+    with pytest.raises(UsageError, match=r"labels_train\.csv, row 5: diagnosis is '2', expected 0 to 1"):
+        read_prepared(folder)
+
+
+def test_grades_become_two_classes_at_the_one_named(folder):
+    data = read_prepared(folder)
+    referable = binary(data, positive_from=2)
+    assert referable.classes == ("below Moderate", "Moderate or worse")
+    assert referable.train["diagnosis"].tolist() == [int(i % 5 >= 2) for i in range(30)]
+    assert binary(data, positive_from=1).classes == ("No DR", "Mild or worse")
+    assert binary(referable, positive_from=1) is referable
+    with pytest.raises(UsageError, match="positive_from is 5, but the highest grade is 4"):
+        binary(data, positive_from=5)
+
+
+def test_folds_hold_out_every_photograph_once_and_never_part_a_patient(folder):
+    root = folder / "kaggle_retina"
+    for name in ("train", "val"):
+        table = pd.read_csv(root / f"labels_{name}.csv")
+        patients = [f"p{row // 10}_{row % 5}" for row in range(len(table))]  # two photographs of each, of one grade
+        table.assign(source="main", patient=[f"{name}_{one}" for one in patients]).to_csv(
+            root / f"labels_{name}.csv", index=False
+        )
+    data = read_prepared(folder)
+    held_out = []
+    for number in (1, 2, 3):
+        part = fold(data, number, 3)
+        held_out += part.test["path"].tolist()
+        assert len(part.train) + len(part.val) + len(part.test) == 45
+        assert not set(part.test["patient"]) & (set(part.train["patient"]) | set(part.val["patient"]))
+        assert set(part.test["diagnosis"]) == {0, 1, 2, 3, 4}
+        assert part.fingerprint != data.fingerprint
+    assert sorted(held_out) == sorted([*data.train["path"], *data.val["path"]])
+
+
+def test_more_folds_than_photographs_of_a_grade_or_a_second_test_are_refused(folder, tmp_path):
+    with pytest.raises(UsageError, match="--fold 1/20: a grade has 9 photographs, fewer than folds; give fewer"):
+        fold(read_prepared(folder), 1, 20)
+    with pytest.raises(UsageError, match="it has a test of its own, so --fold cannot make one"):
+        fold(read_prepared(write_prepared(tmp_path / "tested", test=5)), 1, 2)

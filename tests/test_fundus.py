@@ -238,9 +238,22 @@ def test_a_flattened_disc_keeps_its_proportions():
 
 
 def test_a_photograph_smaller_than_the_size_asked_for_is_not_enlarged():
-    photo, box = draw_retina(shape=(100, 120), radius=45)
+    photo, box = draw_retina(shape=(120, 140), radius=55)
     prepared, _ = prepare(photo, size_px=512)
     assert abs(len(prepared) - (box[2] - box[0])) <= 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "crop", "whole"),
+    [((100, 127), True, True), ((100, 128), True, False), ((300, 400), False, True), ((300, 400), True, False)],
+)
+def test_a_small_picture_and_one_that_is_not_to_be_cropped_keep_their_frame(shape, crop, whole):
+    photo, _ = draw_retina(shape=shape, radius=0.4 * min(shape))
+    prepared, retina = prepare(photo, size_px=512, crop=crop)
+    assert (retina.box == (0, 0, shape[1], shape[0])) == whole
+    assert (retina.found is None) == whole
+    assert prepared.shape == (max(shape),) * 2 + (3,) or not whole
+    assert not whole or fundus.flags(retina, {"brightness": 0.0, "sharpness": 0.0}) == []
 
 
 def test_flags_tell_what_a_grader_should_know():

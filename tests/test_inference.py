@@ -5,7 +5,7 @@ from made import TINY
 from torch import nn
 
 from dr import device, objectives
-from dr.inference import Scorer, infer
+from dr.inference import VIEWS, Scorer, infer, mean_predictions, voted_grades
 from dr.models import build
 
 OBJECTIVE = objectives.build(TINY)
@@ -20,6 +20,11 @@ class MeanOf(nn.Module):
 
     def forward(self, images):
         return images[:, self.channel].float().mean(dim=(1, 2))[:, None]
+
+
+def scores(scorers, images, *, accelerator, views="none"):
+    _, outputs = infer(scorers, batches(images), accelerator=accelerator, views=VIEWS[views])
+    return mean_predictions(scorers, outputs)[:, 0]
 
 
 def batches(images, size=4):
@@ -39,15 +44,15 @@ def images():
 
 def test_every_photograph_is_scored_once_in_the_order_of_its_index(accelerator, images):
     shuffled = list(batches(images))[::-1]
-    index, scores = infer([Scorer(MeanOf(0), OBJECTIVE)], shuffled, accelerator=accelerator)
+    index, outputs = infer([Scorer(MeanOf(0), OBJECTIVE)], shuffled, accelerator=accelerator)
     assert index.tolist() == list(range(10))
-    assert np.allclose(scores, images[:, 0].float().mean(dim=(1, 2)).numpy())
+    assert np.allclose(outputs[0][0, :, 0], images[:, 0].float().mean(dim=(1, 2)).numpy())
 
 
 def test_an_ensemble_is_the_mean_of_its_members(accelerator, images):
     members = [Scorer(MeanOf(0), OBJECTIVE), Scorer(MeanOf(2), OBJECTIVE)]
-    alone = [infer([member], batches(images), accelerator=accelerator)[1] for member in members]
-    together = infer(members, batches(images), accelerator=accelerator)[1]
+    alone = [scores([member], images, accelerator=accelerator) for member in members]
+    together = scores(members, images, accelerator=accelerator)
     assert np.allclose(together, np.mean(alone, axis=0))
 
 
@@ -55,19 +60,37 @@ def test_an_ensemble_is_the_mean_of_its_members(accelerator, images):
 def test_flip_averaged_scores_do_not_change_when_the_photograph_is_flipped(accelerator, images, dims):
     scorer = Scorer(build(TINY, num_outputs=1), OBJECTIVE)
     upright, flipped = (
-        infer([scorer], batches(views), accelerator=accelerator, flips=True)[1] for views in (images, images.flip(dims))
+        scores([scorer], seen, accelerator=accelerator, views="flips") for seen in (images, images.flip(dims))
     )
-    plain = infer([scorer], batches(images), accelerator=accelerator)[1]
+    plain = scores([scorer], images, accelerator=accelerator)
     assert np.allclose(upright, flipped, atol=1e-5)
     assert not np.allclose(upright, plain, atol=1e-5)
 
 
 def test_no_batches_give_no_scores(accelerator):
-    index, scores = infer([Scorer(MeanOf(0), OBJECTIVE)], [], accelerator=accelerator)
-    assert len(index) == len(scores) == 0
+    index, outputs = infer([Scorer(MeanOf(0), OBJECTIVE)], [], accelerator=accelerator)
+    assert len(index) == outputs[0].shape[1] == 0
 
 
 def test_a_network_left_in_training_mode_is_evaluated_all_the_same(accelerator, images):
     model = build(TINY, num_outputs=1).train()
     infer([Scorer(model, OBJECTIVE)], batches(images), accelerator=accelerator)
     assert not model.training
+
+
+def test_five_views_are_the_picture_and_its_shifts_to_the_corners_and_ten_their_mirror_images(images):
+    seen = [view(images) for view in VIEWS["ten"]]
+    assert torch.equal(seen[0], images)
+    assert torch.equal(seen[1][..., :-4, :-4], images[..., 4:, 4:])  # a sixteenth of 64, up and to the left
+    assert torch.equal(seen[4][..., 4:, 4:], images[..., :-4, :-4])
+    assert torch.equal(seen[4][..., :4, 10], images[..., :1, 6].expand(-1, -1, 4))  # the border, repeated
+    for plain, mirrored in zip(seen[:5], seen[5:], strict=True):
+        assert torch.equal(plain.flip(-1), mirrored)
+    assert len(VIEWS["five"]) == 5
+
+
+def test_most_views_decide_and_of_equally_many_the_grade_nearest_to_their_mean():
+    scorer = Scorer(nn.Identity(), OBJECTIVE)
+    views = torch.tensor([[0.0, 4.0, 0.0], [0.2, 4.0, 1.0], [3.0, 0.0, 4.0], [4.0, 3.0, 4.0], [4.0, 2.0, 2.0]])
+    grades = voted_grades([scorer], [views[..., None]], cuts=[np.array([0.5, 1.5, 2.5, 3.5])])
+    assert grades.tolist() == [4, 4, 4]  # 0 0 3 4 4: mean 2.2 is nearer to 4 than to 0

@@ -8,11 +8,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
-    {"prepare", "training", "prediction", "report", "demo"},
-    {"run"},
-    {"inference", "checkpoint", "evaluation"},
-    {"dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
-    {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing"},
+    {"prepare", "training", "sweep", "prediction", "demo"},
+    {"outcome"},
+    {"run", "selection", "formats"},
+    {"arrays", "folders", "tables"},
+    {"inference", "checkpoint", "evaluation", "report"},
+    {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
+    {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},
     {"recipes"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

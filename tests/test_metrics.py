@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, recall_score
+from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, recall_score, roc_auc_score
 
+from dr import metrics
 from dr.metrics import accuracy, bootstrap_interval, confusion, macro_f1, quadratic_kappa, recall_per_class
 
 
@@ -142,3 +143,32 @@ def test_a_single_class_cannot_be_scored():
 def test_an_unusable_bootstrap_is_refused_in_words(arrays, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(np.mean, *arrays, **options)
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_auc_is_scikit_learns_one_vs_rest(classes):
+    rng = np.random.default_rng(classes)
+    truth = rng.integers(classes, size=80)
+    likeness = rng.random((80, classes)).round(1)  # with ties
+    likeness /= likeness.sum(axis=1, keepdims=True)
+    expected = roc_auc_score(truth, likeness, multi_class="ovr", average="macro")
+    assert metrics.auc(truth, likeness) == pytest.approx(expected)
+
+
+def test_auc_of_two_classes_is_the_usual_area():
+    rng = np.random.default_rng(0)
+    truth, score = rng.integers(2, size=50), rng.random(50)
+    area = metrics.auc(truth, np.column_stack([1 - score, score]))
+    assert area == pytest.approx(roc_auc_score(truth, score))
+
+
+def test_auc_leaves_out_absent_classes_and_is_nan_where_none_is_left():
+    likeness = np.eye(3)[[0, 0, 1]]
+    assert metrics.auc([0, 0, 1], likeness) == 1
+    assert np.isnan(metrics.auc([1, 1], likeness[:2]))
+    with pytest.raises(ValueError, match=r"auc needs truth \(N,\) and likeness \(N, K\)"):
+        metrics.auc([0, 1], likeness)
+
+
+def test_the_majority_is_the_accuracy_of_always_giving_the_most_frequent_class():
+    assert metrics.majority(np.array([0, 0, 0, 2])) == 0.75

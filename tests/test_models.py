@@ -12,7 +12,7 @@ from dr.recipes import from_dict
 
 
 def recipe(**choices):
-    return from_dict(TINY.to_dict() | choices)
+    return from_dict(TINY.to_dict() | {"loss": None} | choices)
 
 
 def test_a_torchvision_backbone_gets_one_output_in_the_published_place():

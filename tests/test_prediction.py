@@ -157,7 +157,7 @@ def test_with_flips_a_flipped_photograph_scores_the_same(model, tmp_path):
     (tmp_path / "images").mkdir()
     cv2.imwrite(str(tmp_path / "images" / "a.png"), photo)
     cv2.imwrite(str(tmp_path / "images" / "b.png"), photo[:, ::-1])
-    run(model, tmp_path / "images", tmp_path, flips=True)
+    run(model, tmp_path / "images", tmp_path, tta="flips")
     scores = read(tmp_path)[1]["score"]
     assert scores[0] == pytest.approx(scores[1], abs=0.01)
 
@@ -189,3 +189,45 @@ def test_a_score_that_is_not_finite_is_the_error_of_its_photograph(images, tmp_p
     run(str(tmp_path / "nan.pt"), images, tmp_path)
     assert (tmp_path / "out" / "result.csv").read_text() == "id_code,diagnosis\n"
     assert read(tmp_path)[1]["error"].str.contains("its score is not finite").all()
+
+
+def test_probabilities_stand_beside_the_score_and_a_vote_decides_where_it_is_asked_for(images, tmp_path):
+    torch.manual_seed(5)
+    recipe = from_dict(TINY.to_dict() | {"objective": "classification", "loss": None, "tta": "ten"})
+    content = checkpoint_content(recipe, cuts=None, classes=("a", "b", "c"))
+    content["model"]["classifier.weight"].mul_(30)
+    checkpoint.save(tmp_path / "three.pt", content)
+    prediction = run(str(tmp_path / "three.pt"), images, tmp_path)
+    _, details = read(tmp_path)
+    names = ["probability_0", "probability_1", "probability_2"]
+    assert np.allclose(details[names].sum(axis=1), 1, atol=1e-3)
+    assert (details[names].to_numpy().argmax(axis=1) == details["grade"]).all()
+    assert prediction.classes == ("a", "b", "c")
+    assert set(run(str(tmp_path / "three.pt"), images, tmp_path, tta_by="vote").result["diagnosis"]) <= {0, 1, 2}
+
+
+def test_networks_of_other_classes_or_objectives_are_not_averaged(model, images, tmp_path):
+    recipe = from_dict(TINY.to_dict() | {"objective": "classification", "loss": None})
+    checkpoint.save(tmp_path / "three.pt", checkpoint_content(recipe, cuts=None, classes=("a", "b", "c")))
+    checkpoint.save(tmp_path / "five.pt", checkpoint_content(recipe, cuts=None))
+    with pytest.raises(UsageError, match=r"three\.pt: its classes .* is not that of .*tiny__best\.pt .*one by one"):
+        run([model, str(tmp_path / "three.pt")], images, tmp_path)
+    with pytest.raises(UsageError, match=r"five\.pt: its objective \(Classification\) is not that of .*Regression"):
+        run([model, str(tmp_path / "five.pt")], images, tmp_path)
+
+
+def test_the_whole_frame_is_seen_where_data_py_kept_it(model, images, tmp_path):
+    content = dict(torch.load(model, weights_only=True))
+    checkpoint.save(tmp_path / "whole.pt", content | {"data": content["data"] | {"crop": False}})
+    wide = np.full((200, 400, 3), 60, np.uint8)
+    wide[:, 100:300] = photograph(4, seed=1, side_px=200)
+    (tmp_path / "wide").mkdir()
+    cv2.imwrite(str(tmp_path / "wide" / "a.png"), wide)
+    scores = [run(one, tmp_path / "wide", tmp_path).details["score"][0] for one in (model, str(tmp_path / "whole.pt"))]
+    assert scores[0] != scores[1]
+
+
+def test_the_centre_is_cut_out_where_the_recipe_says_so(images, tmp_path):
+    content = checkpoint_content(from_dict(TINY.to_dict() | {"crop_size": 48}))
+    checkpoint.save(tmp_path / "crop.pt", content)
+    assert len(run(str(tmp_path / "crop.pt"), images, tmp_path).result) == 7

@@ -12,6 +12,7 @@ import pytest
 from conftest import draw_retina, encode, write_folder, write_zip
 
 from dr import UsageError, workers
+from dr.formats import open_sources
 from dr.prepare import Settings, prepare
 
 SMALL = Settings(size=64, per_class=6, val_fraction=0.25, seed=10)
@@ -20,8 +21,8 @@ TABLES = ("labels_train.csv", "labels_val.csv", "duplicates.csv")
 
 def run(archives, directory, *, settings=SMALL, force=False):
     main, extra = archives
-    extra = extra and str(extra)
-    return prepare(str(main), extra, directory=str(directory), settings=settings, workers=1, force=force)
+    sources = open_sources(str(main), str(extra or "none"))
+    return prepare(sources, directory=str(directory), settings=settings, workers=1, force=force)
 
 
 def tables_of(directory):
@@ -143,7 +144,7 @@ def test_without_2015_grades_stay_short_and_are_reported_with_their_counts(tmp_p
 
 
 def test_all_takes_every_photograph_there_is(tmp_path, zips, no_pictures):
-    report = run(zips, tmp_path, settings=Settings(size=64, per_class=None, val_fraction=0.25))
+    report = run(zips, tmp_path, settings=Settings(size=64, per_class="all", val_fraction=0.25))
     assert report["counts"]["train: 2015"] == [4, 4, 4, 4, 4]
     assert report["left_out"] == {}
     assert report["short_of_per_class"] == {}
@@ -206,7 +207,7 @@ def with_copies(tmp_path, main_members, extra_members):
     [("drop", "duplicates with contradicting grades"), ("keep", "kept")],
 )
 def test_duplicates_are_listed_with_what_became_of_them(tmp_path, with_copies, no_pictures, policy, outcome):
-    chosen = Settings(size=64, per_class=None, val_fraction=0.25, conflicts=policy)
+    chosen = Settings(size=64, per_class="all", val_fraction=0.25, conflicts=policy)
     report = run(with_copies, tmp_path, settings=chosen)
     listed = pd.read_csv(tmp_path / "kaggle_retina" / "duplicates.csv")
     assert listed.to_numpy().tolist() == [
@@ -223,7 +224,7 @@ def test_duplicates_are_listed_with_what_became_of_them(tmp_path, with_copies, n
 
 def test_no_patient_of_2015_stands_on_both_sides_by_way_of_a_copy(tmp_path, with_copies, no_pictures):
     for seed in range(4):
-        chosen = Settings(size=64, per_class=None, val_fraction=0.5, seed=seed)
+        chosen = Settings(size=64, per_class="all", val_fraction=0.5, seed=seed)
         run(with_copies, tmp_path / str(seed), settings=chosen)
         side = labels(tmp_path / str(seed)).set_index("original")["path"].str.split("/").str[0]
         assert ("0_right" in side) == (side["m00"] == "train")
@@ -332,7 +333,7 @@ def test_a_finished_folder_is_left_as_it_is(finished, zips, monkeypatch):
     ("change", "words"),
     [
         ({"size": 96}, "size 64, not 96"),
-        ({"per_class": None}, "per_class 6, not all"),
+        ({"per_class": "all"}, "per_class 6, not all"),
         ({"val_fraction": 0.5}, "val_fraction 0.25, not 0.5"),
         ({"seed": 11}, "seed 10, not 11"),
         ({"conflicts": "keep"}, "conflicts drop, not keep"),
@@ -350,6 +351,14 @@ def test_other_settings_are_refused_by_name(finished, zips, change, words):
 def test_other_archives_are_refused_by_name(finished, zips):
     with pytest.raises(UsageError, match=r"it was prepared with 2015 archive 2015\.zip \(21 files, .*\), not none;"):
         run((zips[0], None), finished[0])
+
+
+def test_a_folder_of_an_earlier_version_is_refused_as_such(tmp_path, zips):
+    root = write_folder(tmp_path / "kaggle_retina", {"settings.json": b'{"size": 64, "seed": 10}'})
+    with pytest.raises(UsageError) as refused:
+        run(zips, tmp_path)
+    words = "it was prepared by another version; choose another -d, or --force to replace it"
+    assert str(refused.value) == f"{root}: {words}"
 
 
 def test_a_corrected_label_table_is_noticed(tmp_path, main_members, no_pictures):
@@ -392,7 +401,7 @@ def test_a_worker_that_was_ended_from_outside_is_told_in_words(tmp_path, zips, m
 
     monkeypatch.setattr("dr.workers.ProcessPoolExecutor.submit", submit)
     with pytest.raises(UsageError, match=r"ended from outside, .*; start again with fewer --workers to go on"):
-        prepare(str(zips[0]), None, directory=str(tmp_path), settings=SMALL, workers=2)
+        prepare(open_sources(str(zips[0]), "none"), directory=str(tmp_path), settings=SMALL, workers=2)
 
 
 # --- settings -------------------------------------------------------------------------------------

@@ -24,7 +24,8 @@ def test_every_recipe_loads_and_says_its_command_first(name):
     assert load(name)
     head = (recipes.FOLDER / f"{name}.toml").read_text()
     assert head.startswith("#")
-    assert "# Command:  python train.py" in head
+    assert "# Command:  python " in head
+    assert f"python train.py -r {name}" in head or name == "published"
 
 
 def test_a_flag_wins_over_the_recipe_and_the_recipe_over_the_defaults():
@@ -77,7 +78,10 @@ def test_overrides_are_written_as_in_toml_and_words_need_no_quotes(text, expecte
         ({"lr": 0}, r"lr must be greater than 0, got 0"),
         ({"epochs": 2.5}, r"epochs must be int, got 2.5"),
         ({"epochs": True}, r"epochs must be int, got True"),
-        ({"scheduler": "cosin"}, r"scheduler must be one of step, multistep, cosine, none, got 'cosin'"),
+        (
+            {"scheduler": "cosin"},
+            r"scheduler must be one of step, multistep, .*cosine, none, got 'cosin'",
+        ),
         ({"ema_decay": 1.0}, r"ema_decay must lie between 0 and 1, got 1.0"),
         ({"mean": [0.5]}, r"mean needs three values \(R, G, B\), got 1"),
         ({"weight_decay": -1}, r"weight_decay must not be negative, got -1"),
@@ -90,7 +94,7 @@ def test_a_choice_that_cannot_work_names_itself_and_the_remedy(choices, message)
 
 
 def test_a_missing_recipe_lists_the_known_ones():
-    with pytest.raises(UsageError, match="no such recipe; known are lite0, published"):
+    with pytest.raises(UsageError, match=r"no such recipe; known are binary_resnet, .*, published, "):
         load("lite")
 
 

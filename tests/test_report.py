@@ -42,7 +42,7 @@ def draw_all(folder) -> dict[str, Figure]:
     return {
         "balance.png": report.class_balance(COUNTS, path=folder / "balance.png", target=1000),
         "crops.png": report.crops_sheet([pair()] * 5, path=folder / "crops.png"),
-        "curves.png": report.learning_curves(history(6), path=folder / "curves.png"),
+        "curves.png": report.learning_curves(history(6), best=4, path=folder / "curves.png"),
         "confusion.png": report.confusion_matrices(MATRIX, path=folder / "confusion.png"),
         "scores.png": report.score_histograms(*scored([0, 1, 2, 4]), [0.5, 1.5, 2.5, 3.5], path=folder / "scores.png"),
     }
@@ -204,29 +204,28 @@ def test_a_sheet_without_photographs_says_so(tmp_path):
     assert texts(report.crops_sheet([], path=tmp_path / "crops.png")) == ["no photographs to show"]
 
 
-def test_the_best_epoch_is_the_one_of_the_cross_fitted_score(tmp_path, unpainted):
+def test_the_epoch_that_was_kept_is_ringed(tmp_path, unpainted):
     table = history(6)
     table["macro_f1_cross_fitted"] = [0.1, 0.3, 0.512, 0.4, 0.2, 0.2]
-    table["macro_f1_optimal"] = [0.1, 0.3, 0.5, 0.6, 0.7, 0.8]
-    axes = report.learning_curves(table, path=tmp_path / "curves.png").axes[1]
-    assert axes.get_title(loc="left") == "Validation macro-F1, best 0.512 (epoch 3)"
+    axes = report.learning_curves(table, best=3, path=tmp_path / "curves.png").axes[1]
+    assert axes.get_title(loc="left") == "Validation macro-F1, 0.512 at the epoch kept (3)"
     assert axes.collections[0].get_offsets().tolist() == [[3, 0.512]]
     assert {"scores rounded", "optimal cuts", "cross-fitted cuts"} <= set(texts(axes))
 
 
+def test_without_cuts_there_is_one_curve_of_the_macro_f1(tmp_path, unpainted):
+    table = history(3).drop(columns=["macro_f1_rounded", "macro_f1_optimal"])
+    axes = report.learning_curves(table, best=3, path=tmp_path / "curves.png").axes[1]
+    assert [line.get_label() for line in axes.lines if line.get_label()[0] != "_"] == ["validation"]
+
+
 @pytest.mark.parametrize("rate", [3e-4, 0.0])
 def test_one_epoch_is_drawn_as_points(tmp_path, rate):
-    figure = report.learning_curves(history(1).assign(lr=rate), path=tmp_path / "curves.png")
+    figure = report.learning_curves(history(1).assign(lr=rate), best=1, path=tmp_path / "curves.png")
     for axes in figure.axes:
         assert all(line.get_markersize() > 0 for line in axes.lines if line.get_label()[0] != "_")
         assert axes.get_xlim() == (0.5, 1.5)
         assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
-
-
-def test_epochs_without_a_cross_fitted_score_have_no_best(tmp_path):
-    table = history(2).assign(macro_f1_cross_fitted=np.nan)
-    axes = report.learning_curves(table, path=tmp_path / "curves.png").axes[1]
-    assert axes.get_title(loc="left") == "Validation macro-F1"
 
 
 def cells(axes) -> list[list[str]]:

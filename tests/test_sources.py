@@ -109,16 +109,17 @@ def test_the_wrapping_folder_and_the_case_of_endings_do_not_matter(tmp_path, fol
             "patient": list(ROWS),
             "diagnosis": list(ROWS.values()),
             "member": [f"{folder}train/{name}{suffix}" for name in ROWS],
+            "side": None,
         }
     )
-    pd.testing.assert_frame_equal(competition(archive), expected)
+    pd.testing.assert_frame_equal(competition(archive).table, expected)
 
 
 def test_both_eyes_of_2015_belong_to_one_patient(tmp_path):
     rows = {"10_left": 0, "10_right": 1, "7_left": 4}
     photographs = {f"train/{name}.jpeg": b"pixels" for name in rows}
     archive = Archive(write_folder(tmp_path / "a", {"trainLabels.csv": table("image,level", rows)} | photographs))
-    read = eyepacs_2015(archive)
+    read = eyepacs_2015(archive).table
     assert read["source"].unique().tolist() == ["2015"]
     assert read["original"].tolist() == ["10_left", "10_right", "7_left"]
     assert read["patient"].tolist() == ["10", "10", "7"]
@@ -128,18 +129,18 @@ def test_both_eyes_of_2015_belong_to_one_patient(tmp_path):
 def test_a_row_whose_photograph_is_missing_has_no_member(tmp_path):
     content = members()
     del content["kaggle_retina/train/bb.png"]
-    read = competition(Archive(write_zip(tmp_path / "a.zip", content)))
+    read = competition(Archive(write_zip(tmp_path / "a.zip", content))).table
     assert dict(zip(read["original"], read["member"].isna(), strict=True)) == {"aa": False, "bb": True, "cc": False}
 
 
 def test_photographs_of_other_folders_and_without_a_grade_do_not_count(tmp_path):
     content = members() | {"kaggle_retina/test/aa.png": b"", "kaggle_retina/train/zz.png": b"", "aa.png": b""}
-    read = competition(Archive(write_zip(tmp_path / "a.zip", content)))
+    read = competition(Archive(write_zip(tmp_path / "a.zip", content))).table
     assert read["member"].tolist() == [f"kaggle_retina/train/{name}.png" for name in ROWS]
 
 
 def test_a_name_with_a_dot_is_not_cut(tmp_path):
-    read = competition(Archive(write_zip(tmp_path / "a.zip", members(rows={"IM.0001": 1, "IM.0002": 3}))))
+    read = competition(Archive(write_zip(tmp_path / "a.zip", members(rows={"IM.0001": 1, "IM.0002": 3})))).table
     assert read["original"].tolist() == ["IM.0001", "IM.0002"]
     assert read["member"].tolist() == ["kaggle_retina/train/IM.0001.png", "kaggle_retina/train/IM.0002.png"]
 
@@ -157,9 +158,10 @@ def test_two_photographs_of_one_name_are_refused(tmp_path):
 
 
 def test_an_archive_without_its_photographs_is_refused(tmp_path):
-    path = write_zip(tmp_path / "a.zip", members(photographs="pictures/"))
+    content = members() | {"kaggle_retina/train.csv": table("id_code,diagnosis", {"dd": 1, "ee": 2})}
+    path = write_zip(tmp_path / "a.zip", content)
     expected = (
-        f"{path}: kaggle_retina/train.csv: none of its 3 photographs is in kaggle_retina/train/ "
+        f"{path}: kaggle_retina/train.csv: none of its 2 photographs is in kaggle_retina/train/ "
         "or kaggle_retina/train_images/"
     )
     assert refusal(path, competition) == expected
@@ -192,6 +194,6 @@ def test_a_damaged_label_table_is_refused(tmp_path):
     ],
 )
 def test_the_real_archives_have_their_known_counts(name, reader, counts):
-    read = reader(Archive(SHARED / name))
+    read = reader(Archive(SHARED / name)).table
     assert read["diagnosis"].value_counts().sort_index().tolist() == counts
     assert read["member"].notna().all()

@@ -12,7 +12,16 @@ from dr.split import POLICIES, assign, drawing_order, settle_duplicates
 
 def photographs(rows) -> pd.DataFrame:
     """(source, original, patient, diagnosis, group), ... -> a table as it comes from the sources."""
-    return pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group"])
+    return pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group"]).assign(side=None)
+
+
+@st.composite
+def sided_tables(draw):
+    """Tables whose main archive has a side for each photograph: with a validation side of its own, or without."""
+    table = draw(tables())
+    sides = st.sampled_from(("train", "test", "val") if draw(st.booleans()) else ("train", "test"))
+    drawn = [draw(sides) if source == "main" else None for source in table["source"]]
+    return table.assign(side=pd.Series(drawn, index=table.index, dtype=object))
 
 
 @st.composite
@@ -142,6 +151,23 @@ def test_the_same_seed_gives_the_same_split_whatever_the_order_of_rows(table, po
     assert sides(split(table, policy, **chosen)) == sides(split(shuffled, policy, **chosen))
 
 
+@given(sided_tables(), st.sampled_from(POLICIES), choices)
+@settings(deadline=None, max_examples=50)
+def test_a_split_of_the_source_is_kept_and_nobody_of_it_is_learned_from_elsewhere(table, policy, chosen):
+    result = split(table, policy, **{**chosen, "per_class": None}).sort_index()
+    own = table["side"].eq("val").any()
+    stays = table["side"].notna() if own else table["side"].eq("test")
+    assert (result["split"].isna() == result["left_out"].notna()).all()
+    assert result["split"][stays].tolist() == table["side"][stays].tolist()
+    assert not result["split"][~stays].eq("test").any()
+    for person in persons(table):
+        found = result.loc[sorted(person)]
+        kept, free = found[stays[found.index]], found[~stays[found.index]]
+        if kept["split"].isin(["test", "val"]).any():
+            assert free["split"].isna().all()
+        assert free["split"].dropna().nunique() <= 1
+
+
 def numbered(count, *, start=0):
     return photographs([("main", f"m{n}", f"m{n}", n % 5, n) for n in range(start, start + count)])
 
@@ -233,6 +259,45 @@ def test_without_duplicates_the_list_is_empty_and_has_its_header():
     assert table["left_out"].isna().all()
     assert list(listed.columns) == ["group", "source", "original", "diagnosis", "conflict", "outcome"]
     assert len(listed) == 0
+
+
+SIDED = [
+    ("main", "a", "a", 0, 0, "train"),
+    ("main", "b", "b", 1, 0, "test"),
+    ("main", "c", "c", 1, 1, "train"),
+    ("main", "d", "d", 1, 1, "train"),
+    ("main", "e", "c", 1, 2, "test"),
+    ("main", "f", "f", 1, 3, "train"),
+    ("main", "g", "g", 1, 3, "train"),
+]
+
+
+def left_out_of(rows, **chosen):
+    table = pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group", "side"])
+    result = split(table, **{"per_class": None, "val_fraction": 0.2, "seed": 1, **chosen})
+    return result.dropna(subset="left_out").set_index("original")["left_out"].to_dict()
+
+
+def test_what_duplicates_a_test_photograph_or_its_patient_is_left_out_of_training_with_its_reason():
+    assert left_out_of(SIDED) == {
+        "a": "it duplicates a test photograph",
+        "c": "its patient stands in test",
+        "d": "duplicate",
+        "g": "duplicate",
+    }
+
+
+def test_a_source_with_a_validation_side_of_its_own_keeps_every_photograph():
+    rows = [*SIDED, ("main", "v", "v", 1, 0, "val")]
+    assert left_out_of(rows) == {}
+    assert list(left_out_of(rows, per_class=2).values()) == ["its grade is full"] * 2
+    extra = ("2015", "x", "x", 1, 3, None), ("2015", "y", "y", 1, 0, None), ("2015", "z", "y", 1, 9, None)
+    found = left_out_of([*rows, *extra])
+    assert [found[name] for name in "xyz"] == [
+        "duplicate",
+        "it duplicates a test photograph",
+        "its patient stands in test",
+    ]
 
 
 def test_the_fellow_eye_of_a_duplicate_in_validation_is_not_trained_on():

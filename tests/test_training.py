@@ -1,18 +1,21 @@
 import dataclasses
 
+import cv2
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from made import TINY, checkpoint_content, write_prepared
+from torch.nn.functional import one_hot
 
-from dr import UsageError, device, objectives, thresholds, training
+from dr import UsageError, dataset, device, objectives, outcome, thresholds, training
 from dr.dataset import read_prepared
 from dr.models import build
 from dr.recipes import from_dict
 
 
 def recipe(**choices):
-    return from_dict(TINY.to_dict() | choices)
+    return from_dict(TINY.to_dict() | {"loss": None} | choices)
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def test_one_batch_is_over_fitted_in_a_few_steps():
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     losses = []
     for _ in range(40):
-        loss = objective.loss(model(images), grades).mean()
+        loss = objective.loss(model(images), one_hot(grades, 5).float()).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -63,7 +66,7 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
     assert from_dict(best["recipe"]) == TINY
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
-    assert best["data"] == {"fingerprint": data.fingerprint, "size": 96}
+    assert best["data"] == {"fingerprint": data.fingerprint, "size": 96, "crop": True}
     history = pd.read_csv(folder / "run__history.csv")
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
     assert best["metrics"]["epoch"] == chosen["epoch"] == row["best_epoch"]
@@ -193,3 +196,79 @@ def test_precision_is_what_the_device_does_well(monkeypatch, kind, capability, e
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capability, raising=False)
     assert device.best_precision(torch.device(kind)) == expected
+
+
+@pytest.mark.parametrize(
+    ("choices", "figures"),
+    [
+        ({"objective": "ordinal", "neighbour_smoothing": 0.05}, {"macro_f1_rounded", "macro_f1_optimal"}),
+        ({"objective": "classification", "loss": "focal", "class_weights": "inverse", "best_by": "auc"}, set()),
+        ({"objective": "binary", "positive_from": 2, "cuts": "round", "best_by": "accuracy"}, {"macro_f1_rounded"}),
+    ],
+)
+def test_every_objective_trains_tests_once_and_says_how_well_it_does(tmp_path, choices, figures):
+    data = read_prepared(write_prepared(tmp_path / "data", test=10))
+    row = run(data, tmp_path / "w", recipe=recipe(tta="flips", normalisation="measured", **choices))
+    assert figures | {"kappa", "accuracy", "auc", "test_loss", "test_accuracy", "test_auc", "test_kappa"} <= set(row)
+    assert 0 <= row["test_macro_f1_low"] <= row["test_macro_f1"] <= row["test_macro_f1_high"] <= 1
+    best = torch.load(tmp_path / "w" / "run__best.pt", weights_only=True)
+    assert best["recipe"]["mean"] == dataset.measured_mean_std(data, TINY)[0]
+    expected = ("below Moderate", "Moderate or worse") if choices["objective"] == "binary" else data.classes
+    assert tuple(best["classes"]) == expected
+    assert (tmp_path / "w" / "run__test_confusion.png").is_file()
+    assert (best["cuts"] is None) == (choices["objective"] == "classification")
+
+
+def test_measured_normalisation_is_that_of_the_training_photographs(data):
+    mean, std = dataset.measured_mean_std(data, TINY)
+    photographs = [cv2.cvtColor(cv2.imread(str(data.root / path)), cv2.COLOR_BGR2RGB) for path in data.train["path"]]
+    small = [cv2.resize(photograph, (64, 64), interpolation=cv2.INTER_AREA) for photograph in photographs]
+    pixels = np.stack(small).reshape(-1, 3)
+    assert np.allclose(mean, pixels.mean(0) / 255, atol=1e-3)
+    assert np.allclose(std, pixels.std(0) / 255, atol=1e-3)
+
+
+def test_training_stops_when_patience_ends_and_keeps_the_weights_of_chosen_epochs(data, tmp_path):
+    row = run(data, tmp_path, recipe=recipe(epochs=9, lr=1e-9, patience=2, keep_epochs=(2,), best_by="accuracy"))
+    history = pd.read_csv(tmp_path / "run__history.csv")
+    assert len(history) == row["best_epoch"] + 2 < 9
+    assert torch.load(tmp_path / "run__epoch_2.pt", weights_only=True)["metrics"]["epoch"] == 2
+
+
+@pytest.mark.parametrize(("best_by", "expected"), [("val_loss", "idxmin"), ("kappa_cross_fitted", "idxmax")])
+def test_the_best_epoch_is_by_the_figure_that_the_recipe_names(data, tmp_path, best_by, expected):
+    row = run(data, tmp_path, recipe=recipe(epochs=3, best_by=best_by))
+    history = pd.read_csv(tmp_path / "run__history.csv")
+    assert row["best_epoch"] == history["epoch"][getattr(history[best_by], expected)()]
+    assert run(data, tmp_path, recipe=recipe(best_by="last"))["best_epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ({"scheduler": "exponential", "gamma": 0.5}, [0.01, 0.005, 0.0025, 0.00125]),
+        ({"scheduler": "multistep", "milestones": [1, 3], "gamma": 0.1}, [0.01, 0.001, 0.001, 0.0001]),
+        ({"scheduler": "step", "step_epochs": 2, "gamma": 0.1}, [0.01, 0.01, 0.001, 0.001]),
+    ],
+)
+def test_schedulers_lower_the_learning_rate_when_they_should(data, tmp_path, choices, expected):
+    run(data, tmp_path, recipe=recipe(epochs=4, **choices))
+    assert pd.read_csv(tmp_path / "run__history.csv")["lr"].tolist() == pytest.approx(expected)
+
+
+def test_a_plateau_lowers_the_learning_rate_once_the_validation_loss_falls_no_more(data, tmp_path, monkeypatch):
+    validate, losses = training._validate, iter([0.9, 0.8, 0.8, 0.8, 0.8])
+    monkeypatch.setattr(training, "_validate", lambda *given: (validate(*given)[0], next(losses)))
+    run(data, tmp_path, recipe=recipe(epochs=5, scheduler="plateau", plateau_epochs=1, gamma=0.1))
+    rates = pd.read_csv(tmp_path / "run__history.csv")["lr"].tolist()
+    assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.001])
+
+
+def test_a_network_no_better_than_the_most_frequent_class_is_told_so(data, tmp_path):
+    row = run(data, tmp_path, recipe=recipe(lr=1e-9, epochs=1, cuts="round"))  # it has learned nothing
+    lines = outcome.in_words(row)
+    assert lines[0].startswith("best epoch 1: macro-F1 cross-fitted 0.")
+    assert lines[1] == (
+        f"note: its validation accuracy of {row['accuracy']:.3f} is no better than always answering with "
+        "the most frequent class (0.200)"
+    )

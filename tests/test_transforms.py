@@ -53,3 +53,17 @@ def test_shrinking_averages_so_that_small_lesions_do_not_alias():
     checkerboard = np.indices((128, 128)).sum(axis=0)[..., None] % 2 * np.full(3, 255)
     shrunk = eval_transform(size_px=64)(image=checkerboard.astype(np.uint8))["image"]
     assert np.abs(shrunk.astype(int) - 127).max() <= 1
+
+
+def test_a_crop_is_cut_out_anywhere_to_train_and_at_the_centre_to_evaluate():
+    photo = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
+    centre = eval_transform(size_px=64, crop_px=48)(image=photo)["image"]
+    assert np.array_equal(centre, photo[8:56, 8:56])
+    transform = train_transform("none", size_px=64, crop_px=48)
+    corners = set()
+    for number in range(20):
+        seed(transform, number)
+        image = transform(image=photo)["image"]
+        assert image.shape == (48, 48, 3)
+        corners.add(tuple(image[0, 0]))
+    assert len(corners) > 10

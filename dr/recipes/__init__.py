@@ -16,13 +16,28 @@ else:
 
 FOLDER = Path(__file__).parent
 CHOICES = {
-    "objective": ("regression",),
-    "loss": ("smooth_l1", "l1", "mse"),
-    "augmentation": ("published", "rotation_colour", "none"),
+    "objective": ("regression", "ordinal", "classification", "binary"),
+    "head": ("linear", "relu_256", "leaky_relu_256"),
+    "activation": ("own", "silu"),
+    "stem": ("own", "no_pool", "small"),
+    "pooling": ("own", "gem"),
+    "normalisation": ("own", "measured"),
+    "augmentation": ("published", "rotation_colour", "retinamnist", "flips", "small", "none"),
     "sampling": ("shuffle", "sqrt", "balanced"),
+    "class_weights": ("none", "inverse"),
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
-    "scheduler": ("step", "multistep", "cosine", "none"),
+    "scheduler": ("step", "multistep", "exponential", "plateau", "cosine", "none"),
+    "best_by": ("macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"),
+    "cuts": ("optimal", "bagged", "round"),
+    "tta": ("none", "flips", "five", "ten"),
+    "tta_by": ("mean", "vote"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
+}
+LOSSES = {  # of each objective, its own first
+    "regression": ("smooth_l1", "l1", "mse"),
+    "ordinal": ("bce",),
+    "classification": ("cross_entropy", "focal"),
+    "binary": ("bce",),
 }
 
 
@@ -33,13 +48,30 @@ class Recipe:
     # network
     backbone: str = "efficientnet_v2_m"  # a name of torchvision, else of timm
     pretrained: str = "imagenet"  # imagenet, none, or a path
-    objective: str = "regression"
-    loss: str = "smooth_l1"
+    head: str = "linear"  # relu_256, leaky_relu_256: a hidden layer of 256 before it, the latter with dropout 0.5
     dropout: float | None = None  # before the last layer; None keeps the backbone's own
+    activation: str = "own"  # silu takes the place of every ReLU
+    stem: str = (
+        "own"  # no_pool: a ResNet without its max-pool; small: the first two halvings of resolution are left out
+    )
+    pooling: str = "own"  # gem: generalised mean in place of the mean
+    shakedrop: float | None = None  # depth-linear probability that the last residual block is dropped
+    normalisation: str = "own"  # measured: mean and std are those of the training photographs
     mean: tuple[float, ...] | None = None  # of the input in 0..1, by channel RGB; None takes the backbone's own
     std: tuple[float, ...] | None = None
+    # objective
+    objective: str = "regression"
+    loss: str | None = None  # None becomes the objective's own: smooth_l1, bce, cross_entropy, bce
+    focal_gamma: float = 3.0
+    class_weights: str = "none"  # inverse: losses weighted by the inverse of the class frequency
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    neighbour_smoothing: float = 0.0  # share of the target given to each neighbouring grade
+    mixup: float | None = None  # of Beta(mixup, mixup)
+    cutmix: float | None = None
+    positive_from: int = 1  # binary: grades from this one on are positive
     # photographs
     image_size: int = 380
+    crop_size: int | None = None  # cut out of image_size: anywhere to train, the centre to evaluate
     augmentation: str = "published"
     sampling: str = "shuffle"  # sqrt, balanced: grades are drawn by the square root of their frequency, or equally
     # optimisation
@@ -50,38 +82,59 @@ class Recipe:
     weight_decay: float = 0.01
     amsgrad: bool = True
     momentum: float = 0.9  # of sgd and rmsprop
+    nesterov: bool = False  # of sgd
     scheduler: str = "step"
     step_epochs: int = 10  # step: epochs between decays
     milestones: tuple[int, ...] = (10, 20)  # multistep: epochs of decays
     gamma: float = 0.1  # what lr is multiplied with at a decay
+    plateau_epochs: int = 5  # plateau: epochs without a lower validation loss before a decay
     warmup_fraction: float = 0.0  # share of the run during which lr grows linearly from 1/100
     ema_decay: float | None = None  # exponential moving average of the weights, by step
     clip_norm: float | None = 1.0  # greatest norm of the gradient
     precision: str = "auto"
     seed: int = 10
+    # which epoch, which decision
+    best_by: str = "macro_f1_cross_fitted"
+    patience: int | None = None  # epochs without a better one before training ends
+    keep_epochs: tuple[int, ...] = ()  # weights of these epochs are kept as NAME__epoch_N.pt
+    cuts: str = "optimal"  # for macro-F1; bagged: their mean over bootstrap samples; round: none fitted
+    tta: str = "none"  # views of a photograph to test and predict with: its flips, or five or ten shifted ones
+    tta_by: str = "mean"  # vote: the grade that most views get
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"recipe: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("image_size", "batch_size", "epochs", "lr", "step_epochs", "gamma"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"recipe: {name} must be greater than 0, got {getattr(self, name)}")
-        if self.seed >= 2**32:
-            raise UsageError(f"recipe: seed must be less than 2**32, got {self.seed}")
-        for name in ("weight_decay", "momentum", "seed"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
-        for name in ("dropout", "ema_decay", "warmup_fraction"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise UsageError(f"recipe: {name} must lie between 0 and 1, got {value}")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UsageError(f"recipe: clip_norm must be greater than 0, got {self.clip_norm}")
+        if self.loss is None:
+            object.__setattr__(self, "loss", LOSSES[self.objective][0])  # the class is frozen
+        if self.loss not in LOSSES[self.objective]:
+            allowed = ", ".join(LOSSES[self.objective])
+            raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
+        self._check_ranges()
+        if self.crop_size is not None and self.crop_size > self.image_size:
+            raise UsageError(f"recipe: crop_size {self.crop_size} is greater than image_size {self.image_size}")
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is not None and len(value) != 3:
                 raise UsageError(f"recipe: {name} needs three values (R, G, B), got {len(value)}")
+
+    def _check_ranges(self) -> None:
+        positive = ("image_size", "crop_size", "batch_size", "epochs", "lr", "step_epochs", "plateau_epochs", "gamma")
+        for name in (*positive, "patience", "mixup", "cutmix", "clip_norm", "positive_from"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise UsageError(f"recipe: {name} must be greater than 0, got {value}")
+        for name in ("weight_decay", "momentum", "seed", "focal_gamma"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
+        if self.seed >= 2**32:
+            raise UsageError(f"recipe: seed must be less than 2**32, got {self.seed}")
+        for name in ("dropout", "shakedrop", "ema_decay", "warmup_fraction", "label_smoothing"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UsageError(f"recipe: {name} must lie between 0 and 1, got {value}")
+        if not 0 <= self.neighbour_smoothing < 0.5:
+            raise UsageError(f"recipe: neighbour_smoothing must lie between 0 and 0.5, got {self.neighbour_smoothing}")
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives, for a checkpoint or TOML."""

@@ -1,0 +1,65 @@
+"""Names of classes in their order: grades of retinopathy as they rise, No DR before DR, others sorted naturally."""
+
+import re
+from collections.abc import Iterable
+
+from dr import GRADES, UsageError
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+# as public collections spell them
+_GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {"proliferatedr": 4, "proliferative": 4}
+
+
+def _natural(name: str) -> tuple[list, str]:
+    """A key that puts 'stage 10' behind 'stage 9'."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
+    """Names as they were found -> (class names in their order, {name as found: its class}).
+
+    Words for the grades of retinopathy, in any case and with spaces, underscores or dashes, become GRADES, and so do
+    the numbers 0 to 4 when they are all there are.
+    """
+    plain = {name: _plain(name) for name in names}
+    if plain and set(plain.values()) <= set(_GRADE_OF):
+        grades = sorted({_GRADE_OF[word] for word in plain.values()})
+        return tuple(GRADES[grade] for grade in grades), {n: grades.index(_GRADE_OF[w]) for n, w in plain.items()}
+    if sorted(plain.values()) == ["dr", "nodr"]:
+        ordered = sorted(plain, key=lambda name: plain[name] == "dr")
+    else:
+        ordered = sorted(plain, key=_natural)
+    classes = GRADES if ordered == [str(grade) for grade in range(len(GRADES))] else tuple(ordered)
+    return classes, {name: number for number, name in enumerate(ordered)}
+
+
+def check_sides(sides: dict[str, set[str]], *, place: str) -> None:
+    """{side: names of its classes} -> nothing, or a UsageError: training needs two classes and all that are tested."""
+    trained = sides["train"]
+    for side, names in sides.items():
+        if missing := sorted(names - trained, key=_natural):
+            raise UsageError(
+                f"{place}: {side} has the class {missing[0]!r}, which train has not; "
+                f"add it to train or take it out of {side}"
+            )
+    if len(trained) < 2:
+        raise UsageError(f"{place}: all its photographs are of the class {min(trained)!r}; there must be two or more")
+
+
+def numbered(sides: dict[str, Iterable[int]], *, place: str) -> tuple[str, ...]:
+    """{side: labels (N,) int, 0 and up} -> class names. Raises UsageError where training lacks one of 0..K-1."""
+    found = {side: {int(label) for label in labels} for side, labels in sides.items()}
+    check_sides({side: {str(label) for label in labels} for side, labels in found.items()}, place=place)
+    highest = max(found["train"])
+    for number, label in enumerate(sorted(found["train"])):
+        if number != label:
+            raise UsageError(
+                f"{place}: no training photograph has the label {number}, but some have {highest}; "
+                "number the classes from 0 without gaps"
+            )
+    return arrange(str(label) for label in sorted(found["train"]))[0]

@@ -1,0 +1,91 @@
+"""Photographs in a folder for each class: train/, val/ and test/ of such folders, or one level of them."""
+
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from dr import UsageError
+from dr.archive import Archive
+from dr.classes import arrange, check_sides
+from dr.sources import COLUMNS, EYE, SIDES, Source, read_member, without_ending
+
+SIDE_OF = {spelling: side for side, spellings in SIDES.items() for spelling in spellings}
+PLAIN = "images"  # a folder that says nothing about the class: Tiny ImageNet has one in each of its classes
+ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose val/images/ has no folders of classes
+
+Parts = tuple[str, ...]
+
+
+def class_folders(archive: Archive) -> Source | None:
+    """None where the photographs stand in no such folders. Raises UsageError for folders that contradict each other."""
+    images = {PurePosixPath(name).parts: name for name in archive.images()}
+    root = _root_of_sides(images)
+    rows = list(_one_level(images) if root is None else _sides(archive, images, root))
+    if not rows:
+        return None
+    table = pd.DataFrame(rows, columns=["side", "class", "original", "member"])
+    repeated = table[table["original"].duplicated(keep=False)].sort_values("original")["member"].tolist()
+    if repeated:
+        raise UsageError(f"{archive.path}: {repeated[0]} and {repeated[1]} would have the same name; rename one")
+    by_side = table["side"].fillna("train")
+    check_sides({side: set(rows["class"]) for side, rows in table.groupby(by_side)}, place=str(archive.path))
+    classes, number = arrange(table["class"].unique())
+    stem = table["member"].map(lambda member: PurePosixPath(member).stem)
+    patient = table["original"].where(~stem.str.match(EYE), stem.str.replace(EYE, r"\1", regex=True))
+    table = table.assign(source="main", diagnosis=table["class"].map(number), patient=patient)
+    return Source("class folders", archive, table[list(COLUMNS)], classes)
+
+
+def _original(parts: Parts) -> str:
+    """('train', 'cat', 'images', '1.png') -> 'train_cat_1': a name that is a file's and tells where it comes from."""
+    *folders, name = parts
+    return "_".join([*(folder for folder in folders if folder.lower() != PLAIN), without_ending(name)])
+
+
+def _root_of_sides(images: dict[Parts, str]) -> Parts | None:
+    """The shallowest folder that holds train/ with folders in it; None where there is none."""
+    found = [
+        parts[:place]
+        for parts in images
+        for place, part in enumerate(parts[:-2])
+        if part.lower() in SIDES["train"] and parts[place + 1].lower() != PLAIN
+    ]
+    return min(found, key=lambda parts: (len(parts), parts), default=None)
+
+
+def _sides(archive: Archive, images: dict[Parts, str], root: Parts) -> Iterator[tuple]:
+    """Rows (side, class, original, member) of the photographs in root/<side>/<class>/."""
+    annotated = _annotations(archive, root)
+    for parts, member in images.items():
+        below = parts[len(root) :]
+        if parts[: len(root)] != root or len(below) < 2 or below[0].lower() not in SIDE_OF:
+            continue  # of no side
+        side = SIDE_OF[below[0].lower()]
+        if side == "val" and below[-1] in annotated:
+            yield side, annotated[below[-1]], _original(below), member
+        elif len(below) == 2:
+            raise UsageError(f"{archive.path}: {member} stands in no folder of a class; move it to one")
+        elif side == "train" or below[1].lower() != PLAIN:  # else they have no classes: Tiny ImageNet's test
+            yield side, below[1], _original((side, *below[1:])), member
+
+
+def _annotations(archive: Archive, root: Parts) -> dict[str, str]:
+    """{photograph of val/images/: its class}, empty where there is no such table."""
+    member = "/".join((*root, "val", ANNOTATIONS))
+    if member not in archive.names:
+        return {}
+    lines = read_member(archive, member).decode("utf-8", errors="replace").splitlines()
+    return {name: rest.split("\t")[0] for name, tab, rest in (line.partition("\t") for line in lines) if tab}
+
+
+def _one_level(images: dict[Parts, str]) -> Iterator[tuple]:
+    """Rows of the photographs in <class>/, below whatever folders are common to all; none where they are no classes."""
+    shared = 0
+    while images and all(len(parts) > shared + 2 for parts in images) and len({p[shared] for p in images}) == 1:
+        shared += 1
+    names = {parts[shared].lower() for parts in images if len(parts) > shared + 1}
+    if len(names) < 2 or names & {*SIDE_OF, PLAIN} or any(len(parts) < shared + 2 for parts in images):
+        return
+    for parts, member in images.items():
+        yield None, parts[shared], _original(parts[shared:]), member

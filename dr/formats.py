@@ -1,0 +1,59 @@
+"""What `data.py -m` and `-a` are given -> sources of graded photographs, recognised by their content."""
+
+from pathlib import Path
+
+from dr import GRADES, UsageError, sources
+from dr.archive import Archive
+from dr.arrays import medmnist
+from dr.folders import class_folders
+from dr.sources import Source
+from dr.tables import Columns, csv_pairs, headers, label_table
+
+EXTRA = "train_image_resized.zip"  # the 2015 archive as Kaggle names it
+LOOKED_FOR = (
+    "train.csv (id_code,diagnosis) beside train/; train_img.csv with train_label.csv; one table with the columns "
+    "{columns} and its photographs; folders named after classes, in train/ or not; or a MedMNIST .npz"
+)
+
+
+def recognise(path: str, *, columns: Columns | None = None) -> Source:
+    """`path` -> what it holds. A label table wins over folders; with `columns`, nothing else is looked for. Raises
+    UsageError."""
+    columns = columns or Columns()
+    if Path(path).suffix.lower() == ".npz" and not Path(path).is_dir() and not columns.given():
+        return medmnist(path)
+    archive = Archive(path)
+    source = None if columns.given() else sources.competition(archive) or csv_pairs(archive)
+    source = source or label_table(archive, columns)
+    if source is None and not columns.given():
+        source = class_folders(archive)
+    if source is None:
+        raise UsageError(_unknown(archive, columns))
+    return source
+
+
+def _unknown(archive: Archive, columns: Columns) -> str:
+    """Why an archive is of no kind, in a line."""
+    tables = [f"{member} has {','.join(found[:6]) or 'none'}" for member, found in headers(archive).items()]
+    seen = f" ({'; '.join(tables[:3])})" if tables else ""
+    if columns.given():
+        return f"{archive.path}: it holds no label table with the columns {columns}{seen}; name columns that are there"
+    looked_for = LOOKED_FOR.format(columns=columns)
+    remedy = "; name its columns with --id_column and --label_column" if tables else ""
+    return f"{archive.path}: it is nothing that is known{seen}; looked for {looked_for}{remedy}"
+
+
+def open_sources(main: str, extra: str | None = None, *, columns: Columns | None = None) -> dict[str, Source]:
+    """-> {"main": ..., "2015": ... where there is one}. `extra` None is EXTRA for the competition archive and nothing
+    for others, "none" is nothing. Raises UsageError."""
+    opened = {"main": recognise(main, columns=columns)}
+    if extra is None and opened["main"].kind == sources.COMPETITION:
+        extra = EXTRA
+    if extra not in (None, "none"):
+        if opened["main"].classes != GRADES:
+            raise UsageError(
+                f"-a {extra}: it has the {len(GRADES)} grades of retinopathy, but {main} has "
+                f"{len(opened['main'].classes)} classes of its own; leave out -a"
+            )
+        opened["2015"] = sources.eyepacs_2015(Archive(extra))
+    return opened

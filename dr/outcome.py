@@ -1,0 +1,172 @@
+"""What a finished run leaves: the best checkpoint with its intervals and its test, pictures, a row of runs.csv."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+
+from dr import checkpoint, evaluation, files, metrics, models, objectives, report
+from dr.dataset import EvaluationPhotographs, Prepared, loader
+from dr.inference import VIEWS, Scorer, infer, mean_predictions, voted_grades
+from dr.run import Run
+
+
+def save_best(path: Path, fields: dict, *, predictions: np.ndarray, run: Run) -> None:
+    """`fields` with the validation predictions that its metrics come from."""
+    truth = run.data.val["diagnosis"].to_numpy(copy=True)
+    validation = {
+        "scores": torch.from_numpy(run.objective.scores(predictions).copy()),
+        "predictions": torch.from_numpy(predictions),
+        "truth": torch.from_numpy(truth),
+    }
+    checkpoint.save(path, {**fields, "validation": validation})
+
+
+def _look(
+    chosen: checkpoint.Checkpoint, data: Prepared, side: str, *, accelerator: Accelerator, workers: int
+) -> tuple[Scorer, torch.Tensor, np.ndarray]:
+    """The photographs of one side through the recipe's views -> the network, its outputs (V, N, num_outputs), truth."""
+    photographs = EvaluationPhotographs(data.root, getattr(data, side), chosen.recipe)
+    batches = loader(photographs, batch_size=2 * chosen.recipe.batch_size, workers=workers, pin=False)
+    scorer = Scorer(chosen.grader.to(accelerator.device), chosen.objective)
+    _, outputs = infer([scorer], batches, accelerator=accelerator, views=VIEWS[chosen.recipe.tta])
+    return scorer, outputs[0], photographs.grades
+
+
+def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
+    """Where predictions come from several views, the cuts are fitted to such predictions too -> fields to replace."""
+    scorer, outputs, truth = _look(checkpoint.load(best), run.data, "val", accelerator=run.accelerator, workers=workers)
+    predictions = mean_predictions([scorer], [outputs])
+    figures, cuts = evaluation.evaluate(
+        predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+    )
+    scores = torch.from_numpy(run.objective.scores(predictions).copy())
+    return {
+        "cuts": None if cuts is None else cuts.tolist(),
+        "metrics": fields["metrics"] | figures,
+        "validation": {
+            "scores": scores,
+            "predictions": torch.from_numpy(predictions),
+            "truth": torch.from_numpy(truth),
+        },
+    }
+
+
+def _test(best: Path, data: Prepared, *, accelerator: Accelerator, workers: int) -> tuple[dict, dict, np.ndarray]:
+    """The test photographs, seen this once, by the best checkpoint with its views and cuts -> (figures with their
+    intervals and the loss of the plain view, predictions (N, P) and truth (N,), grades (N,))."""
+    chosen = checkpoint.load(best)
+    scorer, outputs, truth = _look(chosen, data, "test", accelerator=accelerator, workers=workers)
+    cuts = None if chosen.cuts is None else np.array(chosen.cuts)
+    predictions = mean_predictions([scorer], [outputs])
+    grades = objectives.grades(chosen.objective, predictions, cuts)
+    if chosen.recipe.tta_by == "vote":
+        grades = voted_grades([scorer], [outputs], cuts=[cuts])
+    likeness = objectives.likeness(chosen.objective, predictions)
+    figures = {
+        "loss": objectives.mean_loss(chosen.objective, outputs[0], truth),
+        **evaluation.measure(truth, grades, likeness),
+        "majority": metrics.majority(truth),
+        "intervals": evaluation.measured_intervals(truth, grades, likeness, seed=chosen.recipe.seed),
+    }
+    seen = {"predictions": torch.from_numpy(predictions), "truth": torch.from_numpy(truth)}
+    return figures, seen, grades
+
+
+def _pictures(run: Run, fields: dict, prefix: str) -> None:
+    predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
+    cuts, names = fields["cuts"], run.data.classes
+    best = fields["metrics"]["epoch"]
+    report.learning_curves(pd.DataFrame(run.history), best=best, path=Path(f"{prefix}curves.png"))
+    if len(names) <= report.MOST_CLASSES:
+        grades = objectives.grades(run.objective, predictions, cuts)
+        matrix = metrics.confusion(truth, grades, len(names))
+        report.confusion_matrices(matrix, path=Path(f"{prefix}confusion.png"), classes=names)
+    if cuts is not None:
+        scores = run.objective.scores(predictions)
+        report.score_histograms(scores, truth, np.array(cuts), path=Path(f"{prefix}scores.png"), classes=names)
+
+
+def finish(run: Run, best: Path, *, workers: int) -> dict:
+    """Adds intervals, the share of the most frequent class and, where there is one, the test to the best checkpoint,
+    draws its pictures -> its fields."""
+    fields = dict(models.load_tensors(best))
+    if run.recipe.tta != "none":
+        fields |= _refit(run, best, fields, workers=workers)
+    predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
+    cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
+    found = evaluation.intervals(
+        predictions, truth, objective=run.objective, cuts=cuts, rule=run.recipe.cuts, seed=run.recipe.seed
+    )
+    fields["metrics"] = fields["metrics"] | {"intervals": found, "majority": metrics.majority(truth)}
+    checkpoint.save(best, fields)  # the test is with the cuts that are saved
+    prefix = str(best).removesuffix("best.pt")
+    _pictures(run, fields, prefix)
+    if run.data.test is not None:
+        fields["metrics"]["test"], fields["test"], grades = _test(
+            best, run.data, accelerator=run.accelerator, workers=workers
+        )
+        if len(run.data.classes) <= report.MOST_CLASSES:
+            matrix = metrics.confusion(fields["test"]["truth"].numpy(), grades, len(run.data.classes))
+            report.confusion_matrices(matrix, path=Path(f"{prefix}test_confusion.png"), classes=run.data.classes)
+        checkpoint.save(best, fields)
+    return fields
+
+
+def _flat(figures: dict, *, prefix: str = "") -> dict:
+    """Figures with their `intervals` -> one level: NAME, NAME_low, NAME_high."""
+    flat = {f"{prefix}{name}": value for name, value in figures.items() if name not in ("intervals", "test", "epoch")}
+    for name, (low, high) in figures["intervals"].items():
+        flat |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
+    return flat
+
+
+def summary(run: Run, *, best: dict) -> dict:
+    """The part of a row of runs.csv that says how good the best epoch is and what computed it."""
+    measured = best["metrics"]
+    tested = _flat(measured["test"], prefix="test_") if "test" in measured else {}
+    used = run.accelerator.device
+    return {
+        "backbone": run.recipe.backbone,
+        "best_epoch": measured["epoch"],
+        **_flat(measured),
+        **tested,
+        "minutes": round(sum(row["seconds"] for row in run.history) / 60, 2),
+        "device": torch.cuda.get_device_name(used) if used.type == "cuda" else used.type,
+        "precision": run.accelerator.mixed_precision,
+        **{f"version_{name}": version for name, version in best["versions"].items()},
+        "data_fingerprint": run.data.fingerprint,
+    }
+
+
+def append_run(path: Path, row: dict) -> None:
+    now = pd.DataFrame([{key: "" if value is None else str(value) for key, value in row.items()}])
+    before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
+    files.write_csv(path, pd.concat([*before, now], ignore_index=True))
+
+
+def in_words(row: dict) -> list[str]:
+    """A row of runs.csv -> lines for a person: the best epoch, the test, and whether it beats the most frequent
+    class."""
+
+    def figure(name: str) -> str:
+        return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
+
+    lines = [
+        f"best epoch {row['best_epoch']}: macro-F1 cross-fitted {figure('macro_f1_cross_fitted')}, "
+        f"kappa {row['kappa_cross_fitted']:.3f}, in {row['minutes']:.1f} minutes"
+    ]
+    if "test_accuracy" in row:
+        lines.append(
+            f"test: macro-F1 {figure('test_macro_f1')}, kappa {figure('test_kappa')}, "
+            f"accuracy {figure('test_accuracy')}, AUC {figure('test_auc')}, loss {row['test_loss']:.3f}"
+        )
+    for prefix, where in (("", "validation"), ("test_", "test")):
+        if f"{prefix}accuracy" in row and row[f"{prefix}accuracy"] <= row[f"{prefix}majority"]:
+            lines.append(
+                f"note: its {where} accuracy of {row[f'{prefix}accuracy']:.3f} is no better than always answering with "
+                f"the most frequent class ({row[f'{prefix}majority']:.3f})"
+            )
+    return lines

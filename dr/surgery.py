@@ -1,0 +1,159 @@
+"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop. None of them renames a tensor: pretrained
+weights still fit."""
+
+from functools import partial
+
+import torch
+import torchvision
+from timm.layers import SelectAdaptivePool2d
+from torch import nn
+
+from dr import UsageError
+from dr.recipes import Recipe
+
+RESIDUAL_ENDS = {  # torchvision's residual blocks and the last module of their residual branch
+    torchvision.models.resnet.BasicBlock: "bn2",
+    torchvision.models.resnet.Bottleneck: "bn3",
+    torchvision.models.efficientnet.MBConv: "stochastic_depth",
+    torchvision.models.efficientnet.FusedMBConv: "stochastic_depth",
+}
+
+
+def operate(model: nn.Module, recipe: Recipe) -> None:
+    """Changes activation, stem and residual branches as the recipe says. Raises UsageError where the backbone has
+    nothing to change."""
+    if recipe.activation == "silu":
+        _silu(model, recipe.backbone)
+    if recipe.stem != "own":
+        _stem(model, recipe)
+    if recipe.shakedrop is not None:
+        _shakedrop(model, recipe)
+
+
+def _silu(model: nn.Module, backbone: str) -> None:
+    places = [
+        (parent, name)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ReLU)
+    ]
+    if not places:
+        raise UsageError(f"recipe: activation silu takes the place of ReLU, and {backbone} has none; leave it out")
+    for parent, name in places:
+        setattr(parent, name, nn.SiLU(inplace=True))
+
+
+def _stem(model: nn.Module, recipe: Recipe) -> None:
+    """no_pool: a ResNet's max-pool goes. small: so does the stride of the first convolution; of other networks, the
+    stride of the first two convolutions that have one. Feature maps are then 2 and 4 times as large."""
+    pools = hasattr(model, "maxpool")
+    if recipe.stem == "no_pool" and not pools:
+        raise UsageError(f"recipe: stem no_pool is for ResNets, {recipe.backbone} has no max-pool; use stem=small")
+    if pools:
+        model.maxpool = nn.Identity()
+    if recipe.stem == "no_pool":
+        return
+    wanted = 1 if pools else 2
+    strided = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
+    if len(strided) < wanted:
+        raise UsageError(
+            f"recipe: stem small needs {wanted} strided convolutions, {recipe.backbone} has {len(strided)}"
+        )
+    for layer in strided[:wanted]:
+        layer.stride = (1, 1)
+
+
+# --- pooling --------------------------------------------------------------------------------------
+
+
+class GeM(nn.Module):
+    """Generalised mean (Radenovic et al., IEEE TPAMI 2019;41:1655): (N, C, H, W) -> (N, C, 1, 1), or (N, C) where the
+    pooling it replaces flattens. p = 1 is the mean, large p the maximum; it starts at 3 and is learned."""
+
+    def __init__(self, *, flatten: bool):
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(3.0))
+        self.flatten = flatten
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        # in float32, also under autocast: powers and roots leave the range of float16
+        with torch.autocast(features.device.type, enabled=False):
+            pooled = features.float().clamp(min=1e-6).pow(self.p).mean(dim=(2, 3), keepdim=True).pow(1 / self.p)
+        return pooled.flatten(1) if self.flatten else pooled
+
+
+def pool_by_gem(model: nn.Module, backbone: str) -> None:
+    """Puts GeM in place of the global average. Its one tensor is new: load pretrained weights before. Raises
+    UsageError."""
+    if isinstance(getattr(model, "avgpool", None), nn.AdaptiveAvgPool2d):
+        model.avgpool = GeM(flatten=False)
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, SelectAdaptivePool2d):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, GeM(flatten=not isinstance(module.flatten, nn.Identity)))
+            return
+    raise UsageError(f"recipe: pooling gem takes the place of a global average, and {backbone} has none; leave it out")
+
+
+# --- ShakeDrop ------------------------------------------------------------------------------------
+
+
+class _Shake(torch.autograd.Function):
+    """x (N, ...) -> forward_factor x; its gradient is backward_factor times what comes from above."""
+
+    @staticmethod
+    def forward(ctx, x, forward_factor, backward_factor):
+        ctx.save_for_backward(backward_factor)
+        return forward_factor * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        (backward_factor,) = ctx.saved_tensors
+        return backward_factor * gradient, None, None
+
+
+def shake(x: torch.Tensor, *, keep: float, training: bool) -> torch.Tensor:
+    """A residual branch x (N, C, H, W) under ShakeDrop (Yamada et al., IEEE Access 2019;7:186126).
+
+    b is 1 with probability `keep`, alpha lies in [-1, 1], beta in [0, 1], each drawn for each picture. Training goes
+    forward by b + alpha - b alpha and backward by b + beta - b beta; evaluation by the expectation of the former,
+    `keep`.
+    """
+    if not training:
+        return keep * x
+    shape = (len(x),) + (1,) * (x.ndim - 1)
+    b = (torch.rand(shape, device=x.device) < keep).to(x.dtype)
+    alpha = 2 * torch.rand(shape, device=x.device, dtype=x.dtype) - 1
+    beta = torch.rand(shape, device=x.device, dtype=x.dtype)
+    return _Shake.apply(x, b + alpha - b * alpha, b + beta - b * beta)
+
+
+def _hook(module: nn.Module, _: tuple, output: torch.Tensor, *, keep: float) -> torch.Tensor:
+    return shake(output, keep=keep, training=module.training)
+
+
+def _residual_ends(model: nn.Module) -> list[nn.Module]:
+    """The last module of each residual branch, in the order of the network. Stochastic depth, which ShakeDrop replaces,
+    gives way to nothing."""
+    ends = []
+    for block in model.modules():
+        name = RESIDUAL_ENDS.get(type(block))
+        if name is None and hasattr(block, "drop_path") and getattr(block, "has_skip", True):
+            name = "drop_path"  # of timm's blocks
+        if name is None or not getattr(block, "use_res_connect", True):
+            continue
+        if name in ("stochastic_depth", "drop_path"):
+            setattr(block, name, nn.Identity())
+        ends.append(getattr(block, name))
+    return ends
+
+
+def _shakedrop(model: nn.Module, recipe: Recipe) -> None:
+    """Block l of L keeps its branch with probability 1 - l / L * shakedrop: linear decay by depth."""
+    ends = _residual_ends(model)
+    if not ends:
+        raise UsageError(f"recipe: shakedrop is for residual blocks, and {recipe.backbone} has none; leave it out")
+    for number, end in enumerate(ends, start=1):
+        # a hook, not a module around it: the tensors keep their names
+        end.register_forward_hook(partial(_hook, keep=1 - number / len(ends) * recipe.shakedrop))

@@ -1,0 +1,200 @@
+"""Label tables of other shapes: one CSV with a folder of photographs, or pairs of CSVs without a header."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pandas as pd
+
+from dr import GRADES, UsageError
+from dr.archive import Archive
+from dr.classes import arrange, check_sides, numbered
+from dr.sources import (
+    COLUMNS,
+    EYE,
+    SIDES,
+    Source,
+    by_stem,
+    header,
+    once_each,
+    parse_grade,
+    read_member,
+    read_rows,
+    read_table,
+    refuse_empty,
+    shallowest,
+)
+
+ID_COLUMNS, LABEL_COLUMNS = ("id_code", "image"), ("diagnosis", "level")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Names of columns as the user gave them; None: those that are known."""
+
+    id: str | None = None
+    label: str | None = None
+    patient: str | None = None
+
+    def given(self) -> bool:
+        return any((self.id, self.label, self.patient))
+
+    def chosen(self, found: list[str]) -> tuple[str, str] | None:
+        """The columns of ids and of labels in a header; None where one is missing."""
+        ids = [name for name in ((self.id,) if self.id else ID_COLUMNS) if name in found]
+        labels = [name for name in ((self.label,) if self.label else LABEL_COLUMNS) if name in found]
+        return (ids[0], labels[0]) if ids and labels else None
+
+    def __str__(self) -> str:
+        ids, labels = self.id or " or ".join(ID_COLUMNS), self.label or " or ".join(LABEL_COLUMNS)
+        return f"{ids} and {labels}"
+
+
+def headers(archive: Archive) -> dict[str, list[str]]:
+    """{member: its header} of the CSVs of an archive; a sample of a submission grades nothing."""
+    found = {}
+    for member in archive.names:
+        name = PurePosixPath(member).name.lower()
+        if name.endswith(".csv") and not name.startswith("._") and "submission" not in name:
+            try:
+                found[member] = header(archive, member)
+            except UsageError:  # it is no table, and perhaps nobody needs it
+                found[member] = []
+    return found
+
+
+# --- one CSV --------------------------------------------------------------------------------------
+
+
+def label_table(archive: Archive, columns: Columns) -> Source | None:
+    """One CSV with a header, ids and labels, anywhere beside its photographs, in whatever folders these are."""
+    fitting = {member: pair for member, found in headers(archive).items() if (pair := columns.chosen(found))}
+    if not fitting:
+        return None
+    if len(fitting) > 1:
+        both = " and ".join(sorted(fitting)[:2])
+        raise UsageError(f"{archive.path}: {both} have the columns {columns}; leave only one of them in it")
+    ((member, (id_column, label_column)),) = fitting.items()
+    name = f"{archive.path}: {member}"
+    table = _named(read_member(archive, member), name=name, columns=(id_column, label_column, columns.patient))
+    table, classes = _labelled(table, name=name, column=label_column, graded=columns.label is None)
+    if columns.patient is None:
+        eyes = (id_column, label_column) == ("image", "level")
+        table["patient"] = table["original"].str.replace(EYE, r"\1", regex=True) if eyes else table["original"]
+    wanted = set(table["original"])
+    members = by_stem(archive, (image for image in archive.images() if PurePosixPath(image).stem in wanted))
+    table["member"] = [members.get(original) for original in table["original"]]
+    if table["member"].isna().all():
+        raise UsageError(f"{name}: none of its {len(table)} photographs is in {archive.path}; give the folder of both")
+    return Source("label table", archive, table.assign(source="main", side=None)[list(COLUMNS)], classes)
+
+
+def _named(data: bytes, *, name: str, columns: tuple[str, str, str | None]) -> pd.DataFrame:
+    """Bytes of a label table -> `original` (without folders), `diagnosis` and `patient` as text, `row`."""
+    id_column, label_column, patient_column = columns
+    table = read_table(data, name=name, columns=tuple(dict.fromkeys(filter(None, columns))))
+    chosen = {"original": id_column, "diagnosis": label_column, "patient": patient_column or id_column}
+    named = pd.DataFrame({key: table[column] for key, column in chosen.items()} | {"row": table["row"]})
+    for key in ("original", "patient"):
+        refuse_empty(named, name=name, column=key, shown=chosen[key])
+    return named.assign(original=[PurePosixPath(original).name for original in named["original"]])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _labelled(table: pd.DataFrame, *, name: str, column: str, graded: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Labels as they stand in the table -> (each photograph once, `diagnosis` int; class names). Labels are words where
+    none is a number, so that one typing error does not make classes of all numbers; numbers are GRADES if `graded`."""
+    if not any(_is_number(text) for text in table["diagnosis"]):
+        refuse_empty(table, name=name, column="diagnosis", shown=column)
+        classes, number = arrange(set(table["diagnosis"]))
+        check_sides({"train": set(classes)}, place=name)
+        table = once_each(table, name=name, column=column)
+        return table.assign(diagnosis=table["diagnosis"].map(number)), classes
+    table["diagnosis"] = [
+        parse_grade(text, name=name, row=row, column=column, num_classes=len(GRADES) if graded else None)
+        for text, row in zip(table["diagnosis"], table["row"], strict=True)
+    ]
+    classes = GRADES if graded else numbered({"train": table["diagnosis"]}, place=f"{name}: {column}")
+    return once_each(table, name=name, column=column), classes
+
+
+# --- pairs without a header -----------------------------------------------------------------------
+
+
+def csv_pairs(archive: Archive) -> Source | None:
+    """train_img.csv with train_label.csv, and the same for val and test where there are: a value in each row, the first
+    row included; photographs of those names in whatever folders."""
+    start = shallowest(archive, ("train_img.csv",))
+    if start is None:
+        return None
+    folder = PurePosixPath(start).parent
+    beside = {path.name.lower(): str(path) for path in map(PurePosixPath, archive.names) if path.parent == folder}
+    found = []
+    for side, spellings in SIDES.items():
+        for word in spellings:
+            pair = [beside.get(f"{word}_{kind}.csv") for kind in ("img", "label")]
+            if any(pair):
+                found.append(_read_pair(archive, pair, word=word, side=side))
+    table = pd.concat(found, ignore_index=True)
+    classes = numbered({side: rows["diagnosis"] for side, rows in table.groupby("side")}, place=str(archive.path))
+    patient = table["original"].where(~table["name"].str.match(EYE), table["name"].str.replace(EYE, r"\1", regex=True))
+    table = table.assign(source="main", patient=patient)
+    return Source("CSV pairs", archive, table[list(COLUMNS)], classes)
+
+
+def _values(archive: Archive, member: str) -> list[tuple[str, int]]:
+    """The one value of each row that is not blank, with the row's number."""
+    name = f"{archive.path}: {member}"
+    values = []
+    for number, row in enumerate(read_rows(read_member(archive, member), name=name), start=1):
+        if any(row):
+            if len(row) > 1:
+                raise UsageError(f"{name}, row {number}: it has {len(row)} values, expected one")
+            values.append((row[0], number))
+    return values
+
+
+def _read_pair(archive: Archive, pair: list[str | None], *, word: str, side: str) -> pd.DataFrame:
+    """-> `original` (with its side: two folders may use one name), `name`, `diagnosis`, `member`, `side`."""
+    if None in pair:
+        missing = f"{word}_{('img', 'label')[pair.index(None)]}.csv"
+        raise UsageError(f"{archive.path}: {pair[0] or pair[1]} has no {missing} beside it; add it")
+    images, labels = (_values(archive, member) for member in pair)
+    if len(images) != len(labels):
+        raise UsageError(
+            f"{archive.path}: {pair[0]} has {len(images)} rows, but {pair[1]} has {len(labels)}; each needs its label"
+        )
+    if not images:
+        raise UsageError(f"{archive.path}: {pair[0]} is empty; expected a photograph's name in each row")
+    place = f"{archive.path}: {pair[1]}"
+    table = pd.DataFrame(images, columns=["original", "row"])
+    table["diagnosis"] = [
+        parse_grade(text, name=place, row=row, column="label", num_classes=None) for text, row in labels
+    ]
+    table = once_each(table, name=f"{archive.path}: {pair[0]}", column="label")
+    wanted = set(table["original"])
+    members = by_stem(archive, (m for m in _of_side(archive, side, beside=pair[0]) if PurePosixPath(m).stem in wanted))
+    for name, row in zip(table["original"], table["row"], strict=True):
+        if name not in members:
+            raise UsageError(f"{archive.path}: {pair[0]}, row {row}: there is no photograph {name}; add it")
+    table = table.assign(name=table["original"], side=side, member=[members[name] for name in table["original"]])
+    return table.assign(original=f"{side}_" + table["name"])
+
+
+def _of_side(archive: Archive, side: str, *, beside: str) -> Iterable[str]:
+    """The photographs that stand in no folder of another side (`test`, `test_img`), not counting the folders around the
+    table `beside`."""
+    others = "|".join(word for other, words in SIDES.items() if other != side for word in words)
+    around = set(PurePosixPath(beside).parts)
+    for member in archive.images():
+        folders = [part.lower() for part in PurePosixPath(member).parts[:-1] if part not in around]
+        if not any(re.match(rf"({others})(?![a-z])", folder) for folder in folders):
+            yield member

@@ -1,0 +1,51 @@
+"""Names of classes get one order, whatever the order and the spelling they were found in."""
+
+import pytest
+
+from dr import GRADES, UsageError
+from dr.classes import arrange, check_sides, numbered
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        (["4", "2", "0", "3", "1"], GRADES),
+        (["Severe", "no_dr", "MILD", "Proliferate-DR", "Moderate"], GRADES),
+        (["Severe", "No DR"], ("No DR", "Severe")),
+        (["DR", "No_DR"], ("No_DR", "DR")),
+        (["dr", "no dr"], ("no dr", "dr")),
+        (["1", "0"], ("0", "1")),
+        ([str(number) for number in reversed(range(11))], tuple(str(number) for number in range(11))),
+        (["stage 10", "stage 9", "Stage 1"], ("Stage 1", "stage 9", "stage 10")),
+        (["tulip", "rose", "daisy"], ("daisy", "rose", "tulip")),
+        (["9", "a", "10b"], ("9", "10b", "a")),
+    ],
+)
+def test_classes_come_in_the_order_that_a_reader_expects(names, classes):
+    found, number = arrange(names)
+    assert found == classes
+    assert sorted(number.values()) == list(range(len(classes)))
+    assert set(number) == set(names)
+
+
+def test_two_spellings_of_a_grade_are_one_class():
+    assert arrange(["Mild", "mild", "No DR"]) == (("No DR", "Mild"), {"Mild": 1, "mild": 1, "No DR": 0})
+
+
+def test_a_class_that_is_only_tested_is_named():
+    with pytest.raises(UsageError) as refused:
+        check_sides({"train": {"cat", "dog"}, "test": {"cat", "cow"}}, place="pets.zip")
+    words = "pets.zip: test has the class 'cow', which train has not; add it to train or take it out of test"
+    assert str(refused.value) == words
+
+
+def test_one_class_is_too_few():
+    with pytest.raises(UsageError, match=r"all its photographs are of the class 'cat'; there must be two or more"):
+        check_sides({"train": {"cat"}, "val": set()}, place="pets.zip")
+
+
+def test_labels_without_a_gap_are_classes_and_others_are_not():
+    assert numbered({"train": [0, 1, 1, 2], "test": [1]}, place="x") == ("0", "1", "2")
+    assert numbered({"train": range(5)}, place="x") == GRADES
+    with pytest.raises(UsageError, match=r"x: no training photograph has the label 1, but some have 3; number the"):
+        numbered({"train": [0, 2, 3]}, place="x")

@@ -1,0 +1,493 @@
+"""Whatever -m is given is recognised and prepared with its own split, or one line says what to change."""
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw_retina, encode, write_folder, write_zip
+
+from dr import GRADES, UsageError
+from dr.dataset import read_prepared
+from dr.formats import open_sources, recognise
+from dr.prepare import Settings, in_words, prepare
+from dr.tables import Columns
+
+SETTINGS = Settings(size=64, val_fraction=0.25)
+
+
+def picture(seed: int, *, side_px: int = 28, colour: bool = True) -> np.ndarray:
+    """(side_px, side_px, 3) or (side_px, side_px) uint8 RGB: smooth, and unlike that of any other seed."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (7, 7, 3) if colour else (7, 7), dtype=np.uint8)
+    return cv2.resize(coarse, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
+
+
+def png(seed: int, **options) -> bytes:
+    return encode(picture(seed, **options))
+
+
+def done(path, directory, *, extra="none", columns=None, settings=SETTINGS):
+    """-> (report, prepared folder as train.py reads it); every row has its file, every file its row."""
+    sources = open_sources(str(path), str(extra), columns=columns)
+    report = prepare(sources, directory=str(directory), settings=settings, workers=1)
+    root = directory / "kaggle_retina"
+    for side in ("train", "val", "test"):
+        table = root / f"labels_{side}.csv"
+        paths = pd.read_csv(table, dtype=str)["path"].tolist() if table.exists() else []
+        assert paths == sorted(path.relative_to(root).as_posix() for path in (root / side).glob("*"))
+        assert table.exists() == (root / side).exists()
+    return report, read_prepared(directory)
+
+
+def refusal(path, **options) -> str:
+    with pytest.raises(UsageError) as refused:
+        recognise(str(path), **options)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def originals(data) -> dict[str, set[str]]:
+    """{side: names of its photographs, without main_ and the ending}."""
+    sides = {"train": data.train, "val": data.val} | ({} if data.test is None else {"test": data.test})
+    return {side: set(table["path"].str.extract(r"main_(.*)\.\w+$")[0]) for side, table in sides.items()}
+
+
+# --- a MedMNIST file ------------------------------------------------------------------------------
+
+
+def arrays(*, num_classes=5, side_px=28, colour=True, **changed) -> dict[str, np.ndarray]:
+    made = {}
+    for number, (side, count) in enumerate({"train": 10, "val": 5, "test": 5}.items()):
+        seeds = range(100 * number, 100 * number + count)
+        made[f"{side}_images"] = np.stack([picture(seed, side_px=side_px, colour=colour) for seed in seeds])
+        made[f"{side}_labels"] = (np.arange(count, dtype=np.uint8) % num_classes)[:, None]
+    return {name: array for name, array in (made | changed).items() if array is not None}
+
+
+def write_npz(path, content):
+    np.savez_compressed(path, **content)
+    return path
+
+
+@pytest.mark.parametrize(("side_px", "colour"), [(28, True), (28, False), (150, True)])
+def test_a_medmnist_file_keeps_its_split_and_every_pixel(tmp_path, no_pictures, side_px, colour):
+    made = arrays(side_px=side_px, colour=colour)
+    made["val_images"][0] = made["train_images"][0]  # a duplicate is listed, and stays
+    path = write_npz(tmp_path / "retina.npz", made)
+    report, data = done(path, tmp_path, settings=Settings())
+    assert report["counts"] == {"validation": [1] * 5, "train: main": [2] * 5, "test": [1] * 5}
+    assert data.classes == GRADES
+    assert report["duplicates"]["photographs"] == 2
+    for side, images in (("train", made["train_images"]), ("test", made["test_images"])):
+        for number, image in enumerate(images):
+            written = cv2.imread(str(data.root / side / f"main_{side}_{number:05}.png"))
+            expected = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if colour else cv2.COLOR_GRAY2BGR)
+            np.testing.assert_array_equal(written, expected)
+    assert data.test["diagnosis"].tolist() == [0, 1, 2, 3, 4]
+    assert report["settings"]["per_class"] == "all"
+    assert (report["flags"], data.crop) == ({}, False)
+    assert not (data.root / "crops.png").exists()
+
+
+def test_per_class_applies_to_a_split_of_its_own_only_where_it_is_given(tmp_path, no_pictures):
+    path = write_npz(tmp_path / "retina.npz", arrays())
+    report, _ = done(path, tmp_path, settings=Settings(size=64, per_class=1))
+    assert report["counts"] == {"validation": [1] * 5, "train: main": [1] * 5, "test": [1] * 5}
+    assert report["left_out"] == {"its grade is full": 5}
+
+
+def test_classes_of_a_medmnist_file_other_than_five_are_numbers(tmp_path):
+    assert recognise(str(write_npz(tmp_path / "a.npz", arrays(num_classes=3)))).classes == ("0", "1", "2")
+
+
+def test_a_worker_is_sent_the_path_and_not_the_arrays(tmp_path):
+    archive = recognise(str(write_npz(tmp_path / "retina.npz", arrays()))).archive
+    sent = pickle.dumps(archive)
+    assert len(sent) < 2000
+    assert pickle.loads(sent).read("train_00007") == archive.read("train_00007")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"train_images": None}, "it has no array train_images; is it a MedMNIST file?"),
+        ({"test_labels": None}, "it has no array test_labels; is it a MedMNIST file?"),
+        ({"val_labels": np.zeros((4, 1), np.uint8)}, "val has 5 images, but 4 labels"),
+        ({"train_images": np.zeros((10, 28, 28, 3))}, "train_images is float64 (10, 28, 28, 3), expected uint8 (N, H"),
+        ({"train_images": np.zeros((10, 784), np.uint8)}, "train_images is uint8 (10, 784), expected uint8 (N, H, W)"),
+        ({"test_labels": np.zeros((5, 14), np.uint8)}, "test_labels is uint8 (5, 14), expected one whole number from"),
+        ({"test_labels": np.array([[-1]] * 5)}, "test_labels is int64 (5, 1), expected one whole number from 0"),
+        ({"test_labels": np.array([[0.5]] * 5)}, "test_labels is float64 (5, 1), expected one whole number from 0"),
+        ({"test_labels": np.array([[7]] * 5)}, "test has the class '7', which train has not; add it to train"),
+        ({"train_labels": np.array([[9]] * 9 + [[0]]), "val_labels": None, "val_images": None,
+          "test_labels": None, "test_images": None}, "no training photograph has the label 1, but some have 9;"),
+        ({"train_labels": np.array([[None]] * 10)}, "its arrays cannot be read (Object arrays cannot be loaded"),
+    ],
+)  # fmt: skip
+def test_a_wrong_medmnist_file_is_refused_in_words(tmp_path, changed, words):
+    path = write_npz(tmp_path / "retina.npz", arrays(**changed))
+    assert refusal(path).startswith(f"{path}: {words}")
+
+
+def test_a_medmnist_file_that_is_missing_or_damaged_is_refused_in_words(tmp_path):
+    path = write_npz(tmp_path / "retina.npz", arrays())
+    path.write_bytes(path.read_bytes()[:-300])
+    assert refusal(path).startswith(f"{path}: it is truncated or damaged; download it again")
+    path.write_text("no arrays")
+    assert refusal(path).startswith(f"{path}: it is not a zip archive; download it again")
+    assert refusal(tmp_path / "no.npz").startswith(f"{tmp_path / 'no.npz'}: there is no such file")
+
+
+# --- class folders --------------------------------------------------------------------------------
+
+
+def folders(sides: dict[str, dict[str, int]], *, root="set/", inner="", suffix=".JPEG", **options) -> dict[str, bytes]:
+    """{side: {class: photographs}} -> members; no two pictures are alike."""
+    names = [
+        f"{root}{side}{name}/{inner}{number}{suffix}"
+        for side, classes in sides.items()
+        for name, count in classes.items()
+        for number in range(count)
+    ]
+    return {name: png(seed, **options) for seed, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("validation", ["val/", "valid/", "Validation/"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_class_folders_keep_their_split_and_their_names(tmp_path, no_pictures, validation, packed):
+    made = folders({"train/": {"DR": 3, "No_DR": 4}, validation: {"DR": 2, "No_DR": 2}, "test/": {"DR": 2}})
+    path = write_zip(tmp_path / "a.zip", made) if packed else write_folder(tmp_path / "a", made)
+    report, data = done(path, tmp_path)
+    assert data.classes == ("No_DR", "DR")
+    assert report["counts"] == {"validation": [2, 2], "train: main": [4, 3], "test": [0, 2]}
+    assert originals(data)["test"] == {"test_DR_0", "test_DR_1"}
+    assert in_words(report)[0] == "validation    No_DR: 2  DR: 2"
+
+
+def test_one_level_of_class_folders_is_split_like_the_competition_archive(tmp_path, no_pictures):
+    made = folders({"": {"rose": 8, "daisy": 4, "tulip": 4}}, side_px=64)
+    report, data = done(write_zip(tmp_path / "flowers.zip", made), tmp_path)
+    assert data.classes == ("daisy", "rose", "tulip")
+    assert report["counts"] == {"validation": [1, 2, 1], "train: main": [3, 6, 3]}
+    assert data.test is None
+    assert not (data.root / "test").exists()
+    assert {path.suffix for path in data.root.glob("*/*_0.*")} == {".png"}
+
+
+def test_validation_is_split_from_training_where_only_training_and_test_are_there(tmp_path, no_pictures):
+    made = folders({"train/": {"0": 8, "1": 8}, "test/": {"0": 3, "1": 3}})
+    made["set/train/0/copy.JPEG"] = made["set/test/0/0.JPEG"]
+    made["set/test/1/7_left.JPEG"], made["set/train/1/7_right.JPEG"] = png(900), png(901)
+    report, data = done(write_zip(tmp_path / "a.zip", made), tmp_path)
+    assert report["counts"] == {"validation": [2, 2], "train: main": [6, 6], "test": [3, 4]}
+    assert report["left_out"] == {"it duplicates a test photograph": 1, "its patient stands in test": 1}
+    listed = pd.read_csv(data.root / "duplicates.csv")
+    assert dict(zip(listed["original"], listed["outcome"], strict=True)) == {
+        "test_0_0": "kept",
+        "train_0_copy": "it duplicates a test photograph",
+    }
+
+
+def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_told_in_totals(tmp_path, monkeypatch):
+    monkeypatch.setattr("dr.report.class_balance", None)  # two hundred bars are not drawn
+    names = {f"n{number:08}": 1 for number in range(200)}
+    made = folders({"train/": names}, root="tiny/", inner="images/", side_px=16)
+    lines = []
+    for number, name in enumerate(names):
+        made[f"tiny/val/images/val_{number}.JPEG"] = png(1000 + number, side_px=16)
+        lines.append(f"val_{number}.JPEG\t{name}\t0\t0\t1\t1\n")
+    made["tiny/val/val_annotations.txt"] = "".join(lines).encode()
+    made["tiny/test/images/test_0.JPEG"] = png(5000, side_px=16)  # without a class
+    report, data = done(write_zip(tmp_path / "tiny.zip", made), tmp_path)
+    assert data.classes == tuple(names)
+    assert in_words(report) == [
+        "validation    200 photographs of 200 classes",
+        "train: main   200 photographs of 200 classes",
+    ]
+    assert data.val["diagnosis"].is_unique
+    assert data.test is None
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        ({"train/": {"cat": 1, "dog": 1}, "test/": {"cow": 1}}, "test has the class 'cow', which train has not"),
+        ({"train/": {"cat": 2}, "val/": {"cat": 1}}, "all its photographs are of the class 'cat'"),
+    ],
+)
+def test_class_folders_that_contradict_each_other_are_refused(tmp_path, made, words):
+    path = write_zip(tmp_path / "a.zip", folders(made))
+    assert refusal(path).startswith(f"{path}: {words}")
+
+
+def test_a_photograph_outside_of_the_class_folders_and_a_name_twice_are_refused(tmp_path):
+    made = folders({"train/": {"cat": 1, "dog": 1}})
+    path = write_zip(tmp_path / "a.zip", made | {"set/train/x.png": b""})
+    assert refusal(path) == f"{path}: set/train/x.png stands in no folder of a class; move it to one"
+    path = write_zip(tmp_path / "b.zip", made | {"set/train/cat/0.png": b""})
+    words = "set/train/cat/0.JPEG and set/train/cat/0.png would have the same name; rename one"
+    assert refusal(path) == f"{path}: {words}"
+
+
+# --- pairs without a header -----------------------------------------------------------------------
+
+
+def pairs(sides: dict[str, dict[str, object]], *, root="set/") -> dict[str, bytes]:
+    made = {}
+    for side, rows in sides.items():
+        made[f"{root}{side}_img.csv"] = "\n".join(rows).encode()
+        made[f"{root}{side}_label.csv"] = "\r\n".join(map(str, rows.values())).encode()
+        for number, name in enumerate(rows):
+            made[f"{root}{side}/{name}.jpeg"] = png(len(side) * 100 + number)
+    return made
+
+
+PAIRS = {
+    "train": {**{f"{n}_left": n % 2 for n in range(10)}, "77_right": 0},
+    "test": {"0": 0, "1": 1, "77_left": 1},
+}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_pairs_of_csvs_have_their_first_row_and_their_test_side(tmp_path, no_pictures, packed):
+    made = pairs(PAIRS)
+    path = write_zip(tmp_path / "a.zip", made) if packed else write_folder(tmp_path / "a", made)
+    report, data = done(path, tmp_path)
+    assert data.classes == ("0", "1")
+    assert originals(data)["test"] == {"test_0", "test_1", "test_77_left"}
+    assert originals(data)["train"] | originals(data)["val"] == {f"train_{n}_left" for n in range(10)}
+    assert report["left_out"] == {"its patient stands in test": 1}
+    assert sum(report["counts"]["validation"]) == 2
+
+
+def test_pairs_may_have_a_validation_side_and_one_folder_of_photographs(tmp_path):
+    made = pairs({"train": {"a": 0, "b": 1, "c": 2}, "val": {"d": 0}, "test": {"e": 2}})
+    made = {name.replace("/train/", "/all/").replace("/test/", "/all/"): data for name, data in made.items()}
+    made = {f"train_and_test/{name}": data for name, data in made.items()}
+    table = recognise(str(write_zip(tmp_path / "a.zip", made))).table
+    assert table["side"].tolist() == ["train", "train", "train", "val", "test"]
+    assert table["member"].tolist()[3:] == ["train_and_test/set/val/d.jpeg", "train_and_test/set/all/e.jpeg"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"train_label.csv": b"0\n1\n"}, "set/train_img.csv has 3 rows, but set/train_label.csv has 2; each needs"),
+        ({"train_label.csv": b"0\n1\nx"}, "set/train_label.csv, row 3: label is 'x', expected a whole number from 0"),
+        ({"train_label.csv": b"0\n1.5\n1"}, "set/train_label.csv, row 2: label is '1.5', expected a whole number from"),
+        ({"train_label.csv": b"0,1\n1,2\n1,3"}, "set/train_label.csv, row 1: it has 2 values, expected one"),
+        ({"train_img.csv": b"a\nb\nz"}, "set/train_img.csv, row 3: there is no photograph z; add it"),
+        ({"train_img.csv": b"image\na\nb"}, "set/train_img.csv, row 1: there is no photograph image; add it"),
+        ({"train_img.csv": b"a\nb\na"}, "set/train_img.csv, row 3: a has label 1, but 0 in row 1; keep one of them"),
+        ({"train_img.csv": b"", "train_label.csv": b""}, "set/train_img.csv is empty; expected a photograph's name"),
+        ({"test_img.csv": b"a"}, "set/test_img.csv has no test_label.csv beside it; add it"),
+        ({"test_img.csv": b"a", "test_label.csv": b"6"}, "test has the class '6', which train has not"),
+    ],
+)
+def test_wrong_pairs_are_refused_with_their_table_and_row(tmp_path, changed, words):
+    made = pairs({"train": {"a": 0, "b": 1, "c": 1}}) | {f"set/{name}": data for name, data in changed.items()}
+    made |= {"set/photographs/a.jpeg": b""} if "test_img.csv" in changed else {}
+    made.pop("set/train/a.jpeg") if "test_img.csv" in changed else None
+    path = write_zip(tmp_path / "a.zip", made)
+    assert refusal(path).startswith(f"{path}: {words}")
+
+
+# --- one label table ------------------------------------------------------------------------------
+
+
+def labelled(text: str, *, names="abcdefgh", folder="photos/") -> dict[str, bytes]:
+    return {"labels.csv": text.encode()} | {f"{folder}{name}.png": png(seed) for seed, name in enumerate(names)}
+
+
+def csv(header: str, rows) -> str:
+    return "\n".join([header, *(",".join(map(str, row)) for row in rows)])
+
+
+def test_a_table_and_a_folder_of_photographs_are_enough(tmp_path, no_pictures):
+    rows = [(f"some/where/{name}.PNG", number % 2) for number, name in enumerate("abcdefgh")]
+    path = write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis", rows)) | {"sample_submission.csv": b"x"})
+    report, data = done(path, tmp_path)
+    assert data.classes == GRADES
+    assert report["counts"] == {"validation": [1, 1, 0, 0, 0], "train: main": [3, 3, 0, 0, 0]}
+    assert report["settings"]["per_class"] == "all"
+
+
+def test_both_eyes_stay_on_one_side_where_image_and_level_are_the_columns(tmp_path):
+    text = csv("image,level", [("1_left", 0), ("1_right", 4), ("2_left", 1)])
+    read = recognise(str(write_folder(tmp_path, labelled(text, names=("1_left", "1_right", "2_left"))))).table
+    assert read["patient"].tolist() == ["1", "1", "2"]
+    assert read["diagnosis"].tolist() == [0, 4, 1]
+
+
+def test_a_column_of_patients_keeps_them_on_one_side(tmp_path, no_pictures):
+    rows = [(name, ("cow", "cat")[number % 2], number // 2) for number, name in enumerate("abcdefgh")]
+    path = write_folder(tmp_path / "mine", labelled(csv("file,animal,person", rows)))
+    columns = Columns(id="file", label="animal", patient="person")
+    report, data = done(path, tmp_path, columns=columns, settings=Settings(size=64, val_fraction=0.5))
+    assert data.classes == ("cat", "cow")
+    assert report["counts"] == {"validation": [2, 2], "train: main": [2, 2]}
+    assert not set(data.val["patient"]) & set(data.train["patient"])
+
+
+def test_a_column_that_is_named_may_have_any_number_of_classes(tmp_path):
+    path = str(write_folder(tmp_path, labelled(csv("id_code,diagnosis", zip("abcd", (0, 1, 1, 0), strict=True)))))
+    assert recognise(path).classes == GRADES
+    assert recognise(path, columns=Columns(label="diagnosis")).classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "numbers"),
+    [
+        (["0", "1", "2.0", "1"], ("0", "1", "2"), [0, 1, 2, 1]),
+        (["No_DR", "DR", "DR", "No_DR"], ("No_DR", "DR"), [0, 1, 1, 0]),
+        (["b10", "b9", "b9", "a"], ("a", "b9", "b10"), [2, 1, 1, 0]),
+    ],
+)
+def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
+    path = write_folder(tmp_path, labelled(csv("id_code,kind", zip("abcd", labels, strict=True))))
+    source = recognise(str(path), columns=Columns(label="kind"))
+    assert source.classes == classes
+    assert source.table["diagnosis"].tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "words"),
+    [
+        ("id_code,diagnosis\na,0\nb,5", {}, "labels.csv, row 3: diagnosis is '5', expected 0 to 4"),
+        ("id_code,diagnosis\na,0\nb,x", {}, "labels.csv, row 3: diagnosis is 'x', expected 0 to 4"),
+        ("id_code,diagnosis\na,0\nb,", {}, "labels.csv, row 3: diagnosis is empty, expected 0 to 4"),
+        ("id_code,diagnosis\na,No DR\nb,", {}, "labels.csv, row 3: diagnosis is empty"),
+        ("id_code,diagnosis\na,cat\nb,cat", {}, "labels.csv: all its photographs are of the class 'cat'"),
+        ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
+        ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of its 2 photographs is in"),
+        ("name,kind\na,0", {}, "it is nothing that is known (labels.csv has name,kind); looked for train.csv (id_"),
+        ("name,kind\na,0", {"id": "file"}, "it holds no label table with the columns file and diagnosis or level (lab"),
+        ("id_code,k\na,0\nb,2", {"label": "k"}, "labels.csv: k: no training photograph has the label 1, but some"),
+        ("id_code,k\na,0\nb,-2", {"label": "k"}, "labels.csv, row 3: k is '-2', expected a whole number from 0"),
+        ("image,level,p\na,0,1\nb,1,", {"patient": "p"}, "labels.csv, row 3: p is empty"),
+        ("image,level\na,0\nb,1", {"patient": "p"}, "labels.csv: it has no column 'p' (its header is image,level)"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_its_row_and_column(tmp_path, text, columns, words):
+    path = write_folder(tmp_path / "mine", labelled(text, names="ab"))
+    assert refusal(path, columns=Columns(**columns)).startswith(f"{path}: {words}")
+
+
+def test_two_tables_that_could_both_be_meant_are_refused(tmp_path):
+    text = "id_code,diagnosis\na,0\nb,1"
+    path = write_folder(tmp_path, labelled(text) | {"more/again.csv": text.encode()})
+    words = "labels.csv and more/again.csv have the columns id_code or image and diagnosis or level; leave only one"
+    assert refusal(path).startswith(f"{path}: {words}")
+
+
+def test_photographs_missing_from_a_folder_are_named_and_the_others_done(tmp_path, no_pictures):
+    rows = [(name, number % 2) for number, name in enumerate("abcdefghz")]
+    report, _ = done(write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis", rows))), tmp_path)
+    missing = {"source": "main", "original": "z", "reason": "its file is not in the archive"}
+    assert report["skipped"] == [missing]
+
+
+# --- what is taken for what -----------------------------------------------------------------------
+
+
+def test_the_competition_archive_is_recognised_first(tmp_path, main_members, zips):
+    assert recognise(str(zips[0])).kind == "competition archive"
+    more = {"kaggle_retina/train_img.csv": b"", "kaggle_retina/other.csv": b"id_code,diagnosis\n"}
+    assert recognise(str(write_zip(tmp_path / "a.zip", main_members | more))).kind == "competition archive"
+
+
+def test_photographs_without_labels_are_nothing_that_is_known(tmp_path):
+    for name in ("x.png", "train/x.png", "set/images/x.png"):
+        path = write_folder(tmp_path / name.replace("/", "_"), {name: png(0)})
+        words = refusal(path)
+        assert words.startswith(f"{path}: it is nothing that is known; looked for train.csv")
+        assert words.endswith("or a MedMNIST .npz")
+
+
+def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):
+    made = folders({"": {"cat": 1, "dog": 1}}) | {"set/cat/notes.csv": "größe\n1\n".encode("latin-1")}
+    assert recognise(str(write_folder(tmp_path, made))).kind == "class folders"
+
+
+def test_2015_tops_up_graded_photographs_of_any_kind_and_nothing_else(tmp_path, zips, no_pictures):
+    path = write_npz(tmp_path / "retina.npz", arrays())
+    report, _ = done(path, tmp_path, extra=zips[1])
+    assert report["counts"]["train: 2015"] == [4] * 5
+    assert report["counts"]["validation"] == [1] * 5
+    pets = write_zip(tmp_path / "pets.zip", folders({"": {"cat": 1, "dog": 1}}))
+    with pytest.raises(UsageError, match=r"2015\.zip: it has the 5 grades of retinopathy, but \S+pets\.zip has 2 cl"):
+        open_sources(str(pets), str(zips[1]))
+
+
+def test_2015_is_expected_beside_the_competition_archive_alone(tmp_path, zips, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(open_sources(str(write_npz(tmp_path / "retina.npz", arrays())))) == ["main"]
+    with pytest.raises(UsageError, match=r"^train_image_resized\.zip: there is no such file or folder"):
+        open_sources(str(zips[0]))
+    assert list(open_sources(str(zips[0]), "none")) == ["main"]
+
+
+# --- cropping and going on ------------------------------------------------------------------------
+
+
+def test_without_cropping_the_whole_frame_is_kept_and_padded(tmp_path, no_pictures):
+    photos = [draw_retina(shape=(150, 200), radius=60, seed=seed)[0] for seed in range(4)]
+    made = {f"{'ab'[number % 2]}/{number}.png": encode(photo) for number, photo in enumerate(photos)}
+    path = write_folder(tmp_path / "mine", made)
+    frames = {}
+    for crop in (True, False):
+        settings = Settings(size=200, val_fraction=0.5, crop=crop)
+        report, data = done(path, tmp_path / str(crop), settings=settings)
+        assert report["duplicates"]["photographs"] == 0  # their rims are alike, and are not compared
+        records = [json.loads(line) for line in (data.root / "prepared.jsonl").read_text().splitlines() if line]
+        frames[crop] = {record["original"]: record["box"] for record in records}
+        assert data.crop == crop
+    assert frames[True]["a_0"] != [0, 0, 200, 150]
+    assert frames[False]["a_0"] == [0, 0, 200, 150]
+    written = next(path for path in data.root.glob("*/main_a_0.jpeg"))
+    assert cv2.imread(str(written)).shape == (200, 200, 3)
+
+
+def test_another_source_replaces_a_test_side_only_with_force(tmp_path, no_pictures):
+    first = write_npz(tmp_path / "retina.npz", arrays())
+    done(first, tmp_path / "data")
+    second = open_sources(str(write_zip(tmp_path / "pets.zip", folders({"": {"cat": 4, "dog": 4}}))))
+    with pytest.raises(UsageError, match=r"it was prepared with main archive retina\.npz .*, or --force to replace it"):
+        prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1)
+    prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1, force=True)
+    data = read_prepared(tmp_path / "data")
+    assert data.classes == ("cat", "dog")
+    assert data.test is None
+    assert not (data.root / "test").exists()
+
+
+def test_a_finished_source_with_a_test_side_is_left_as_it_is_until_a_test_photograph_is_gone(tmp_path, no_pictures):
+    path = write_npz(tmp_path / "retina.npz", arrays())
+    report, data = done(path, tmp_path)
+    assert done(path, tmp_path)[0] == report | {"already_finished": True}
+    (data.root / data.test["path"].iloc[0]).unlink()
+    again, _ = done(path, tmp_path)
+    assert "already_finished" not in again
+    assert again["sha256"] == report["sha256"]
+
+
+def test_the_fingerprint_covers_the_test_side(tmp_path, no_pictures):
+    _, first = done(write_npz(tmp_path / "a.npz", arrays()), tmp_path / "a")
+    turned = arrays()["test_labels"][::-1]
+    _, second = done(write_npz(tmp_path / "b.npz", arrays(test_labels=turned)), tmp_path / "b")
+    assert first.train.equals(second.train)
+    assert first.fingerprint != second.fingerprint
+
+
+def test_many_classes_that_cannot_be_filled_are_told_in_one_line():
+    counts = {"validation": [1] * 12, "train: main": [3] * 12}
+    short = {str(number): 3 for number in range(12)}
+    settings = {"classes": [f"c{number}" for number in range(12)], "per_class": 5}
+    assert in_words({"settings": settings, "counts": counts, "short_of_per_class": short}) == [
+        "validation    12 photographs of 12 classes",
+        "train: main   36 photographs of 12 classes",
+        "note: 12 classes have fewer than 5 training photographs: there are no more",
+    ]

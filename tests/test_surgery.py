@@ -1,0 +1,151 @@
+import copy
+
+import pytest
+import torch
+from made import TINY
+from torch import nn
+
+from dr import UsageError, surgery
+from dr.models import build
+from dr.recipes import from_dict
+from dr.surgery import GeM, shake
+
+
+def backbone(name, *, num_outputs=2, **choices):
+    recipe = from_dict(TINY.to_dict() | {"loss": None, "backbone": name} | choices)
+    return build(recipe, num_outputs=num_outputs).backbone
+
+
+def last_map(model, side=64):
+    """Height of the feature map that is pooled."""
+    seen = []
+    pool = next(m for m in model.modules() if type(m).__name__ in ("AdaptiveAvgPool2d", "SelectAdaptivePool2d"))
+    pool = getattr(model, "avgpool", pool)
+    pool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
+    model.eval()(torch.zeros(1, 3, side, side))
+    return seen[0]
+
+
+def test_silu_takes_the_place_of_every_relu():
+    model = backbone("resnet18", activation="silu")
+    assert not any(isinstance(m, nn.ReLU) for m in model.modules())
+    assert any(isinstance(m, nn.SiLU) for m in model.modules())
+    with pytest.raises(UsageError, match="activation silu takes the place of ReLU, and tf_efficientnet_lite0 has none"):
+        backbone("tf_efficientnet_lite0", activation="silu")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "test_efficientnet"])
+def test_a_small_stem_leaves_out_the_first_two_halvings(name):
+    assert last_map(backbone(name, stem="small"), side=64) == 4 * last_map(backbone(name), side=64)
+
+
+def test_no_pool_leaves_out_a_resnets_max_pool_and_is_refused_elsewhere():
+    assert last_map(backbone("resnet18", stem="no_pool")) == 2 * last_map(backbone("resnet18"))
+    with pytest.raises(UsageError, match="stem no_pool is for ResNets, test_efficientnet has no max-pool"):
+        backbone("test_efficientnet", stem="no_pool")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_efficientnet"])
+def test_gem_starts_between_mean_and_maximum_and_learns_its_power(name):
+    model = backbone(name, pooling="gem")
+    [gem] = [module for module in model.modules() if isinstance(module, GeM)]
+    features = torch.rand(2, 3, 4, 4)
+    pooled = GeM(flatten=True)(features)
+    assert torch.allclose(pooled, features.pow(3).mean((2, 3)).pow(1 / 3))
+    assert (features.mean((2, 3)) < pooled).all()
+    assert (pooled < features.amax((2, 3))).all()
+    model.train()(torch.rand(2, 3, 64, 64)).sum().backward()
+    assert gem.p.grad != 0
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("relu_256", "ReLU"), ("leaky_relu_256", "LeakyReLU Dropout")])
+def test_heads_have_a_hidden_layer_of_256(kind, layers):
+    fc = backbone("resnet18", head=kind, num_outputs=1).fc
+    assert [type(layer).__name__ for layer in fc] == ["Linear", *layers.split(), "Float32Linear"]
+    assert fc[0].weight.shape == (256, 512)
+    assert fc[-1].weight.shape == (1, 256)
+
+
+def test_dropout_of_the_recipe_and_that_of_the_head_are_two_things():
+    fc = backbone("resnet18", head="leaky_relu_256", dropout=0.3).fc
+    assert fc[0].p == 0.3
+    assert fc[1][2].p == 0.5
+
+
+def test_pretrained_weights_fit_whatever_is_changed(tmp_path):
+    changed = {"stem": "small", "activation": "silu", "shakedrop": 0.5, "pooling": "gem", "head": "relu_256"}
+    source = backbone("resnet18")
+    torch.save(source.state_dict(), tmp_path / "weights.pt")
+    model = backbone("resnet18", pretrained=str(tmp_path / "weights.pt"), **changed)
+    assert torch.equal(model.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+
+
+# --- ShakeDrop ------------------------------------------------------------------------------------
+
+
+def draws(monkeypatch, *values):
+    """torch.rand gives these, one call after the other, to every picture."""
+    given = iter(values)
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, next(given)))
+
+
+@pytest.mark.parametrize(
+    ("drawn", "forward", "backward"),
+    [
+        ((0.1, 0.8, 0.3), 1.0, 1.0),  # b = 1: the branch as it is, whatever alpha and beta are
+        ((0.9, 0.8, 0.3), 0.6, 0.3),  # b = 0: alpha = 2 * 0.8 - 1 forward, beta = 0.3 backward
+        ((0.9, 0.1, 0.7), -0.8, 0.7),
+    ],
+)
+def test_shakedrop_goes_forward_by_alpha_and_backward_by_beta_where_it_drops(monkeypatch, drawn, forward, backward):
+    x = torch.tensor([[[[2.0]]], [[[-1.0]]]], requires_grad=True)
+    draws(monkeypatch, *drawn)
+    out = shake(x, keep=0.5, training=True)
+    assert torch.allclose(out, forward * x)
+    out.backward(torch.tensor([[[[1.0]]], [[[10.0]]]]))
+    assert torch.allclose(x.grad.flatten(), backward * torch.tensor([1.0, 10.0]))
+
+
+def test_shakedrop_evaluates_by_the_expectation_of_its_training():
+    torch.manual_seed(0)
+    x = torch.ones(200_000, 1, 1, 1)
+    assert torch.equal(shake(x, keep=0.7, training=False), 0.7 * x)
+    assert shake(x, keep=0.7, training=True).mean().item() == pytest.approx(0.7, abs=0.01)
+
+
+def keeps(model):
+    return [h.keywords["keep"] for m in model.modules() for h in m._forward_hooks.values() if hasattr(h, "keywords")]
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("resnet18", 8), ("resnet50", 16), ("efficientnet_v2_s", 35)])
+def test_shakedrop_decays_linearly_over_all_residual_blocks(name, blocks):
+    found = keeps(backbone(name, shakedrop=0.5))
+    assert found == pytest.approx([1 - 0.5 * number / blocks for number in range(1, blocks + 1)])
+
+
+def test_a_residual_block_adds_its_shaken_branch():
+    model = backbone("resnet18", shakedrop=0.5).eval()
+    block = model.layer4[1]  # the last: keep is 0.5
+    x = torch.rand(2, 512, 2, 2)
+    branch = block.bn2.eval().forward(block.conv2(block.relu(block.bn1(block.conv1(x)))))
+    assert torch.allclose(block(x), torch.relu(x + 0.5 * branch), atol=1e-5)
+
+
+def test_a_copy_of_a_shaken_network_shakes_as_well():
+    model = backbone("tf_efficientnet_lite0", shakedrop=0.5)
+    copied = copy.deepcopy(model)
+    assert keeps(copied) == keeps(model) != []
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(copied.eval()(x), model.eval()(x))
+    assert not torch.equal(copied.train()(x), copied.train()(x))
+
+
+def test_shakedrop_without_residual_blocks_is_refused():
+    with pytest.raises(UsageError, match="shakedrop is for residual blocks, and vgg11 has none"):
+        surgery.operate(nn.Sequential(nn.Conv2d(3, 8, 3)), from_dict({"backbone": "vgg11", "shakedrop": 0.5}))
+
+
+def test_small_pictures_pass_through_the_published_network():
+    model = backbone("efficientnet_v2_s", stem="small", shakedrop=0.5, dropout=0.5, num_outputs=200)
+    assert model.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 200)
+    assert model.classifier[0].p == 0.5
