@@ -142,8 +142,9 @@ def _told(error: Exception, *, go_on: str) -> str | None:
 
 
 def run(main: Callable[[], int], *, go_on: str) -> None:
-    """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read, 2 the
-    user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how to start again."""
+    """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read or runs
+    that failed, 2 the user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how
+    to start again."""
     try:
         code = main()
     except KeyboardInterrupt:

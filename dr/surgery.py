@@ -1,5 +1,5 @@
-"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop. None of them renames a tensor: pretrained
-weights still fit."""
+"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop. None of them renames a tensor, and but for the
+stem "cifar" none changes the shape of one: pretrained weights still fit."""
 
 from functools import partial
 
@@ -45,13 +45,20 @@ def _silu(model: nn.Module, backbone: str) -> None:
 
 def _stem(model: nn.Module, recipe: Recipe) -> None:
     """no_pool: a ResNet's max-pool goes. small: so does the stride of the first convolution; of other networks, the
-    stride of the first two convolutions that have one. Feature maps are then 2 and 4 times as large."""
+    stride of the first two convolutions that have one. Feature maps are then 2 and 4 times as large. cifar: small, and
+    the first convolution is 3 x 3 (He et al., CVPR 2016, section 4.2), as in the ResNets that MedMNIST reports."""
     pools = hasattr(model, "maxpool")
-    if recipe.stem == "no_pool" and not pools:
-        raise UsageError(f"recipe: stem no_pool is for ResNets, {recipe.backbone} has no max-pool; use stem=small")
+    if recipe.stem in ("no_pool", "cifar") and not pools:
+        raise UsageError(
+            f"recipe: stem {recipe.stem} is for ResNets, {recipe.backbone} has no max-pool; use stem=small"
+        )
     if pools:
         model.maxpool = nn.Identity()
     if recipe.stem == "no_pool":
+        return
+    if recipe.stem == "cifar":
+        model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's ResNets
         return
     wanted = 1 if pools else 2
     strided = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]

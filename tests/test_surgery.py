@@ -45,6 +45,14 @@ def test_no_pool_leaves_out_a_resnets_max_pool_and_is_refused_elsewhere():
         backbone("test_efficientnet", stem="no_pool")
 
 
+def test_the_stem_of_cifar_is_a_small_convolution_that_halves_nothing():
+    model = backbone("resnet18", stem="cifar")
+    assert model.conv1.weight.shape == (64, 3, 3, 3)
+    assert last_map(model, side=28) == 4  # 28, 14, 7, 4
+    with pytest.raises(UsageError, match="stem cifar is for ResNets, test_efficientnet has no max-pool"):
+        backbone("test_efficientnet", stem="cifar")
+
+
 @pytest.mark.parametrize("name", ["resnet18", "test_efficientnet"])
 def test_gem_starts_between_mean_and_maximum_and_learns_its_power(name):
     model = backbone(name, pooling="gem")

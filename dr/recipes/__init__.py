@@ -19,7 +19,7 @@ CHOICES = {
     "objective": ("regression", "ordinal", "classification", "binary"),
     "head": ("linear", "relu_256", "leaky_relu_256"),
     "activation": ("own", "silu"),
-    "stem": ("own", "no_pool", "small"),
+    "stem": ("own", "no_pool", "small", "cifar"),
     "pooling": ("own", "gem"),
     "normalisation": ("own", "measured"),
     "augmentation": ("published", "rotation_colour", "retinamnist", "flips", "small", "none"),
@@ -51,9 +51,7 @@ class Recipe:
     head: str = "linear"  # relu_256, leaky_relu_256: a hidden layer of 256 before it, the latter with dropout 0.5
     dropout: float | None = None  # before the last layer; None keeps the backbone's own
     activation: str = "own"  # silu takes the place of every ReLU
-    stem: str = (
-        "own"  # no_pool: a ResNet without its max-pool; small: the first two halvings of resolution are left out
-    )
+    stem: str = "own"  # no_pool: a ResNet without its max-pool; small: no halving in it; cifar: 3 x 3, no halving
     pooling: str = "own"  # gem: generalised mean in place of the mean
     shakedrop: float | None = None  # depth-linear probability that the last residual block is dropped
     normalisation: str = "own"  # measured: mean and std are those of the training photographs
