@@ -7,6 +7,8 @@ from dr.objectives import Objective
 
 FITTED_CUTS = {"optimal": thresholds.optimal_cuts, "bagged": thresholds.bagged_cuts}
 RECALLS_UP_TO = 10  # classes; more would fill a table with columns that nobody reads
+REPEATS, FEWER_REPEATS = 1000, 200  # of the bootstrap; fewer where one takes long
+LONG = 100_000  # samples times classes
 
 
 def fit_cuts(predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str) -> np.ndarray | None:
@@ -73,7 +75,8 @@ def measured_intervals(
 ) -> dict[str, list[float]]:
     """95 % bootstrap intervals of `measure` -> {name: [low, high]}."""
     calls = _calls(truth, grades, likeness)
-    return {name: list(metrics.bootstrap_interval(*call, seed=seed)) for name, call in calls.items()}
+    repeats = FEWER_REPEATS if likeness.size > LONG else REPEATS
+    return {name: list(metrics.bootstrap_interval(*call, repeats=repeats, seed=seed)) for name, call in calls.items()}
 
 
 def _calls(truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray) -> dict[str, tuple]:

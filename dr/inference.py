@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
-from dr.objectives import Objective, grades
+from dr.objectives import Objective, grades, likeness
 
 View = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) uint8 -> the same shape
 SHIFT = 1 / 16  # of the side, to each corner: what the five crops of AlexNet's test are to a picture that stays whole
@@ -91,7 +91,7 @@ def voted_grades(
     scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor], *, cuts: Sequence[np.ndarray | None]
 ) -> np.ndarray:
     """Outputs of each scorer (V, M, num_outputs), its cuts -> grades (M,) int64: the grade that most views get, of
-    equally many the one nearest to the mean of all."""
+    equally many the likeliest one by the mean of all."""
     votes = [
         grades(scorer.objective, scorer.objective.predictions(view.double()).numpy(), own)
         for scorer, seen, own in zip(scorers, outputs, cuts, strict=True)
@@ -99,5 +99,16 @@ def voted_grades(
     ]
     given = np.array(votes)  # (voters, M)
     counts = (given[..., None] == np.arange(scorers[0].objective.num_classes)).sum(axis=0)
-    distance = np.abs(np.arange(counts.shape[1]) - given.mean(axis=0)[:, None])
-    return (counts - distance / (counts.shape[1] + 1)).argmax(axis=1)
+    mean = likeness(scorers[0].objective, mean_predictions(scorers, outputs))
+    return np.where(counts == counts.max(axis=1, keepdims=True), mean, -np.inf).argmax(axis=1)
+
+
+def decide(
+    scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor], *, cuts: Sequence[np.ndarray | None], by: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Outputs of each scorer (V, M, num_outputs), its cuts, a recipe's `tta_by` -> predictions (M, P), grades (M,)."""
+    predictions = mean_predictions(scorers, outputs)
+    if by == "vote":
+        return predictions, voted_grades(scorers, outputs, cuts=cuts)
+    mean_cuts = None if cuts[0] is None else np.mean(cuts, axis=0)
+    return predictions, grades(scorers[0].objective, predictions, mean_cuts)

@@ -2,7 +2,8 @@
 
 Throughout, truth and grades are (N,) integers in 0..num_classes - 1, N >= 1. Every function raises ValueError for empty
 input, unequal lengths and values outside that range. The figures are scikit-learn's, which the tests check; computed
-from the confusion matrix they cost microseconds, so that a thousand bootstrap repeats take a fraction of a second.
+from the confusion matrix they cost microseconds, so that a thousand bootstrap repeats take a fraction of a second. The
+area under the ROC curve needs ranks: a thousand repeats take a second for 1,700 samples of five classes.
 """
 
 import numpy as np
@@ -45,6 +46,22 @@ def recall_per_class(truth, grades, num_classes=5):
     return np.where(sizes > 0, np.diagonal(counts) / np.maximum(sizes, 1), np.nan)
 
 
+def per_class(truth, grades, likeness):
+    """truth, grades (N,) int, likeness (N, K) float -> {figure: (K,)}: n, recall, precision, f1 and auc of each class.
+    Recall and AUC are NaN for a class that is absent, precision for one that is never given; F1 is 0 for one that is
+    neither, as in macro_f1."""
+    likeness = np.asarray(likeness, dtype=np.float64)
+    counts = confusion(truth, grades, likeness.shape[1])
+    hits, sizes, given = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
+    return {
+        "n": sizes,
+        "recall": recall_per_class(truth, grades, len(counts)),
+        "precision": np.where(given > 0, hits / np.maximum(given, 1), np.nan),
+        "f1": 2.0 * hits / np.maximum(sizes + given, 1),
+        "auc": np.array([_area(np.asarray(truth) == k, likeness[:, k]) for k in range(len(counts))]),
+    }
+
+
 def majority(truth):
     """truth (N,) int -> accuracy of always giving the most frequent class, float in 0..1."""
     return float(np.bincount(truth).max() / len(truth))
@@ -61,11 +78,16 @@ def auc(truth, likeness):
     if likeness.ndim != 2 or truth.shape != likeness.shape[:1] or len(truth) == 0:
         raise ValueError(f"auc needs truth (N,) and likeness (N, K), got shapes {truth.shape} and {likeness.shape}")
     sizes = np.bincount(truth, minlength=likeness.shape[1])
-    areas = []
-    for k in np.flatnonzero((sizes > 0) & (sizes < len(truth))):
-        ranks = rankdata(likeness[:, k])[truth == k].sum()
-        areas.append((ranks - sizes[k] * (sizes[k] + 1) / 2) / (sizes[k] * (len(truth) - sizes[k])))
-    return float(np.mean(areas)) if areas else float("nan")
+    counted = np.flatnonzero((sizes > 0) & (sizes < len(truth)))
+    return float(np.mean([_area(truth == k, likeness[:, k]) for k in counted])) if len(counted) else float("nan")
+
+
+def _area(positive, likeness):
+    """positive (N,) bool, likeness (N,) -> area under the ROC curve, NaN where all samples are alike."""
+    size, others = positive.sum(), (~positive).sum()
+    if size == 0 or others == 0:
+        return float("nan")
+    return float((rankdata(likeness)[positive].sum() - size * (size + 1) / 2) / (size * others))
 
 
 def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
@@ -73,7 +95,8 @@ def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
 
     statistic takes the arrays, each (N, ...), and returns a float; every repeat hands it N rows drawn with replacement,
     the same rows of each array. level in 0..1, exclusive, is the share of the repeats that lie within. The rows must be
-    independent: where both eyes of a patient are rows, the interval is too narrow.
+    independent: where both eyes of a patient are rows, the interval is too narrow. Repeats in which the statistic is
+    not defined (NaN) do not count; the interval is NaN where it never is.
 
     Raises ValueError for no or empty arrays, unequal lengths, a level outside its range and fewer than one repeat.
     """
@@ -90,7 +113,10 @@ def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
     for repeat in range(repeats):
         rows = rng.integers(lengths[0], size=lengths[0])
         values[repeat] = statistic(*(array[rows] for array in arrays))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    defined = values[~np.isnan(values)]
+    if len(defined) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

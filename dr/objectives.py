@@ -5,6 +5,7 @@ class probabilities (one-hot, smoothed, or mixed). Predictions (N, P) are what m
 photograph and over networks.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -169,7 +170,9 @@ def likeness(objective: Objective, predictions: np.ndarray) -> np.ndarray:
 
 
 def mean_loss(objective: Objective, outputs: torch.Tensor, grades: np.ndarray) -> float:
-    """outputs (N, num_outputs), grades (N,) -> mean loss, of targets neither mixed nor smoothed."""
+    """outputs (N, num_outputs), grades (N,) -> mean loss, of targets neither mixed nor smoothed, every sample of equal
+    weight: what is validated and what is tested can be compared."""
+    objective = dataclasses.replace(objective, class_weights=None)
     targets = F.one_hot(torch.from_numpy(grades), objective.num_classes).float()
     return objective.loss(outputs, targets).mean().item()
 

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 
 from dr import checkpoint, evaluation, files, metrics, models, objectives, report
 from dr.dataset import EvaluationPhotographs, Prepared, loader
-from dr.inference import VIEWS, Scorer, infer, mean_predictions, voted_grades
+from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
 
 
@@ -60,10 +60,7 @@ def _test(best: Path, data: Prepared, *, accelerator: Accelerator, workers: int)
     chosen = checkpoint.load(best)
     scorer, outputs, truth = _look(chosen, data, "test", accelerator=accelerator, workers=workers)
     cuts = None if chosen.cuts is None else np.array(chosen.cuts)
-    predictions = mean_predictions([scorer], [outputs])
-    grades = objectives.grades(chosen.objective, predictions, cuts)
-    if chosen.recipe.tta_by == "vote":
-        grades = voted_grades([scorer], [outputs], cuts=[cuts])
+    predictions, grades = decide([scorer], [outputs], cuts=[cuts], by=chosen.recipe.tta_by)
     likeness = objectives.likeness(chosen.objective, predictions)
     figures = {
         "loss": objectives.mean_loss(chosen.objective, outputs[0], truth),
@@ -89,6 +86,16 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
         report.score_histograms(scores, truth, np.array(cuts), path=Path(f"{prefix}scores.png"), classes=names)
 
 
+def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFrame:
+    """-> rows of NAME__classes.csv: how good each class is on one side, and its row of the confusion matrix."""
+    truth, names = seen["truth"].numpy(), run.data.classes
+    likeness = objectives.likeness(run.objective, seen["predictions"].numpy())
+    figures = {name: values.round(4) for name, values in metrics.per_class(truth, grades, likeness).items()}
+    matrix = metrics.confusion(truth, grades, len(names))
+    given = {f"given_{k}": matrix[:, k] for k in range(len(names))}
+    return pd.DataFrame({"side": side, "class": names, **figures, **given})
+
+
 def finish(run: Run, best: Path, *, workers: int) -> dict:
     """Adds intervals, the share of the most frequent class and, where there is one, the test to the best checkpoint,
     draws its pictures -> its fields."""
@@ -102,6 +109,7 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
     )
     fields["metrics"] = fields["metrics"] | {"intervals": found, "majority": metrics.majority(truth)}
     checkpoint.save(best, fields)  # the test is with the cuts that are saved
+    tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
     prefix = str(best).removesuffix("best.pt")
     _pictures(run, fields, prefix)
     if run.data.test is not None:
@@ -112,6 +120,8 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
             matrix = metrics.confusion(fields["test"]["truth"].numpy(), grades, len(run.data.classes))
             report.confusion_matrices(matrix, path=Path(f"{prefix}test_confusion.png"), classes=run.data.classes)
         checkpoint.save(best, fields)
+        tables.append(_classes(run, "test", fields["test"], grades))
+    files.write_csv(f"{prefix}classes.csv", pd.concat(tables))
     return fields
 
 

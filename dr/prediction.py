@@ -12,14 +12,14 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from dr import UsageError, checkpoint, device, files, fundus, objectives
+from dr import UsageError, checkpoint, device, files, fundus
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
-from dr.inference import VIEWS, Scorer, infer, mean_predictions, voted_grades
+from dr.inference import VIEWS, Scorer, decide, infer
 from dr.sources import read_table
 from dr.transforms import eval_transform
 
-DETAILS = ["file", "score", "grade", "brightness", "sharpness", "flags", "error"]
+DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "flags", "error"]
 
 
 @dataclass(frozen=True)
@@ -162,17 +162,6 @@ def _load(models: Sequence[str]) -> list[checkpoint.Checkpoint]:
     return loaded
 
 
-def _decide(
-    scorers: Sequence[Scorer], outputs: list[torch.Tensor], cuts: list[np.ndarray | None], *, by: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs (V, M, num_outputs) and cuts of each network -> predictions (M, P), grades (M,)."""
-    predictions = mean_predictions(scorers, outputs)
-    if by == "vote":
-        return predictions, voted_grades(scorers, outputs, cuts=cuts)
-    mean_cuts = None if cuts[0] is None else np.mean(cuts, axis=0)
-    return predictions, objectives.grades(scorers[0].objective, predictions, mean_cuts)
-
-
 def predict(
     models: Sequence[str],
     images: str,
@@ -219,7 +208,7 @@ def predict(
         records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
     outputs = [each[:, finite] for each in outputs]
     cuts = [None if one.cuts is None else np.array(one.cuts) for one in checkpoints]
-    predictions, grades = _decide(scorers, outputs, cuts, by=tta_by or recipe.tta_by)
+    predictions, grades = decide(scorers, outputs, cuts=cuts, by=tta_by or recipe.tta_by)
     graded = pd.DataFrame({"score": objective.scores(predictions).round(4), "grade": grades}, index=index[finite])
     probabilities = objective.probabilities(predictions)
     if probabilities is not None:
@@ -233,9 +222,9 @@ def _write(
 ) -> Prediction:
     """records by index, graded (score, grade, probabilities) by index of those that have an image -> files."""
     details = pd.DataFrame.from_dict(records, orient="index").sort_index()
-    details = details.join(graded.astype({"grade": "Int64"}))
+    details = details.join(graded.astype({"grade": "Int64"}).assign(**{"class": [classes[k] for k in graded["grade"]]}))
     probabilities = [name for name in graded.columns if name.startswith("probability_")]
-    details = details.reindex(columns=[*DETAILS[:3], *probabilities, *DETAILS[3:]])
+    details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:]])
     result = pd.DataFrame(
         {
             "id_code": [PurePosixPath(name).stem for name in details.loc[graded.index, "file"]],

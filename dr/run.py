@@ -58,6 +58,8 @@ class Run:
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     extra = {"amsgrad": recipe.amsgrad} if recipe.optimizer in ("adam", "adamw") else {"momentum": recipe.momentum}
+    if recipe.optimizer == "rmsprop":
+        extra["alpha"] = 0.99  # torch's own; timm's is TensorFlow's
     # timm's "sgd" is Nesterov's, its "momentum" is not
     name = "momentum" if recipe.optimizer == "sgd" and not recipe.nesterov else recipe.optimizer
     return create_optimizer_v2(
@@ -97,6 +99,7 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
     a backbone that are not there."""
     objective = objectives.build(recipe, num_classes=len(data.classes), class_weights=_class_weights(recipe, data))
     model = models.build(recipe, num_outputs=objective.num_outputs, pretrained=pretrained)
+    models.check(model, recipe, num_outputs=objective.num_outputs)
     optimizer = _optimizer(recipe, model)
     scheduler = _scheduler(recipe, optimizer, updates_per_epoch=updates_per_epoch)
     model, optimizer = accelerator.prepare(model, optimizer)

@@ -48,9 +48,10 @@ def _stem(model: nn.Module, recipe: Recipe) -> None:
     stride of the first two convolutions that have one. Feature maps are then 2 and 4 times as large. cifar: small, and
     the first convolution is 3 x 3 (He et al., CVPR 2016, section 4.2), as in the ResNets that MedMNIST reports."""
     pools = hasattr(model, "maxpool")
-    if recipe.stem in ("no_pool", "cifar") and not pools:
+    plain = pools and isinstance(getattr(model, "conv1", None), nn.Conv2d)
+    if (recipe.stem == "no_pool" and not pools) or (recipe.stem == "cifar" and not plain):
         raise UsageError(
-            f"recipe: stem {recipe.stem} is for ResNets, {recipe.backbone} has no max-pool; use stem=small"
+            f"recipe: stem {recipe.stem} is for ResNets, {recipe.backbone} begins in another way; use stem=small"
         )
     if pools:
         model.maxpool = nn.Identity()
@@ -160,7 +161,10 @@ def _shakedrop(model: nn.Module, recipe: Recipe) -> None:
     """Block l of L keeps its branch with probability 1 - l / L * shakedrop: linear decay by depth."""
     ends = _residual_ends(model)
     if not ends:
-        raise UsageError(f"recipe: shakedrop is for residual blocks, and {recipe.backbone} has none; leave it out")
+        raise UsageError(
+            f"recipe: shakedrop is for torchvision's ResNets and EfficientNets and for timm's blocks with drop_path, "
+            f"and {recipe.backbone} has none; leave it out"
+        )
     for number, end in enumerate(ends, start=1):
         # a hook, not a module around it: the tensors keep their names
         end.register_forward_hook(partial(_hook, keep=1 - number / len(ends) * recipe.shakedrop))

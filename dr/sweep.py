@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import statistics
+import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,18 @@ FIGURES = (  # of a row of runs.csv, in the order of the tables; a run without a
     "test_loss", "test_accuracy", "test_auc", "test_macro_f1", "test_kappa",
 )  # fmt: skip
 MADE_FROM = "recipe_and_data"  # a hash of both: a run is finished where the table has a row with its own
-MEASURED = ("best_epoch", *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")), "minutes")
+MAJORITY = {"accuracy": "majority", "test_accuracy": "test_majority"}  # the share of the most frequent class
+MEASURED = (
+    "best_epoch",
+    *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")),
+    *MAJORITY.values(),
+    "minutes",
+)
 COLUMNS = (*MEASURED, "error", "name", MADE_FROM)  # those of NAME__sweep.csv behind the swept choices
-NETWORK = ("backbone", "pretrained", "head", "dropout", "activation", "stem", "pooling", "shakedrop")
+NETWORK = (
+    *("backbone", "pretrained", "head", "dropout", "activation", "stem", "pooling", "shakedrop"),
+    *("image_size", "crop_size"),
+)
 LONGEST_NAME = 200  # of the 255 bytes that file systems allow: endings and numbers follow
 
 
@@ -155,7 +165,7 @@ def _check_machine(trials: list[Trial], device_name: str) -> None:
         device.accelerator(device_name, precision=precision)
     networks = {tuple(getattr(trial.recipe, key) for key in NETWORK): trial.recipe for trial in trials}
     for recipe in networks.values():
-        models.build(recipe, num_outputs=1)
+        models.check(models.build(recipe, num_outputs=1), recipe, num_outputs=1)
 
 
 def _can_go_on(last: Path, recipe: Recipe, fingerprint: str) -> bool:
@@ -169,6 +179,8 @@ def _can_go_on(last: Path, recipe: Recipe, fingerprint: str) -> bool:
     except UsageError:  # damaged: it is kept as `previous`, and the run starts anew
         return False
     before, measured = saved.get("recipe", {}), ("mean", "std") if recipe.normalisation == "measured" else ()
+    if not last.with_name(last.name.replace("__last.pt", "__best.pt")).is_file():
+        return False
     same = all(before.get(key) == value for key, value in recipe.to_dict().items() if key not in measured)
     return same and "optimizer" in saved and saved["data"]["fingerprint"] == fingerprint
 
@@ -177,17 +189,21 @@ def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, st
     """Trains -> what the table says of the run: its figures, or the error that ended it."""
     import torch
 
-    from dr import training
+    from dr import outcome, training
 
     go_on = _can_go_on(Path(folder) / f"{trial.name}__last.pt", trial.recipe, data.fingerprint)
     named = {"name": trial.name, MADE_FROM: _made_from(trial.recipe, data.fingerprint)}
     options |= {"go_on": go_on, "recorded": trial.recorded}
     try:
         row = training.train(trial.recipe, data=data, folder=folder, name=trial.name, **options)
-    except (UsageError, torch.OutOfMemoryError) as exc:  # other combinations may well be trained
+    except Exception as exc:  # whatever it is, other combinations may well be trained
         error = " ".join(str(exc).split())
+        if not isinstance(exc, (UsageError, torch.OutOfMemoryError)):
+            traceback.print_exc()
+            error = f"{type(exc).__name__}: {error}"
         print(f"failed: {error}")
         return trial.chosen | {"error": error} | named
+    print(*outcome.in_words(row), sep="\n")
     measured = {key: str(row[key]) for key in MEASURED if row.get(key) is not None}
     return trial.chosen | measured | {"error": ""} | named
 
@@ -242,7 +258,14 @@ def _figure(row: dict[str, str], key: str) -> str:
     value, low, high = (_number(row, f"{key}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return ""
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    mark = "†" if _no_better(row, key) else ""
+    return f"{value:.3f}{mark}" if low is None or high is None else f"{value:.3f}{mark} ({low:.3f} to {high:.3f})"
+
+
+def _no_better(row: dict[str, str], key: str) -> bool:
+    """Whether an accuracy is no better than that of always giving the most frequent class."""
+    value, always = _number(row, key), _number(row, MAJORITY.get(key, ""))
+    return value is not None and always is not None and value <= always
 
 
 def _best_by(trials: list[Trial]) -> str:
@@ -301,10 +324,12 @@ def markdown(trials: list[Trial], rows: list[dict[str, str]], *, name: str, comm
         start, end = [row[key] for key in swept] + [row.get("best_epoch", "")], [row.get("minutes", "")]
         line = [*start, *(_figure(row, key) for key in figures), *end, *(row[key] for key in errors)]
         lines.append([f"**{cell}**" if cell and row is best else cell for cell in line])
+    marked = any(_no_better(row, key) for row in rows for key in MAJORITY)
+    note = "† no better than always answering with the most frequent class.\n\n" if marked else ""
     text = (
         f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs; in parentheses 95 % intervals; "
         f"in bold the best by {_best_by(trials)}. Figures without test_ are of the validation photographs.\n\n"
-        f"{_markdown([*swept, 'best_epoch', *figures, 'minutes', *errors], lines)}"
+        f"{note}{_markdown([*swept, 'best_epoch', *figures, 'minutes', *errors], lines)}"
     )
     if "seed" in swept:
         text += f"\nOver seeds, mean ± standard deviation:\n\n{_over_seeds(rows, swept=swept, figures=figures)}"

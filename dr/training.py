@@ -1,6 +1,7 @@
 """Stage 2: prepared folder + recipe -> NAME__best.pt, NAME__last.pt, NAME__history.csv, pictures, a row in runs.csv."""
 
 import dataclasses
+import glob
 import math
 import time
 from collections.abc import Callable
@@ -29,7 +30,8 @@ from dr.inference import Scorer, infer, mean_predictions
 from dr.recipes import Recipe
 from dr.run import Run, content, resume, save_last, start
 
-ENDINGS = ("best.pt", "last.pt", "history.csv", "curves.png", "confusion.png", "test_confusion.png", "scores.png")
+PICTURES = ("curves.png", "confusion.png", "test_confusion.png", "scores.png")
+ENDINGS = ("best.pt", "last.pt", "epoch_*.pt", "history.csv", "classes.csv", *PICTURES)
 
 
 def _loaders(recipe: Recipe, data: Prepared, *, workers: int, pin: bool) -> tuple[DataLoader, DataLoader]:
@@ -124,6 +126,11 @@ def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.n
     lr = run.optimizer.param_groups[0]["lr"]  # of the last update, before a plateau lowers it
     run.after_epoch(val_loss)
     run.epoch += 1
+    if math.isnan(_merit(figures | {"val_loss": val_loss, "epoch": run.epoch}, run.recipe.best_by)):
+        raise UsageError(
+            f"recipe: best_by {run.recipe.best_by} is not defined on these validation photographs, perhaps all of one "
+            "class; use --set best_by=val_loss"
+        )
     losses = {"epoch": run.epoch, "train_loss": train_loss, "val_loss": val_loss, "lr": lr}
     run.history.append(losses | figures | {"seconds": time.time() - started})
     return predictions, cuts
@@ -146,9 +153,12 @@ def _line(row: dict, *, epochs: int) -> str:
 
 def _keep_previous(folder: Path, name: str) -> None:
     """A new run under an old name does not destroy hours of work: the old files get `previous` and a number."""
-    old = [folder / f"{name}__{ending}" for ending in ENDINGS if (folder / f"{name}__{ending}").exists()]
-    number = next(n for n in count(1) if not any((folder / f"{name}__previous_{n}__{end}").exists() for end in ENDINGS))
-    for path in old:
+
+    def files_of(prefix: str) -> list[Path]:
+        return [path for ending in ENDINGS for path in folder.glob(f"{glob.escape(prefix)}__{ending}")]
+
+    number = next(n for n in count(1) if not files_of(f"{name}__previous_{n}"))
+    for path in files_of(name):
         path.replace(folder / f"{name}__previous_{number}__{path.name.removeprefix(f'{name}__')}")
 
 

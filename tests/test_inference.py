@@ -5,8 +5,9 @@ from made import TINY
 from torch import nn
 
 from dr import device, objectives
-from dr.inference import VIEWS, Scorer, infer, mean_predictions, voted_grades
+from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions, voted_grades
 from dr.models import build
+from dr.recipes import from_dict
 
 OBJECTIVE = objectives.build(TINY)
 
@@ -89,8 +90,18 @@ def test_five_views_are_the_picture_and_its_shifts_to_the_corners_and_ten_their_
     assert len(VIEWS["five"]) == 5
 
 
-def test_most_views_decide_and_of_equally_many_the_grade_nearest_to_their_mean():
+def test_most_views_decide_and_of_equally_many_the_grade_likeliest_by_their_mean():
     scorer = Scorer(nn.Identity(), OBJECTIVE)
     views = torch.tensor([[0.0, 4.0, 0.0], [0.2, 4.0, 1.0], [3.0, 0.0, 4.0], [4.0, 3.0, 4.0], [4.0, 2.0, 2.0]])
     grades = voted_grades([scorer], [views[..., None]], cuts=[np.array([0.5, 1.5, 2.5, 3.5])])
     assert grades.tolist() == [4, 4, 4]  # 0 0 3 4 4: mean 2.2 is nearer to 4 than to 0
+
+
+def test_a_vote_and_a_mean_can_differ():
+    objective = objectives.build(from_dict(TINY.to_dict() | {"loss": None, "objective": "classification"}))
+    scorer = Scorer(nn.Identity(), objective)
+    views = torch.tensor([[5.0, 0, 0, 0, 0], [1.0, 1.2, 0, 0, 0], [1.0, 1.2, 0, 0, 0]])[:, None]
+    predictions, voted = decide([scorer], [views], cuts=[None], by="vote")
+    assert voted.tolist() == [1]
+    assert decide([scorer], [views], cuts=[None], by="mean")[1].tolist() == [0]
+    assert np.allclose(predictions, views.double().softmax(dim=-1).mean(dim=0).numpy())

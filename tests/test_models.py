@@ -7,7 +7,7 @@ import torchvision
 from made import TINY
 
 from dr import UsageError
-from dr.models import IMAGENET_MEAN, IMAGENET_STD, Float32Linear, build, load_tensors
+from dr.models import IMAGENET_MEAN, IMAGENET_STD, Float32Linear, build, check, load_tensors
 from dr.recipes import from_dict
 
 
@@ -55,6 +55,36 @@ def test_normalised_images_reach_the_backbone():
     grader.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     grader(torch.full((1, 3, 2, 2), 51, dtype=torch.uint8))  # 51 / 255 = 0.2
     assert seen[0].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (
+            {"backbone": "vit_b_16", "image_size": 64},
+            r"vit_b_16 cannot be used with pictures of 64 pixels \(Wrong image",
+        ),
+        ({"backbone": "resnet18"}, r"resnet18 gives outputs of shape \(3,\), not 1 for each picture; choose another"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_is_told_before(choices, message):
+    with pytest.raises(UsageError, match=message):
+        check(build(recipe(**choices), num_outputs=3), recipe(**choices), num_outputs=1)
+
+
+def test_a_backbone_with_more_than_one_head_is_refused_and_auxiliary_outputs_are_left_out():
+    with pytest.raises(UsageError, match="deit_tiny_distilled_patch16_224 does not end in one linear layer"):
+        build(recipe(backbone="deit_tiny_distilled_patch16_224"), num_outputs=1)
+    assert build(recipe(backbone="googlenet"), num_outputs=1).train()(torch.zeros(2, 3, 64, 64)).shape == (2, 1)
+
+
+def test_a_wrong_name_lists_the_nearest_once_each_and_a_tag_of_timm_is_part_of_a_name():
+    with pytest.raises(UsageError, match="is in neither torchvision nor timm; nearest are ") as caught:
+        build(recipe(backbone="resnet19"), num_outputs=1)
+    nearest = str(caught.value).partition("nearest are ")[2].split(", ")
+    assert "resnet18" in nearest
+    assert len(set(nearest)) == len(nearest)
+    build(recipe(backbone="resnet18.a1_in1k"), num_outputs=1)
 
 
 def test_the_packaged_imagenet_weights_fill_lite0_but_for_its_new_head():

@@ -74,10 +74,10 @@ def test_overrides_are_written_as_in_toml_and_words_need_no_quotes(text, expecte
     [
         ({"learning_rate": 0.1}, r"no choice 'learning_rate'"),
         ({"epoch": 3}, r"no choice 'epoch'; did you mean epochs"),
-        ({"lr": "fast"}, r"lr must be float, got 'fast'"),
+        ({"lr": "fast"}, r"--set: lr must be a number, got 'fast'"),
         ({"lr": 0}, r"lr must be greater than 0, got 0"),
-        ({"epochs": 2.5}, r"epochs must be int, got 2.5"),
-        ({"epochs": True}, r"epochs must be int, got True"),
+        ({"epochs": 2.5}, r"epochs must be a whole number, got 2.5"),
+        ({"epochs": True}, r"epochs must be a whole number, got True"),
         (
             {"scheduler": "cosin"},
             r"scheduler must be one of step, multistep, .*cosine, none, got 'cosin'",
@@ -86,11 +86,33 @@ def test_overrides_are_written_as_in_toml_and_words_need_no_quotes(text, expecte
         ({"mean": [0.5]}, r"mean needs three values \(R, G, B\), got 1"),
         ({"weight_decay": -1}, r"weight_decay must not be negative, got -1"),
         ({"clip_norm": 0}, r"clip_norm must be greater than 0"),
+        ({"keep_epochs": 3}, r"keep_epochs must be a list of whole numbers, as \[30, 45\], got 3"),
+        ({"keep_epochs": [0, 3]}, r"keep_epochs must be epochs, 1 and up, got \[0, 3\]"),
+        ({"warmup_fraction": 0.1, "scheduler": "none"}, r"scheduler none has no warm-up; leave out warmup_fraction"),
     ],
 )
 def test_a_choice_that_cannot_work_names_itself_and_the_remedy(choices, message):
     with pytest.raises(UsageError, match=message):
         load(None, overrides=choices)
+
+
+@pytest.mark.parametrize("name", recipes.available())
+def test_every_other_choice_that_a_recipe_names_can_be_made(name):
+    """The head comment's `Other choices`: groups of KEY=VALUE, commas between the groups."""
+    lines = (recipes.FOLDER / f"{name}.toml").read_text().splitlines()
+    head = " ".join(line[1:].strip() for line in lines if line.startswith("#"))
+    _, told, text = head.partition("Other choices by --set: ")
+    if not told:
+        pytest.skip("it names none")
+    for group in text.split(", "):
+        overrides = dict(parse_override(pair) for pair in group.split())
+        changed, own = load(name, overrides=overrides), load(name)
+        assert all(getattr(changed, key) != getattr(own, key) for key in overrides), group
+
+
+def test_another_objective_brings_its_own_loss():
+    assert load("retinamnist_published").loss == "focal"
+    assert load("retinamnist_published", overrides={"objective": "ordinal"}).loss == "bce"
 
 
 def test_a_missing_recipe_lists_the_known_ones():

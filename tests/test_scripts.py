@@ -79,7 +79,7 @@ def test_an_unreadable_photograph_gives_exit_code_1_and_its_name(script, tmp_pat
         (["-e", "many"], "argument -e/--epochs: invalid int value: 'many'; see train.py --help"),
         (["--colour"], "unrecognized arguments: --colour; see train.py --help"),
         (["-r", "lite"], "--recipe lite: there is no such recipe; known are"),
-        (["--set", "lr=fast"], "lr must be float, got 'fast'"),
+        (["--set", "lr=fast"], "lr must be a number, got 'fast'"),
         (["-d", "nowhere"], "labels_train.csv: there is no such label table; run data.py first"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--pretrained", "lost.pt", "-r", "lite0"], "lost.pt: there is no such file of weights"),

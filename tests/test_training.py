@@ -8,8 +8,10 @@ import torch
 from made import TINY, checkpoint_content, write_prepared
 from torch.nn.functional import one_hot
 
-from dr import UsageError, dataset, device, objectives, outcome, thresholds, training
+import dr.run
+from dr import UsageError, checkpoint, dataset, device, objectives, outcome, thresholds, training
 from dr.dataset import read_prepared
+from dr.inference import VIEWS, Scorer, infer, mean_predictions
 from dr.models import build
 from dr.recipes import from_dict
 
@@ -53,7 +55,7 @@ def test_one_batch_is_over_fitted_in_a_few_steps():
 
 def test_a_run_writes_all_its_files_and_no_others(finished):
     folder, _ = finished
-    names = {"run__best.pt", "run__last.pt", "run__history.csv", "runs.csv"}
+    names = {"run__best.pt", "run__last.pt", "run__history.csv", "run__classes.csv", "runs.csv"}
     pictures = {"run__curves.png", "run__confusion.png", "run__scores.png"}
     assert {path.name for path in folder.iterdir()} == names | pictures
     for name in pictures:
@@ -163,6 +165,131 @@ def test_a_folder_or_name_that_cannot_be_written_is_told_before_training(data, t
         run(data, tmp_path / "file")
     with pytest.raises(UsageError, match="--name a/b: it is the first part of file names and may hold no path"):
         run(data, tmp_path, name="a/b")
+
+
+def weights_after(data, folder, **choices):
+    """The first convolution after an epoch of a run with these choices."""
+    run(data, folder, recipe=recipe(epochs=1, seed=3, **choices))
+    return torch.load(folder / "run__last.pt", weights_only=True)["model"]["conv_stem.weight"]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        *({"clip_norm": 0.001}, {"sampling": "balanced"}, {"label_smoothing": 0.3}, {"neighbour_smoothing": 0.2}),
+        *({"mixup": 0.4}, {"cutmix": 1.0}, {"dropout": 0.5}, {"augmentation": "flips"}, {"weight_decay": 0.5}),
+        *({"class_weights": "inverse"}, {"scheduler": "exponential", "gamma": 0.5, "warmup_fraction": 0.5}),
+        *({"optimizer": "adam"}, {"optimizer": "rmsprop"}, {"optimizer": "sgd"}),
+    ],
+    ids=lambda choices: next(iter(choices)),
+)
+def test_every_choice_of_training_reaches_the_weights(tmp_path, choices):
+    data = read_prepared(write_prepared(tmp_path / "data", train=11))  # one grade more often than the others
+    plain = weights_after(data, tmp_path / "plain", objective="classification", batch_size=11)
+    changed = weights_after(data, tmp_path / "changed", objective="classification", batch_size=11, **choices)
+    assert not torch.equal(plain, changed)
+
+
+@pytest.mark.parametrize(
+    ("choices", "kind", "settings"),
+    [
+        ({"optimizer": "sgd"}, torch.optim.SGD, {"momentum": 0.9, "nesterov": False}),
+        ({"optimizer": "sgd", "nesterov": True}, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+        ({"optimizer": "rmsprop", "momentum": 0.0}, torch.optim.RMSprop, {"momentum": 0.0, "alpha": 0.99}),
+        ({"optimizer": "adam", "amsgrad": False}, torch.optim.Adam, {"amsgrad": False}),
+        ({"optimizer": "adamw", "weight_decay": 0.05}, torch.optim.AdamW, {"amsgrad": True, "weight_decay": 0.05}),
+    ],
+)
+def test_the_optimizer_is_the_one_named_with_its_settings(choices, kind, settings):
+    made = dr.run._optimizer(recipe(**choices), build(TINY, num_outputs=1))
+    assert type(made) is kind
+    assert {key: made.param_groups[0][key] for key in settings} == settings
+    assert all(group["weight_decay"] == made.param_groups[0]["weight_decay"] for group in made.param_groups)
+
+
+def test_a_cosine_rises_during_warm_up_and_falls_to_nothing():
+    chosen = recipe(scheduler="cosine", warmup_fraction=0.2, epochs=10, lr=0.01)
+    optimizer = dr.run._optimizer(chosen, build(TINY, num_outputs=1))
+    scheduler = dr.run._scheduler(chosen, optimizer, updates_per_epoch=5)
+    rates = []
+    for update in range(50):
+        scheduler.step_update(update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(0.01 / 100)
+    assert rates == sorted(rates[:11]) + sorted(rates[11:], reverse=True)  # two of ten epochs rise
+    assert rates[30] == pytest.approx(0.01 * (1 + np.cos(np.pi * 30 / 50)) / 2, rel=1e-3)  # Loshchilov and Hutter 2017
+    assert rates[-1] < 0.0001
+
+
+def test_mixed_pictures_have_targets_mixed_by_the_same_shares_and_smoothed():
+    torch.manual_seed(1)
+    images = torch.stack([torch.full((3, 8, 8), value, dtype=torch.uint8) for value in (0, 100)])
+    grades = torch.tensor([0, 4])
+    for choices in ({"mixup": 0.4}, {"cutmix": 1.0}):
+        mixed, targets = training._mix(recipe(**choices), 5)(images, grades)
+        share = mixed.mean(dim=(1, 2, 3)) / 100  # of the second picture in each
+        assert torch.allclose(targets[:, 4], share, atol=1e-5)
+        assert torch.allclose(targets.sum(dim=1), torch.ones(2))
+        assert 0 < share[0] < 1
+    same, smoothed = training._mix(recipe(label_smoothing=0.1), 5)(images, grades)
+    assert torch.equal(same, images)
+    assert torch.allclose(smoothed[0], torch.tensor([0.92, 0.02, 0.02, 0.02, 0.02]))
+    _, near = training._mix(recipe(neighbour_smoothing=0.05), 5)(images, grades)
+    assert torch.allclose(near[0], torch.tensor([0.95, 0.05, 0, 0, 0]))
+
+
+def test_each_class_has_its_figures_and_its_row_of_the_confusion_matrix(tmp_path):
+    data = read_prepared(write_prepared(tmp_path / "data", test=10))
+    row = run(data, tmp_path / "w")
+    table = pd.read_csv(tmp_path / "w" / "run__classes.csv")
+    assert table["side"].tolist() == ["val"] * 5 + ["test"] * 5
+    assert table["class"].tolist() == list(data.classes) * 2
+    tested = table[table["side"] == "test"]
+    matrix = tested[[f"given_{k}" for k in range(5)]].to_numpy()
+    assert matrix.sum(axis=1).tolist() == tested["n"].tolist() == [2] * 5
+    assert np.trace(matrix) / 10 == pytest.approx(row["test_accuracy"])
+    assert tested["f1"].mean() == pytest.approx(row["test_macro_f1"], abs=1e-4)
+    assert tested["auc"].mean() == pytest.approx(row["test_auc"], abs=1e-4)
+
+
+def test_cuts_are_those_of_the_views_that_predict(data, tmp_path):
+    run(data, tmp_path, recipe=recipe(tta="flips"))
+    best = torch.load(tmp_path / "run__best.pt", weights_only=True)
+    scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
+    assert best["cuts"] == thresholds.best_cuts(scores, truth)[0].tolist()
+    loaded = checkpoint.load(tmp_path / "run__best.pt")
+    photographs = dataset.EvaluationPhotographs(data.root, data.val, loaded.recipe)
+    batches = dataset.loader(photographs, batch_size=5, workers=0, pin=False)
+    scorer = Scorer(loaded.grader, loaded.objective)
+    accelerator = device.accelerator("cpu", precision="fp32")
+    _, outputs = infer([scorer], batches, accelerator=accelerator, views=VIEWS["flips"])
+    assert np.allclose(scores, mean_predictions([scorer], outputs)[:, 0], atol=1e-5)
+
+
+def test_the_loss_of_validation_and_of_test_are_one_figure_whatever_the_weights_of_the_classes(tmp_path):
+    folder = write_prepared(tmp_path / "data", train=11, test=15)
+    root = folder / "kaggle_retina"
+    for path in (root / "val").iterdir():  # the test is a copy of validation
+        (root / "test" / path.name).write_bytes(path.read_bytes())
+    chosen = recipe(objective="classification", class_weights="inverse", epochs=1)
+    row = run(read_prepared(folder), tmp_path / "w", recipe=chosen)
+    assert row["test_loss"] == pytest.approx(row["val_loss"], rel=1e-4)
+
+
+def test_a_figure_that_is_not_defined_cannot_choose_the_best_epoch(tmp_path):
+    folder = write_prepared(tmp_path / "data")
+    table = pd.read_csv(folder / "kaggle_retina" / "labels_val.csv").assign(diagnosis=1)
+    table.to_csv(folder / "kaggle_retina" / "labels_val.csv", index=False)
+    with pytest.raises(UsageError, match=r"best_by auc is not defined on these .* use --set best_by=val_loss"):
+        run(read_prepared(folder), tmp_path / "w", recipe=recipe(objective="classification", best_by="auc"))
+
+
+def test_a_run_under_an_old_name_keeps_every_old_file(data, tmp_path):
+    for _ in range(2):
+        run(data, tmp_path, recipe=recipe(keep_epochs=(1,), epochs=1))
+    old = {path.name.replace("previous_1__", "") for path in tmp_path.glob("run__previous_1__*")}
+    assert old == {path.name for path in tmp_path.glob("run__*") if "previous" not in path.name}
+    assert "run__epoch_1.pt" in old
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_batch(data, tmp_path):

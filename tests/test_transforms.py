@@ -17,6 +17,21 @@ def test_every_augmentation_gives_a_square_of_the_size_asked_for(augmentation, s
         assert image.dtype == np.uint8
 
 
+@pytest.mark.parametrize(
+    ("augmentation", "steps"),
+    [
+        ("retinamnist", {"Transpose": 0.5, "HorizontalFlip": 0.5, "VerticalFlip": 0.5, "GridDistortion": 0.5,
+                         "Affine": 0.5, "HueSaturationValue": 0.5, "RandomBrightnessContrast": 0.5}),
+        ("small", {"HorizontalFlip": 0.5, "Solarize": 0.1, "Affine": 0.5, "Rotate": 0.5, "GaussianBlur": 0.1}),
+        ("flips", {"HorizontalFlip": 0.5, "VerticalFlip": 0.5}),
+        ("none", {}),
+    ],
+)  # fmt: skip
+def test_published_augmentations_have_their_steps_with_their_probabilities(augmentation, steps):
+    made = train_transform(augmentation, size_px=64).transforms
+    assert {type(step).__name__: step.p for step in made if type(step).__name__ != "Resize"} == steps
+
+
 @pytest.mark.parametrize("augmentation", ["published", "rotation_colour"])
 def test_augmentation_depends_on_the_seed_and_on_nothing_else(augmentation):
     photo = photograph(3, seed=1)

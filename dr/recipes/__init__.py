@@ -127,6 +127,11 @@ class Recipe:
                 raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
         if self.seed >= 2**32:
             raise UsageError(f"recipe: seed must be less than 2**32, got {self.seed}")
+        if self.warmup_fraction and self.scheduler in ("none", "plateau"):
+            raise UsageError(f"recipe: scheduler {self.scheduler} has no warm-up; leave out warmup_fraction")
+        for name in ("keep_epochs", "milestones"):
+            if any(epoch < 1 for epoch in getattr(self, name)):
+                raise UsageError(f"recipe: {name} must be epochs, 1 and up, got {list(getattr(self, name))}")
         for name in ("dropout", "shakedrop", "ema_decay", "warmup_fraction", "label_smoothing"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
@@ -149,6 +154,16 @@ def _known(key: str, place: str) -> None:
         raise UsageError(f"{place}: there is no choice {key!r}; {remedy}")
 
 
+def _in_words(kind: Any) -> str:
+    """A type of a field -> what a person writes for it."""
+    if type(None) in get_args(kind):
+        return f"{_in_words(next(option for option in get_args(kind) if option is not type(None)))} or none"
+    if get_origin(kind) is tuple:
+        example = {int: "whole numbers, as [30, 45]", float: "numbers, as [0.5, 0.5, 0.5]"}
+        return f"a list of {example[get_args(kind)[0]]}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}[kind]
+
+
 def _fit(key: str, value: Any, place: str) -> Any:
     """A TOML value -> the type that the field declares; None only where the field allows it. Raises UsageError."""
     expected = _TYPES[key]
@@ -163,8 +178,7 @@ def _fit(key: str, value: Any, place: str) -> Any:
             return float(value)
         if option in (int, bool, str) and type(value) is option:
             return value
-    name = str(expected) if get_args(expected) else expected.__name__
-    raise UsageError(f"{place}: {key} must be {name}, got {value!r}")
+    raise UsageError(f"{place}: {key} must be {_in_words(expected)}, got {value!r}")
 
 
 def from_dict(choices: dict[str, Any], *, place: str = "recipe") -> Recipe:
@@ -195,8 +209,10 @@ def available() -> list[str]:
 
 
 def load(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe:
-    """A recipe by name or path of a TOML (None: the published method), with `overrides` on top. Raises UsageError."""
+    """A recipe by name or path of a TOML (None: the published method), with `overrides` on top; another objective
+    takes its own loss with it. Raises UsageError."""
     choices: dict[str, Any] = {}
+    overrides = overrides or {}
     place = "--set"
     if name is not None:
         path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
@@ -211,4 +227,9 @@ def load(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe
             raise UsageError(f"{path}: it is not valid TOML: {exc}") from exc
         choices = {key: (None if value == "none" and type(None) in get_args(_TYPES.get(key)) else value)
                    for key, value in choices.items()}  # TOML has no null  # fmt: skip
-    return from_dict(choices | (overrides or {}), place=place)
+    if overrides.get("objective", choices.get("objective")) != choices.get("objective"):
+        choices.pop("loss", None)
+    for key, value in overrides.items():
+        _known(key, "--set")
+        _fit(key, value, "--set")
+    return from_dict(choices | overrides, place=place)
