@@ -168,19 +168,18 @@ def _check_machine(trials: list[Trial], device_name: str) -> None:
         models.check(models.build(recipe, num_outputs=1), recipe, num_outputs=1)
 
 
-def _can_go_on(last: Path, recipe: Recipe, fingerprint: str) -> bool:
-    """Whether a run of the same recipe and data was stopped and left its NAME__last.pt."""
+def _can_go_on(prefix: str, recipe: Recipe, fingerprint: str) -> bool:
+    """Whether a run of the same recipe and data was stopped and left its PREFIX__last.pt and PREFIX__best.pt."""
     from dr import models
 
-    if not last.is_file():
+    last = Path(f"{prefix}__last.pt")
+    if not (last.is_file() and Path(f"{prefix}__best.pt").is_file()):
         return False
     try:
         saved = models.load_tensors(last)
     except UsageError:  # damaged: it is kept as `previous`, and the run starts anew
         return False
     before, measured = saved.get("recipe", {}), ("mean", "std") if recipe.normalisation == "measured" else ()
-    if not last.with_name(last.name.replace("__last.pt", "__best.pt")).is_file():
-        return False
     same = all(before.get(key) == value for key, value in recipe.to_dict().items() if key not in measured)
     return same and "optimizer" in saved and saved["data"]["fingerprint"] == fingerprint
 
@@ -191,7 +190,7 @@ def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, st
 
     from dr import outcome, training
 
-    go_on = _can_go_on(Path(folder) / f"{trial.name}__last.pt", trial.recipe, data.fingerprint)
+    go_on = _can_go_on(str(Path(folder) / trial.name), trial.recipe, data.fingerprint)
     named = {"name": trial.name, MADE_FROM: _made_from(trial.recipe, data.fingerprint)}
     options |= {"go_on": go_on, "recorded": trial.recorded}
     try:

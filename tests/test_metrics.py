@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    recall_score,
+    roc_auc_score,
+)
 
 from dr import metrics
 from dr.metrics import accuracy, bootstrap_interval, confusion, macro_f1, quadratic_kappa, recall_per_class
@@ -172,3 +180,28 @@ def test_auc_leaves_out_absent_classes_and_is_nan_where_none_is_left():
 
 def test_the_majority_is_the_accuracy_of_always_giving_the_most_frequent_class():
     assert metrics.majority(np.array([0, 0, 0, 2])) == 0.75
+
+
+def test_figures_of_each_class_are_scikit_learns():
+    truth, grades = noisy_grades(300, seed=3)
+    likeness = np.eye(5)[grades] + np.random.default_rng(3).random((300, 5))
+    found = metrics.per_class(truth, grades, likeness)
+    precision, recall, f1, n = precision_recall_fscore_support(truth, grades, labels=range(5))
+    for name, expected in {"precision": precision, "recall": recall, "f1": f1, "n": n}.items():
+        assert np.allclose(found[name], expected), name
+    assert np.allclose(found["auc"], [roc_auc_score(truth == k, likeness[:, k]) for k in range(5)])
+
+
+def test_a_class_that_is_absent_or_never_given_has_no_recall_or_precision():
+    found = metrics.per_class([0, 0, 1], [0, 0, 2], np.eye(3)[[0, 0, 2]])
+    assert np.isnan(found["recall"][2])
+    assert np.isnan(found["auc"][2])
+    assert np.isnan(found["precision"][1])
+    assert found["f1"].tolist() == [1, 0, 0]
+
+
+def test_draws_in_which_a_figure_is_not_defined_do_not_count():
+    truth = np.array([0] * 7 + [1])  # one draw in three lacks the 1
+    low, high = bootstrap_interval(metrics.auc, truth, np.eye(2)[truth])
+    assert (low, high) == (1, 1)
+    assert np.isnan(bootstrap_interval(lambda values: float("nan"), truth)).all()

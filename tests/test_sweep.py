@@ -14,7 +14,8 @@ from dr import UsageError, cli, device, sweep, training
 from dr.recipes import from_dict
 
 FIGURES = {"best_epoch": 3, "macro_f1_cross_fitted_low": 0.4, "macro_f1_cross_fitted_high": 0.6,
-           "kappa_cross_fitted": 0.5, "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25}  # fmt: skip
+           "kappa_cross_fitted": 0.5, "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25,
+           "majority": 0.5}  # fmt: skip
 TINY_CHOICES = {key: value for key, value in TINY.to_dict().items() if key not in ("lr", "seed")}
 
 
@@ -170,15 +171,35 @@ def test_where_best_by_is_swept_runs_are_compared_by_macro_f1():
 
 def test_test_figures_are_columns_where_the_data_has_a_test(fake, tmp_path, monkeypatch):
     without = training.train
-    tested = {"test_macro_f1": 0.55, "test_accuracy": 0.71, "test_accuracy_low": 0.6, "test_accuracy_high": 0.8}
+    tested = {
+        "test_accuracy": 0.71,
+        "test_accuracy_low": 0.6,
+        "test_accuracy_high": 0.8,
+        "test_loss": 0.4,
+        "test_majority": 0.5,
+    }
+    for name in ("test_macro_f1", "test_kappa", "test_auc"):
+        tested |= {name: 0.55, f"{name}_low": 0.5, f"{name}_high": 0.6}
     monkeypatch.setattr(training, "train", lambda *args, **options: without(*args, **options) | tested)
     run(tmp_path, plan("lr=0.1"))
     header, _, row = cells(tmp_path)
     shown = dict(zip(header, row, strict=True))
-    assert shown["test_macro_f1"] == "**0.550**"
+    assert shown["test_loss"] == "**0.400**"
     assert shown["test_accuracy"] == "**0.710 (0.600 to 0.800)**"
     assert header.index("val_loss") < header.index("test_accuracy") < header.index("test_macro_f1")
     assert table(tmp_path)["test_accuracy_high"].tolist() == [0.8]
+
+
+def test_an_accuracy_no_better_than_the_most_frequent_class_is_marked_and_told(fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(FIGURES, "majority", 0.8)
+    run(tmp_path, plan("lr=0.1,0.2"))
+    text = (tmp_path / "run__sweep.md").read_text()
+    assert text.count("0.800†") == 2
+    assert "† no better than always answering with the most frequent class." in text
+    assert capsys.readouterr().out.count("note: its validation accuracy of 0.800 is no better than") == 2
+    monkeypatch.setitem(FIGURES, "majority", 0.5)
+    run(tmp_path, plan("lr=0.3"))
+    assert "†" not in (tmp_path / "run__sweep.md").read_text()
 
 
 def test_seeds_become_mean_and_sample_standard_deviation(fake, tmp_path, monkeypatch):
@@ -251,13 +272,19 @@ def test_a_stopped_run_goes_on_only_with_the_same_recipe_and_data(fake, tmp_path
     saved = {"recipe": trial.recipe.to_dict(), "data": {"fingerprint": "of the data"}, "optimizer": {}}
     other_recipe = saved | {"recipe": saved["recipe"] | {"epochs": 9}}
     other_data = saved | {"data": {"fingerprint": "of other data"}}
+    best = tmp_path / "run__lr_0.1__best.pt"
     for content in (saved, other_recipe, other_data, {}):
         torch.save(content, last)
+        best.touch()
         run(tmp_path, [trial])
         (tmp_path / "run__sweep.csv").unlink()
     last.write_bytes(b"damaged")
     run(tmp_path, [trial])
-    assert [call.go_on for call in fake.calls] == [True, False, False, False, False]
+    (tmp_path / "run__sweep.csv").unlink()
+    torch.save(saved, last)
+    best.unlink()
+    run(tmp_path, [trial])
+    assert [call.go_on for call in fake.calls] == [True, False, False, False, False, False]
 
 
 def test_mean_and_deviation_measured_by_a_run_do_not_make_it_another_recipe(fake, tmp_path):
@@ -266,16 +293,24 @@ def test_mean_and_deviation_measured_by_a_run_do_not_make_it_another_recipe(fake
     torch.save(
         {"recipe": fitted, "data": {"fingerprint": "of the data"}, "optimizer": {}}, tmp_path / f"{trial.name}__last.pt"
     )
+    (tmp_path / f"{trial.name}__best.pt").touch()
     run(tmp_path, [trial])
     assert fake.calls[0].go_on
 
 
-@pytest.mark.parametrize("error", [UsageError("the loss is not finite"), torch.OutOfMemoryError("out of memory")])
-def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(fake, tmp_path, error):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (UsageError("the loss is not finite"), "the loss is not finite"),
+        (torch.OutOfMemoryError("out of memory"), "out of memory"),
+        (ValueError("Expected more than 1 value"), "ValueError: Expected more than 1 value"),
+    ],
+)
+def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(fake, tmp_path, error, told):
     fake.fails["run__lr_0.1"] = error
     rows = run(tmp_path, plan("lr=0.1,0.2"))
-    assert [row["error"] for row in rows] == table(tmp_path)["error"].tolist() == [str(error), ""]
-    assert cells(tmp_path)[2] == ["0.1", "", "", "", "", "", "", "", str(error)]
+    assert [row["error"] for row in rows] == table(tmp_path)["error"].tolist() == [told, ""]
+    assert cells(tmp_path)[2] == ["0.1", "", "", "", "", "", "", "", told]
     fake.fails.clear()
     run(tmp_path, plan("lr=0.1,0.2"))
     assert [call.recipe.lr for call in fake.calls] == [0.1, 0.2, 0.1]
