@@ -85,9 +85,9 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-i", "--images"), {"default": "results/images", "help": "a folder, a zip or one photograph"}),
         (("-o", "--output"), {"default": "results", "help": "where result.csv and details.csv are written"}),
         (("-b", "--batch_size"), {"type": int, "default": 16, "help": "photographs in a batch"}),
-        (("--tta",), {"choices": ("none", "flips", "five", "ten"),
-                      "help": "views of each photograph: its flips, or five or ten shifted ones "
-                              "(default: the recipe's)"}),
+        (("--tta",), {"choices": ("none", "flips", "d4", "five", "ten"),
+                      "help": "views of each photograph: its flips, its eight orientations, or five or ten shifted "
+                              "ones (default: the recipe's)"}),
         (("--tta_by",), {"choices": ("mean", "vote"),
                          "help": "what becomes of several views: their mean, or the grade most get "
                                  "(default: the recipe's)"}),

@@ -20,6 +20,10 @@ def _as_it_is(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
+def _transposed(images: torch.Tensor, *, flip: View) -> torch.Tensor:
+    return flip(images.transpose(-2, -1))
+
+
 def _shifted(images: torch.Tensor, *, down: int, right: int, mirrored: bool) -> torch.Tensor:
     """Moved by a sixteenth of the side to a corner (signs of `down` and `right`), the border repeated."""
     height, width = images.shape[-2:]
@@ -33,9 +37,11 @@ def _shifted(images: torch.Tensor, *, down: int, right: int, mirrored: bool) -> 
 _CORNERS = [(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]
 _FIVE = [partial(_shifted, down=down, right=right, mirrored=False) for down, right in _CORNERS]
 _MIRRORED = [partial(_shifted, down=down, right=right, mirrored=True) for down, right in _CORNERS]
+_FLIPS = [_as_it_is, *(partial(torch.flip, dims=dims) for dims in ((-1,), (-2,), (-2, -1)))]
 VIEWS: dict[str, Sequence[View]] = {  # of a recipe's `tta`; five and ten after Krizhevsky et al., NeurIPS 2012
     "none": [_as_it_is],
-    "flips": [_as_it_is, *(partial(torch.flip, dims=dims) for dims in ((-1,), (-2,), (-2, -1)))],
+    "flips": _FLIPS,
+    "d4": [*_FLIPS, *(partial(_transposed, flip=flip) for flip in _FLIPS)],
     "five": _FIVE,
     "ten": [*_FIVE, *_MIRRORED],
 }

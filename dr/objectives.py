@@ -74,7 +74,7 @@ class Ordinal:
 
     num_classes: int
     class_weights: torch.Tensor | None = None
-    has_cuts: bool = field(default=True, init=False)
+    has_cuts: bool = True
 
     @property
     def num_outputs(self) -> int:
@@ -202,7 +202,7 @@ def build(recipe: Recipe, *, num_classes: int = 5, class_weights: torch.Tensor |
             raise UsageError(f"recipe: objective binary is for two classes, here are {num_classes}")
         return Binary(class_weights)
     if recipe.objective == "ordinal":
-        return Ordinal(num_classes, class_weights)
+        return Ordinal(num_classes, class_weights, has_cuts=recipe.cuts != "likeliest")
     if recipe.objective == "classification":
         return Classification(num_classes, recipe.focal_gamma if recipe.loss == "focal" else 0.0, class_weights)
     return Regression(num_classes, recipe.loss, class_weights)

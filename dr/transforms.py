@@ -41,6 +41,17 @@ def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
     ]
 
 
+def _d4_colour(size_px: int) -> list[A.BasicTransform]:
+    """One of the eight orientations of a square, light and colour: no pixel is interpolated, which would cost a small
+    picture the fine structure it has left."""
+    return [
+        _resize(size_px),
+        A.D4(p=1.0),
+        A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
+        A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=0.5),
+    ]
+
+
 def _retinamnist(size_px: int) -> list[A.BasicTransform]:
     """The base augmentation published for RetinaMNIST, each with probability 0.5."""
     return [
@@ -75,6 +86,7 @@ def _small(size_px: int) -> list[A.BasicTransform]:
 _AUGMENTATIONS = {
     "published": _published,
     "rotation_colour": _rotation_colour,
+    "d4_colour": _d4_colour,
     "retinamnist": _retinamnist,
     "flips": _flips,
     "small": _small,

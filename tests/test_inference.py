@@ -57,6 +57,14 @@ def test_an_ensemble_is_the_mean_of_its_members(accelerator, images):
     assert np.allclose(together, np.mean(alone, axis=0))
 
 
+def test_the_eight_orientations_are_all_there_are(images):
+    seen = [view(images) for view in VIEWS["d4"]]
+    turned = [torch.rot90(side, turns, dims=(-2, -1)) for side in (images, images.flip(-1)) for turns in range(4)]
+    assert len(seen) == 8
+    assert all(any(torch.equal(one, other) for other in turned) for one in seen)
+    assert all(any(torch.equal(one, other) for other in seen) for one in turned)
+
+
 @pytest.mark.parametrize("dims", [(-1,), (-2,), (-2, -1)])
 def test_flip_averaged_scores_do_not_change_when_the_photograph_is_flipped(accelerator, images, dims):
     scorer = Scorer(build(TINY, num_outputs=1), OBJECTIVE)

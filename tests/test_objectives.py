@@ -76,6 +76,18 @@ def test_ordinal_ranks_are_consistent_and_its_probabilities_are_a_distribution()
     assert np.allclose(objective.scores(predictions), probabilities @ np.arange(5))
 
 
+def test_ordinal_can_give_the_likeliest_grade_instead_of_cutting_the_expected_one():
+    made = objectives.build(from_dict({"objective": "ordinal", "cuts": "likeliest"}))
+    predictions = np.array([[0.55, 0.5, 0.5, 0.45]])  # 0 has 0.45, 4 has 0.45 less a little
+    predictions[0, 3] = 0.44
+    assert not made.has_cuts
+    assert objectives.grades(made, predictions, None).tolist() == [0]
+    cut = objectives.build(from_dict({"objective": "ordinal"}))
+    assert objectives.grades(cut, predictions, np.array([0.5, 1.5, 2.5, 3.5])).tolist() == [2]
+    with pytest.raises(UsageError, match="cuts likeliest is for objective ordinal"):
+        from_dict({"cuts": "likeliest"})
+
+
 def test_binary_is_the_cross_entropy_of_one_logit():
     objective = build(objective="binary", num_classes=2)
     outputs, labels = OUTPUTS[:, :1], (GRADES > 1).long()

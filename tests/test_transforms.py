@@ -23,6 +23,7 @@ def test_every_augmentation_gives_a_square_of_the_size_asked_for(augmentation, s
         ("retinamnist", {"Transpose": 0.5, "HorizontalFlip": 0.5, "VerticalFlip": 0.5, "GridDistortion": 0.5,
                          "Affine": 0.5, "HueSaturationValue": 0.5, "RandomBrightnessContrast": 0.5}),
         ("small", {"HorizontalFlip": 0.5, "Solarize": 0.1, "Affine": 0.5, "Rotate": 0.5, "GaussianBlur": 0.1}),
+        ("d4_colour", {"D4": 1.0, "RandomBrightnessContrast": 0.5, "HueSaturationValue": 0.5}),
         ("flips", {"HorizontalFlip": 0.5, "VerticalFlip": 0.5}),
         ("none", {}),
     ],

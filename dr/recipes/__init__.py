@@ -22,14 +22,14 @@ CHOICES = {
     "stem": ("own", "no_pool", "small", "cifar"),
     "pooling": ("own", "gem"),
     "normalisation": ("own", "measured"),
-    "augmentation": ("published", "rotation_colour", "retinamnist", "flips", "small", "none"),
+    "augmentation": ("published", "rotation_colour", "d4_colour", "retinamnist", "flips", "small", "none"),
     "sampling": ("shuffle", "sqrt", "balanced"),
     "class_weights": ("none", "inverse"),
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
     "scheduler": ("step", "multistep", "exponential", "plateau", "cosine", "none"),
     "best_by": ("macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"),
-    "cuts": ("optimal", "bagged", "round"),
-    "tta": ("none", "flips", "five", "ten"),
+    "cuts": ("optimal", "bagged", "round", "likeliest"),
+    "tta": ("none", "flips", "d4", "five", "ten"),
     "tta_by": ("mean", "vote"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
@@ -95,8 +95,10 @@ class Recipe:
     best_by: str = "macro_f1_cross_fitted"
     patience: int | None = None  # epochs without a better one before training ends
     keep_epochs: tuple[int, ...] = ()  # weights of these epochs are kept as NAME__epoch_N.pt
-    cuts: str = "optimal"  # for macro-F1; bagged: their mean over bootstrap samples; round: none fitted
-    tta: str = "none"  # views of a photograph to test and predict with: its flips, or five or ten shifted ones
+    # optimal: for macro-F1; bagged: their mean over bootstrap samples; round: none fitted; likeliest: ordinal, uncut
+    cuts: str = "optimal"
+    # views of a photograph to test and predict with: its flips, its eight orientations, or five or ten shifted ones
+    tta: str = "none"
     tta_by: str = "mean"  # vote: the grade that most views get
 
     def __post_init__(self):
@@ -108,6 +110,10 @@ class Recipe:
         if self.loss not in LOSSES[self.objective]:
             allowed = ", ".join(LOSSES[self.objective])
             raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
+        if self.cuts == "likeliest" and self.objective in ("regression", "binary"):
+            raise UsageError(
+                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has no class of its own"
+            )
         self._check_ranges()
         if self.crop_size is not None and self.crop_size > self.image_size:
             raise UsageError(f"recipe: crop_size {self.crop_size} is greater than image_size {self.image_size}")
