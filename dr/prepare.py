@@ -85,7 +85,9 @@ def _write_tables(assigned: pd.DataFrame, workspace: Workspace) -> dict[str, lis
     sides = {name: sorted(names[assigned["split"] == name]) for name in workspace.sides}
     workspace.place(sides)
     for name in sides:
-        rows = assigned[assigned["split"] == name].assign(path=f"{name}/" + names).sort_values("path")
+        here = assigned["split"] == name
+        # names[here], not names: a frame without rows would take every photograph over
+        rows = assigned[here].assign(path=f"{name}/" + names[here]).sort_values("path")
         write_csv(workspace.root / f"labels_{name}.csv", rows[LABEL_COLUMNS])
     return sides
 
@@ -183,20 +185,38 @@ def prepare(
     return content
 
 
+def _unseen(counts: dict[str, list[int]]) -> dict[int, int]:
+    """Grades of which validation has no photograph -> how many the main archive has for training."""
+    return {
+        grade: trained
+        for grade, (validated, trained) in enumerate(zip(counts["validation"], counts["train: main"], strict=True))
+        if trained and not validated
+    }
+
+
 def in_words(report: dict) -> list[str]:
     """The content of report.json -> the lines that data.py prints."""
     lines = ["already prepared with these settings; nothing to do"] if report.get("already_finished") else []
     classes, short = report["settings"]["classes"], report["short_of_per_class"]
-    wanted = report["settings"]["per_class"]
+    wanted, unseen = report["settings"]["per_class"], _unseen(report["counts"])
     if len(classes) > MOST_PRINTED_CLASSES:
         lines += [
             f"{name:12}  {sum(n):,} photographs of {len(classes)} classes" for name, n in report["counts"].items()
         ]
         if short:
             lines.append(f"note: {len(short)} classes have fewer than {wanted} training photographs: there are no more")
+        if unseen:
+            names = ", ".join(classes[grade] for grade in list(unseen)[:3])
+            more = ", ..." if len(unseen) > 3 else ""
+            lines.append(f"note: {len(unseen)} classes have no validation photograph: {names}{more}")
         return lines
     for name, counts in report["counts"].items():
         lines.append("  ".join([f"{name:12}", *(f"{k}: {count}" for k, count in zip(classes, counts, strict=True))]))
     for grade, count in short.items():
         lines.append(f"note: grade {grade} has {count} training photographs, not {wanted}: there are no more")
+    for grade, count in unseen.items():
+        lines.append(
+            f"note: grade {grade} has no validation photograph, though the main archive has {count}: "
+            "what is measured says nothing of it"
+        )
     return lines

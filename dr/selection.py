@@ -121,6 +121,22 @@ def _more(draws: dict[int, int], *, table: pd.DataFrame, assigned: pd.DataFrame,
     return more
 
 
+def _refuse_too_few(assigned: pd.DataFrame, *, main: Source, failed: int) -> None:
+    """Raises UsageError where a side has too few photographs to be of use."""
+    sides = {"val": ("validation", 2, "larger"), "train": ("training", 1, "smaller"), "test": ("test", 1, None)}
+    for side, (word, least, fraction) in sides.items():
+        count = int(assigned["split"].eq(side).sum())
+        if count >= least or (side == "test" and not main.table["side"].eq("test").any()):
+            continue
+        made = fraction and not main.table["side"].eq("val").any()
+        share = f", or a {fraction} --val_fraction" if made else ""
+        unread = f" ({failed} could not be read)" if failed else ""
+        raise UsageError(
+            f"{main.archive.path}: only {count} of its photographs would be for {word}{unread}; give more photographs "
+            f"or patients{share}, and add --force"
+        )
+
+
 def choose(
     sources: dict[str, Source], *, settings: Settings, workspace: Workspace, workers: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple[str, str], str]]:
@@ -150,5 +166,6 @@ def choose(
         )
         more = _more(draws, table=table, assigned=assigned, per_class=settings.limit)
         if not more:
+            _refuse_too_few(assigned, main=sources["main"], failed=len(failed))
             return assigned, listed, failed
         draws |= more

@@ -295,6 +295,60 @@ def test_wrong_pairs_are_refused_with_their_table_and_row(tmp_path, changed, wor
     assert refusal(path).startswith(f"{path}: {words}")
 
 
+# --- too few for a side ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (folders({"": {"a": 2, "b": 2}}), "only 0 of its photographs would be for validation; give more photographs"),
+        (folders({"": {"a": 4, "b": 2}}), "only 1 of its photographs would be for validation; give more photographs"),
+        (
+            folders({"train/": {"a": 2, "b": 2}, "val/": {"a": 1}}),
+            "only 1 of its photographs would be for validation; give more photographs or patients, and add --force",
+        ),
+        (
+            folders({"train/": {"a": 3, "b": 3}, "test/": {"a": 1}}) | {"set/test/a/0.JPEG": b"broken"},
+            "only 0 of its photographs would be for test (1 could not be read); give more photographs or patients, and",
+        ),
+    ],
+)
+def test_a_side_with_too_few_photographs_is_refused_with_their_number_and_the_remedy(tmp_path, made, words):
+    path = write_zip(tmp_path / "a.zip", made)
+    with pytest.raises(UsageError) as refused:
+        done(path, tmp_path)
+    assert str(refused.value).startswith(f"{path}: {words}")
+    assert not (tmp_path / "kaggle_retina" / "report.json").exists()
+
+
+def test_too_large_a_share_of_validation_leaves_nothing_to_train_on(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"a": 2, "b": 2}}))
+    with pytest.raises(UsageError, match=r"only 0 of its photographs would be for training; .*, or a smaller --val_fr"):
+        done(path, tmp_path, settings=Settings(size=64, val_fraction=0.9))
+
+
+def test_a_grade_that_validation_lacks_is_told(tmp_path, no_pictures):
+    names = [f"{letter}_{number}" for letter in "pqr" for number in (0, 1)]  # two photographs of each patient
+    rows = [(name, 0, name[0]) for name in names] + [(name, 1, name) for name in "abcdefgh"]
+    path = write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis,person", rows), names=[*names, *"abcdefgh"]))
+    report, _ = done(path, tmp_path, columns=Columns(patient="person"), settings=Settings(size=64, val_fraction=0.25))
+    assert report["counts"]["validation"] == [2, 2, 0, 0, 0]
+    report, _ = done(path, tmp_path / "b", columns=Columns(patient="person"), settings=Settings(size=64))
+    assert report["counts"]["validation"] == [0, 2, 0, 0, 0]
+    note = (
+        "note: grade 0 has no validation photograph, though the main archive has 6: what is measured says nothing of it"
+    )
+    assert in_words(report)[2:] == [note]
+
+
+def test_many_classes_that_validation_lacks_are_told_in_one_line():
+    counts = {"validation": [1] * 8 + [0] * 5, "train: main": [3] * 12 + [0]}
+    settings = {"classes": [f"c{number}" for number in range(13)], "per_class": "all"}
+    assert in_words({"settings": settings, "counts": counts, "short_of_per_class": {}})[2:] == [
+        "note: 4 classes have no validation photograph: c8, c9, c10, ...",
+    ]
+
+
 # --- one label table ------------------------------------------------------------------------------
 
 

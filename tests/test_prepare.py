@@ -13,7 +13,8 @@ from conftest import draw_retina, encode, write_folder, write_zip
 
 from dr import UsageError, workers
 from dr.formats import open_sources
-from dr.prepare import Settings, prepare
+from dr.prepare import Settings, _write_tables, prepare
+from dr.workspace import Workspace
 
 SMALL = Settings(size=64, per_class=6, val_fraction=0.25, seed=10)
 TABLES = ("labels_train.csv", "labels_val.csv", "duplicates.csv")
@@ -186,6 +187,17 @@ def test_a_main_archive_without_a_readable_photograph_is_refused(tmp_path, zips,
         run((path, zips[1]), tmp_path)
     reason = "it is not an image, or its beginning or end is missing"
     assert str(refused.value) == f"{path}: none of its photographs could be read (m00: {reason}); is it damaged?"
+
+
+def test_an_empty_side_has_a_table_without_rows(tmp_path):
+    workspace = Workspace(tmp_path, identity={}, force=False, sides=("train", "val"))
+    workspace.staged("main", "a.png").write_bytes(b"pixels")
+    workspace.add({"source": "main", "original": "a", "file": "main_a.png"})
+    row = {"source": "main", "original": "a", "patient": "a", "diagnosis": 3, "split": "train"}
+    assert _write_tables(pd.DataFrame([row]), workspace) == {"train": ["main_a.png"], "val": []}
+    header = "path,diagnosis,source,original,patient\n"
+    assert (workspace.root / "labels_train.csv").read_text() == f"{header}train/main_a.png,3,main,a,a\n"
+    assert (workspace.root / "labels_val.csv").read_text() == header
 
 
 # --- duplicates -----------------------------------------------------------------------------------
