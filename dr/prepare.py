@@ -22,7 +22,7 @@ from dr.selection import Settings, choose
 from dr.sources import COMPETITION, Source
 from dr.workspace import SPLITS, Workspace
 
-LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient"]
+LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient", "group"]
 PER_CLASS = 1000  # of the competition archive, unless --per_class says another number
 PICTURED_CROPS = 24
 MOST_PRINTED_CLASSES = 10
@@ -76,6 +76,14 @@ def _draw(
         report.class_balance(shown, path=root / "class_balance.png", classes=classes, target=settings.limit)
     if crops:
         report.crops_sheet(crops, path=root / "crops.png")
+
+
+def _linked(assigned: pd.DataFrame, listed: pd.DataFrame) -> pd.Series:
+    """-> `group` of the label tables: the number that a photograph's copies have in duplicates.csv, missing where there
+    are none. All of a person have the lowest of theirs: what joins them may be a copy that is left out and stands in no
+    label table."""
+    number = listed["group"].astype(float).reindex(assigned.index)
+    return number.groupby(assigned["person"]).transform("min").astype("Int64")
 
 
 def _write_tables(assigned: pd.DataFrame, workspace: Workspace) -> dict[str, list[str]]:
@@ -166,7 +174,7 @@ def prepare(
         return json.loads((root / "report.json").read_text(encoding="utf-8")) | {"already_finished": True}
     assigned, listed, failed = choose(sources, settings=settings, workspace=workspace, workers=workers)
     (root / "report.json").unlink(missing_ok=True)  # from here to the end the folder is not complete
-    sides = _write_tables(assigned, workspace)
+    sides = _write_tables(assigned.assign(group=_linked(assigned, listed)), workspace)
     write_csv(root / "duplicates.csv", listed)
     counts = _counts(assigned, num_classes=len(main.classes))
     crops = _worst_crops(assigned, workspace=workspace, sources=sources)
