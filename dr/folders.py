@@ -28,12 +28,14 @@ def class_folders(archive: Archive) -> Source | None:
     repeated = table[table["original"].duplicated(keep=False)].sort_values("original")["member"].tolist()
     if repeated:
         raise UsageError(f"{archive.path}: {repeated[0]} and {repeated[1]} would have the same name; rename one")
-    by_side = table["side"].fillna("train")
-    check_sides({side: set(rows["class"]) for side, rows in table.groupby(by_side)}, place=str(archive.path))
     classes, number = arrange(table["class"].unique())
+    table["diagnosis"] = table["class"].map(number)
+    spelling = table.groupby("diagnosis")["class"].first()  # sides may spell a class in different ways
+    by_side = table["diagnosis"].map(spelling).groupby(table["side"].fillna("train"))
+    check_sides({side: set(names) for side, names in by_side}, place=str(archive.path))
     stem = table["member"].map(lambda member: PurePosixPath(member).stem)
     patient = table["original"].where(~stem.str.match(EYE), stem.str.replace(EYE, r"\1", regex=True))
-    table = table.assign(source="main", diagnosis=table["class"].map(number), patient=patient)
+    table = table.assign(source="main", patient=patient)
     return Source("class folders", archive, table[list(COLUMNS)], classes)
 
 

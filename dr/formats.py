@@ -21,8 +21,17 @@ def recognise(path: str, *, columns: Columns | None = None) -> Source:
     UsageError."""
     columns = columns or Columns()
     if Path(path).suffix.lower() == ".npz" and not Path(path).is_dir() and not columns.given():
-        return medmnist(path)
-    archive = Archive(path)
+        source = medmnist(path)
+    else:
+        source = _in_archive(Archive(path), columns)
+    trained = source.table[~source.table["side"].isin(["val", "test"])]["diagnosis"].unique()
+    if len(trained) < 2:  # of the classes as they are numbered: two spellings may be one
+        name = source.classes[trained[0]]
+        raise UsageError(f"{path}: all its photographs are of the class {name!r}; there must be two or more")
+    return source
+
+
+def _in_archive(archive: Archive, columns: Columns) -> Source:
     source = None if columns.given() else sources.competition(archive) or csv_pairs(archive)
     source = source or label_table(archive, columns)
     if source is None and not columns.given():

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dr import GRADES, UsageError
 from dr.archive import Archive
-from dr.classes import arrange, check_sides, numbered
+from dr.classes import arrange, numbered
 from dr.sources import (
     COLUMNS,
     EYE,
@@ -115,7 +115,6 @@ def _labelled(table: pd.DataFrame, *, name: str, column: str, graded: bool) -> t
     if not any(_is_number(text) for text in table["diagnosis"]):
         refuse_empty(table, name=name, column="diagnosis", shown=column)
         classes, number = arrange(set(table["diagnosis"]))
-        check_sides({"train": set(classes)}, place=name)
         table = once_each(table, name=name, column=column)
         return table.assign(diagnosis=table["diagnosis"].map(number)), classes
     table["diagnosis"] = [

@@ -215,12 +215,20 @@ def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_told_in_totals(t
     ("made", "words"),
     [
         ({"train/": {"cat": 1, "dog": 1}, "test/": {"cow": 1}}, "test has the class 'cow', which train has not"),
-        ({"train/": {"cat": 2}, "val/": {"cat": 1}}, "all its photographs are of the class 'cat'"),
     ],
 )
 def test_class_folders_that_contradict_each_other_are_refused(tmp_path, made, words):
     path = write_zip(tmp_path / "a.zip", folders(made))
     assert refusal(path).startswith(f"{path}: {words}")
+
+
+def test_sides_may_spell_a_class_in_different_ways(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"train/": {"No_DR": 2, "Mild": 1}, "test/": {"no dr": 1}}))
+    source = recognise(str(path))
+    assert source.classes == ("No DR", "Mild")
+    assert source.table["diagnosis"].tolist() == [0, 1, 0, 0]
+    path = write_zip(tmp_path / "b.zip", folders({"train/": {"No_DR": 2, "Mild": 1}, "test/": {"severe": 1}}))
+    assert refusal(path).startswith(f"{path}: test has the class 'severe', which train has not; add it to train or")
 
 
 def test_a_photograph_outside_of_the_class_folders_and_a_name_twice_are_refused(tmp_path):
@@ -414,7 +422,6 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
         ("id_code,diagnosis\na,0\nb,x", {}, "labels.csv, row 3: diagnosis is 'x', expected 0 to 4"),
         ("id_code,diagnosis\na,0\nb,", {}, "labels.csv, row 3: diagnosis is empty, expected 0 to 4"),
         ("id_code,diagnosis\na,No DR\nb,", {}, "labels.csv, row 3: diagnosis is empty"),
-        ("id_code,diagnosis\na,cat\nb,cat", {}, "labels.csv: all its photographs are of the class 'cat'"),
         ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
         ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of its 2 photographs is in"),
         ("name,kind\na,0", {}, "it is nothing that is known (labels.csv has name,kind); looked for train.csv (id_"),
@@ -442,6 +449,32 @@ def test_photographs_missing_from_a_folder_are_named_and_the_others_done(tmp_pat
     report, _ = done(write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis", rows))), tmp_path)
     missing = {"source": "main", "original": "z", "reason": "its file is not in the archive"}
     assert report["skipped"] == [missing]
+
+
+# --- one class ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (folders({"": {"No_DR": 2, "no dr": 2}}), "No DR"),
+        (folders({"train/": {"No_DR": 2, "no dr": 2}, "val/": {"No DR": 1}}), "No DR"),
+        (folders({"train/": {"cat": 2}, "val/": {"cat": 1}}), "cat"),
+        (labelled("id_code,diagnosis\na,0\nb,0"), "No DR"),
+        (labelled("id_code,diagnosis\na,cat\nb,cat"), "cat"),
+        ({"train.csv": b"id_code,diagnosis\na,2\nb,2"} | {"train/a.png": b""}, "Moderate"),
+        (pairs({"train": {"a": 0, "b": 0}, "test": {"c": 0}}), "0"),
+    ],
+    ids=["spellings", "spellings of sides", "folders", "grades", "words", "competition archive", "pairs"],
+)
+def test_one_class_is_too_few_whatever_holds_it(tmp_path, made, name):
+    path = write_zip(tmp_path / "a.zip", made)
+    assert refusal(path) == f"{path}: all its photographs are of the class {name!r}; there must be two or more"
+
+
+def test_one_class_of_a_medmnist_file_is_too_few(tmp_path):
+    path = write_npz(tmp_path / "a.npz", arrays(num_classes=1))
+    assert refusal(path) == f"{path}: all its photographs are of the class '0'; there must be two or more"
 
 
 # --- what is taken for what -----------------------------------------------------------------------
