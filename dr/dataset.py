@@ -148,8 +148,13 @@ def measured_mean_std(data: Prepared, recipe: Recipe) -> tuple[tuple[float, ...]
         image = photographs[index]["image"].numpy().reshape(3, -1) / 255
         total, squares, pixels = total + image.sum(1), squares + (image**2).sum(1), pixels + image.shape[1]
     mean = total / pixels
-    std = np.sqrt(squares / pixels - mean**2)
-    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0)).round(6)
+    if not std.all():
+        raise UsageError(
+            f"{data.root}: its training photographs are the same everywhere (standard deviation 0 in a colour), which "
+            "normalisation=measured cannot divide by; look at them, or choose --set normalisation=own"
+        )
+    return tuple(mean.round(6).tolist()), tuple(std.tolist())
 
 
 def _people(table: pd.DataFrame) -> pd.Series:

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +6,16 @@ import torch
 from made import TINY, write_prepared
 
 from dr import UsageError
-from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, binary, fold, loader, read_prepared
+from dr.dataset import (
+    EpochSampler,
+    EvaluationPhotographs,
+    TrainingPhotographs,
+    binary,
+    fold,
+    loader,
+    measured_mean_std,
+    read_prepared,
+)
 from dr.recipes import from_dict
 
 
@@ -151,6 +161,14 @@ def test_folds_hold_out_every_photograph_once_and_never_part_a_patient(folder):
         assert set(part.test["diagnosis"]) == {0, 1, 2, 3, 4}
         assert part.fingerprint != data.fingerprint
     assert sorted(held_out) == sorted([*data.train["path"], *data.val["path"]])
+
+
+def test_photographs_without_any_variation_are_not_measured(folder):
+    for path in (folder / "kaggle_retina" / "train").iterdir():
+        cv2.imwrite(str(path), np.zeros((96, 96, 3), np.uint8))
+    words = r"its training photographs are the same everywhere .*, which normalisation=measured cannot divide by; look"
+    with pytest.raises(UsageError, match=words):
+        measured_mean_std(read_prepared(folder), TINY)
 
 
 def write_columns(folder, **columns):

@@ -280,6 +280,26 @@ def test_pairs_may_have_a_validation_side_and_one_folder_of_photographs(tmp_path
     assert table["member"].tolist()[3:] == ["train_and_test/set/val/d.jpeg", "train_and_test/set/all/e.jpeg"]
 
 
+def test_pairs_may_lie_in_one_folder_that_is_called_like_a_side(tmp_path):
+    made = pairs({"train": {"1_left": 0, "2_left": 1}, "test": {"3_left": 1, "4_left": 0}})
+    made = {name.replace("/test/", "/train/"): data for name, data in made.items()}
+    table = recognise(str(write_zip(tmp_path / "a.zip", made))).table
+    assert dict(zip(table["original"], table["member"], strict=True)) == {
+        "train_1_left": "set/train/1_left.jpeg",
+        "train_2_left": "set/train/2_left.jpeg",
+        "test_3_left": "set/train/3_left.jpeg",
+        "test_4_left": "set/train/4_left.jpeg",
+    }
+
+
+def test_a_photograph_that_a_side_lacks_is_not_taken_from_another_side(tmp_path):
+    made = pairs({"train": {"0": 0, "1": 1}, "test": {"0": 1, "1": 0}})
+    del made["set/test/1.jpeg"]
+    path = write_zip(tmp_path / "a.zip", made)
+    words = "there is no photograph 1 of test (set/train/1.jpeg is of another side); add it"
+    assert refusal(path) == f"{path}: set/test_img.csv, row 2: {words}"
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -288,7 +308,15 @@ def test_pairs_may_have_a_validation_side_and_one_folder_of_photographs(tmp_path
         ({"train_label.csv": b"0\n1.5\n1"}, "set/train_label.csv, row 2: label is '1.5', expected a whole number from"),
         ({"train_label.csv": b"0,1\n1,2\n1,3"}, "set/train_label.csv, row 1: it has 2 values, expected one"),
         ({"train_img.csv": b"a\nb\nz"}, "set/train_img.csv, row 3: there is no photograph z; add it"),
-        ({"train_img.csv": b"image\na\nb"}, "set/train_img.csv, row 1: there is no photograph image; add it"),
+        (
+            {"train_img.csv": b"image\na\nb"},
+            "set/train_img.csv, row 1: there is no photograph image; add it; these tab",
+        ),
+        (
+            {"train_img.csv": b"image\na\nb\nc", "train_label.csv": b"level\n0\n1\n1"},
+            "set/train_label.csv, row 1: label is 'level', expected a whole number from 0; "
+            "these tables have no header: if this is one, take it out",
+        ),
         ({"train_img.csv": b"a\nb\na"}, "set/train_img.csv, row 3: a has label 1, but 0 in row 1; keep one of them"),
         ({"train_img.csv": b"", "train_label.csv": b""}, "set/train_img.csv is empty; expected a photograph's name"),
         ({"test_img.csv": b"a"}, "set/test_img.csv has no test_label.csv beside it; add it"),
@@ -492,6 +520,35 @@ def test_photographs_without_labels_are_nothing_that_is_known(tmp_path):
         words = refusal(path)
         assert words.startswith(f"{path}: it is nothing that is known; looked for train.csv")
         assert words.endswith("or a MedMNIST .npz")
+
+
+@pytest.mark.parametrize("name", ["x.png", "set/x.png"])
+def test_a_picture_beside_the_class_folders_is_named(tmp_path, name):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}) | {name: png(0)})
+    assert refusal(path) == f"{path}: {name} stands in no folder of a class; move it to one, or take it out"
+
+
+def test_many_pictures_beside_two_folders_are_no_classes(tmp_path):
+    path = write_zip(
+        tmp_path / "a.zip", folders({"": {"cat": 1, "dog": 1}}) | {f"set/{n}.png": png(n) for n in range(9)}
+    )
+    assert refusal(path).startswith(f"{path}: it is nothing that is known")
+
+
+def test_files_that_are_no_photographs_are_answered_with_the_endings_of_photographs(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}, suffix=".bmp"))
+    words = "none of its files ends in .jpeg .jpg .png .tif .tiff (most end in .bmp); add or convert them"
+    assert refusal(path) == f"{path}: it holds no photographs: {words}"
+    (tmp_path / "empty").mkdir()
+    assert "none of its files ends in .jpeg .jpg .png .tif .tiff; add or convert them" in refusal(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("columns", [{}, {"id": "file", "label": "grade"}])
+def test_a_table_that_is_not_separated_by_commas_is_answered_with_the_remedy(tmp_path, columns):
+    path = write_folder(tmp_path / "mine", labelled("file;grade\na;0\nb;1", names="ab"))
+    words = refusal(path, columns=Columns(**columns))
+    assert "(labels.csv has file;grade); " in words
+    assert words.endswith("; separate the columns of labels.csv by commas")
 
 
 def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):
