@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dr import GRADES, UsageError, split
 from dr.recipes import Recipe
-from dr.sources import parse_grade, read_table
+from dr.sources import SIDES, parse_grade, read_table
 from dr.transforms import eval_transform, seed, train_transform
-from dr.workspace import FOLDER, SPLITS
+from dr.workspace import FOLDER
 
 LEAST_VALIDATION = 2  # photographs: cuts are fitted to one half and tried on the other
 
@@ -69,7 +69,7 @@ def read_prepared(directory: str | Path) -> Prepared:
     if not (root / "labels_train.csv").is_file():
         raise _missing(root / "labels_train.csv")
     size_px, classes, crop = _read_settings(root / "settings.json")
-    names = [name for name in SPLITS if name != "test" or (root / "labels_test.csv").is_file()]
+    names = [name for name in SIDES if name != "test" or (root / "labels_test.csv").is_file()]
     tables = {name: _read_labels(root / f"labels_{name}.csv", num_classes=len(classes)) for name in names}
     if len(tables["val"]) < LEAST_VALIDATION:
         raise UsageError(f"{root / 'labels_val.csv'}: it has {len(tables['val'])} photographs, too few to validate on")

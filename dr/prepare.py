@@ -19,8 +19,8 @@ import pandas as pd
 from dr import __version__, fundus, report
 from dr.files import sha256, write_csv, write_json
 from dr.selection import Settings, choose
-from dr.sources import COMPETITION, Source
-from dr.workspace import SPLITS, Workspace
+from dr.sources import COMPETITION, SIDES, Source
+from dr.workspace import Workspace
 
 LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient", "group"]
 PER_CLASS = 1000  # of the competition archive, unless --per_class says another number
@@ -166,7 +166,7 @@ def prepare(
     main = sources["main"]
     if settings.per_class is None:
         settings = replace(settings, per_class=PER_CLASS if main.kind == COMPETITION else "all")
-    names = tuple(side for side in SPLITS if side != "test" or main.table["side"].eq("test").any())
+    names = tuple(side for side in SIDES if side != "test" or main.table["side"].eq("test").any())
     identity = _identity(settings, sources)
     workspace = Workspace(Path(directory), identity=identity, force=force, sides=names)
     root = workspace.root

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dr import UsageError, duplicates, split
+from dr import POLICIES, UsageError, duplicates, split
 from dr.sources import Source
 from dr.workers import prepare_all
 from dr.workspace import Workspace
@@ -34,8 +34,8 @@ class Settings:
             raise UsageError(f"--per_class must be at least 1 or 'all', got {self.per_class}")
         if not 0 < self.val_fraction < 1:
             raise UsageError(f"--val_fraction must lie between 0 and 1, got {self.val_fraction}")
-        if self.conflicts not in split.POLICIES:
-            raise UsageError(f"--conflicts must be one of {', '.join(split.POLICIES)}, got {self.conflicts}")
+        if self.conflicts not in POLICIES:
+            raise UsageError(f"--conflicts must be one of {', '.join(POLICIES)}, got {self.conflicts}")
 
     @property
     def limit(self) -> int | None:

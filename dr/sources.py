@@ -13,7 +13,7 @@ from dr.archive import IMAGE_SUFFIXES, Archive
 
 COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
 COMPETITION = "competition archive"
-# As the folders and tables of a side may be called
+# The sides of a split, test only where the source has one: as their folders and tables may be called elsewhere
 SIDES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 EYE = r"^(.+)_(left|right)$"  # as EyePACS names photographs: both eyes of a patient
 

@@ -10,8 +10,6 @@ from collections import Counter
 
 import pandas as pd
 
-POLICIES = ("drop", "majority", "keep")
-
 
 def drawing_order(names: pd.Series, *, seed: int) -> pd.Series:
     """Names -> sortable keys in an order that depends on nothing but seed and name: the same on every machine, and
