@@ -4,6 +4,8 @@ __version__ = "0.1.0"
 
 # International Clinical Diabetic Retinopathy severity scale (Wilkinson et al., Ophthalmology 2003;110:1677)
 GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
+# What may become of duplicates with contradicting grades
+POLICIES = ("drop", "majority", "keep")
 
 
 class UsageError(Exception):

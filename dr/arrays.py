@@ -7,9 +7,7 @@ import pandas as pd
 from dr import UsageError
 from dr.archive import Archive
 from dr.classes import numbered
-from dr.sources import COLUMNS, Source
-
-SIDES = ("train", "val", "test")
+from dr.sources import COLUMNS, SIDES, Source
 
 
 class ArrayArchive(Archive):

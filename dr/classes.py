@@ -39,7 +39,7 @@ def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
 
 
 def check_sides(sides: dict[str, set[str]], *, place: str) -> None:
-    """{side: names of its classes} -> nothing, or a UsageError: training needs two classes and all that are tested."""
+    """{side: names of its classes} -> nothing, or a UsageError: training needs all that are tested."""
     trained = sides["train"]
     for side, names in sides.items():
         if missing := sorted(names - trained, key=_natural):
@@ -47,8 +47,6 @@ def check_sides(sides: dict[str, set[str]], *, place: str) -> None:
                 f"{place}: {side} has the class {missing[0]!r}, which train has not; "
                 f"add it to train or take it out of {side}"
             )
-    if len(trained) < 2:
-        raise UsageError(f"{place}: all its photographs are of the class {min(trained)!r}; there must be two or more")
 
 
 def numbered(sides: dict[str, Iterable[int]], *, place: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from dr import UsageError
+from dr import POLICIES, UsageError
 
 DEFAULT_NAME = "efficientnet_v2_m__size_380__crop__aug__adamw__lr_0001_10_01"
 DEFAULT_MODEL = f"weights/{DEFAULT_NAME}__best.pt"
@@ -54,7 +54,7 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
                                                           "(default: diagnosis or level)"}),
         (("--patient_column",), {"metavar": "NAME", "help": "column of the label table that names patients; all "
                                                             "photographs of a patient stay on one side"}),
-        (("--conflicts",), {"choices": ("drop", "majority", "keep"), "default": "drop",
+        (("--conflicts",), {"choices": POLICIES, "default": "drop",
                             "help": "what becomes of duplicates with contradicting grades"}),
         (("--seed",), {"type": int, "default": 10, "help": "decides the split"}),
         (("--workers",), _WORKERS),

@@ -14,11 +14,13 @@ import torch
 from sklearn.model_selection import StratifiedGroupKFold
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dr import GRADES, UsageError
+from dr import GRADES, UsageError, split
 from dr.recipes import Recipe
-from dr.sources import parse_grade, read_table
+from dr.sources import SIDES, parse_grade, read_table
 from dr.transforms import eval_transform, seed, train_transform
-from dr.workspace import FOLDER, SPLITS
+from dr.workspace import FOLDER
+
+LEAST_VALIDATION = 2  # photographs: cuts are fitted to one half and tried on the other
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def _read_labels(path: Path, *, num_classes: int) -> pd.DataFrame:
         raise _missing(path)
     data = path.read_bytes()
     known = data.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip().split(",")
-    columns = ["path", "diagnosis", *(name for name in ("source", "patient") if name in known)]
+    columns = ["path", "diagnosis", *(name for name in ("source", "patient", "group") if name in known)]
     table = read_table(data, name=str(path), columns=tuple(columns))
     table["diagnosis"] = [
         parse_grade(text, name=str(path), row=row, column="diagnosis", num_classes=num_classes)
@@ -67,9 +69,9 @@ def read_prepared(directory: str | Path) -> Prepared:
     if not (root / "labels_train.csv").is_file():
         raise _missing(root / "labels_train.csv")
     size_px, classes, crop = _read_settings(root / "settings.json")
-    names = [name for name in SPLITS if name != "test" or (root / "labels_test.csv").is_file()]
+    names = [name for name in SIDES if name != "test" or (root / "labels_test.csv").is_file()]
     tables = {name: _read_labels(root / f"labels_{name}.csv", num_classes=len(classes)) for name in names}
-    if len(tables["val"]) < 2:
+    if len(tables["val"]) < LEAST_VALIDATION:
         raise UsageError(f"{root / 'labels_val.csv'}: it has {len(tables['val'])} photographs, too few to validate on")
     digest = hashlib.sha256()
     for name in names:
@@ -146,26 +148,49 @@ def measured_mean_std(data: Prepared, recipe: Recipe) -> tuple[tuple[float, ...]
         image = photographs[index]["image"].numpy().reshape(3, -1) / 255
         total, squares, pixels = total + image.sum(1), squares + (image**2).sum(1), pixels + image.shape[1]
     mean = total / pixels
-    std = np.sqrt(squares / pixels - mean**2)
-    return tuple(mean.round(6).tolist()), tuple(std.round(6).tolist())
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0)).round(6)
+    if not std.all():
+        raise UsageError(
+            f"{data.root}: its training photographs are the same everywhere (standard deviation 0 in a colour), which "
+            "normalisation=measured cannot divide by; look at them, or choose --set normalisation=own"
+        )
+    return tuple(mean.round(6).tolist()), tuple(std.tolist())
+
+
+def _people(table: pd.DataFrame) -> pd.Series:
+    """`path` and, where there are such columns, `source`, `patient`, `group` -> a name for each photograph, equal for
+    those that must not be parted: a patient's, copies, and what these join."""
+    known = table.assign(source=table.get("source", ""), patient=table.get("patient", table["path"]))
+    group = known.get("group", known["path"])
+    person = split.persons(known.assign(group=group.where(group != "", known["path"])))
+    patient = known["source"] + "/" + known["patient"]
+    return patient.groupby(person).transform("first")  # by name, as the folds are drawn in the order of these
 
 
 def fold(data: Prepared, number: int, of: int) -> Prepared:
-    """Part `number` (1..of) of all training and validation photographs becomes the test, whole patients, each grade
-    alike; what is left of training and validation stays as it was. Raises UsageError where grades or patients are too
-    few, or a photograph has been held out as a test already."""
+    """Part `number` (1..of) of all training and validation photographs becomes the test, whole patients with their
+    copies, each grade alike; what is left of training and validation stays as it was. Raises UsageError where grades,
+    patients or what is left are too few, or a photograph has been held out as a test already."""
     if data.test is not None:
         raise UsageError(f"{data.root}: it has a test of its own, so --fold cannot make one; leave --fold out")
-    both = pd.concat({"train": data.train, "val": data.val}, names=["split"])
-    patients = both["path"] if "patient" not in both else both["source"] + "/" + both["patient"]
+    both = pd.concat({"train": data.train, "val": data.val}, join="inner", names=["split"])
+    people = _people(both)
     scarcest = both["diagnosis"].value_counts().min()
     if scarcest < of:
         raise UsageError(f"--fold {number}/{of}: a grade has {scarcest} photographs, fewer than folds; give fewer")
-    folds = StratifiedGroupKFold(of, shuffle=True, random_state=0).split(both, both["diagnosis"], patients)
+    if people.nunique() < of:
+        raise UsageError(f"--fold {number}/{of}: there are {people.nunique()} patients, fewer than folds; give fewer")
+    folds = StratifiedGroupKFold(of, shuffle=True, random_state=0).split(both, both["diagnosis"], people)
     held_out = np.zeros(len(both), bool)
     held_out[next(rows for turn, (_, rows) in enumerate(folds, start=1) if turn == number)] = True
-    left = both[~held_out]
-    sides = {name: left.xs(name).reset_index(drop=True) for name in ("train", "val")}
+    of_side = both.index.get_level_values("split")
+    sides = {name: both[(of_side == name) & ~held_out].reset_index(drop=True) for name in ("train", "val")}
+    for name, least in (("train", 1), ("val", LEAST_VALIDATION)):
+        if len(sides[name]) < least:
+            raise UsageError(
+                f"--fold {number}/{of}: {len(sides[name])} photographs would be left of {name}, fewer than {least}; "
+                "give more folds, or prepare more photographs"
+            )
     digest = hashlib.sha256(f"{data.fingerprint} fold {number}/{of}".encode()).hexdigest()
     return dataclasses.replace(data, **sides, test=both[held_out].reset_index(drop=True), fingerprint=digest)
 

@@ -1,7 +1,7 @@
 """Photographs in a folder for each class: train/, val/ and test/ of such folders, or one level of them."""
 
 from collections.abc import Iterator
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
@@ -21,19 +21,21 @@ def class_folders(archive: Archive) -> Source | None:
     """None where the photographs stand in no such folders. Raises UsageError for folders that contradict each other."""
     images = {PurePosixPath(name).parts: name for name in archive.images()}
     root = _root_of_sides(images)
-    rows = list(_one_level(images) if root is None else _sides(archive, images, root))
+    rows = list(_one_level(images, place=archive.path) if root is None else _sides(archive, images, root))
     if not rows:
         return None
     table = pd.DataFrame(rows, columns=["side", "class", "original", "member"])
     repeated = table[table["original"].duplicated(keep=False)].sort_values("original")["member"].tolist()
     if repeated:
         raise UsageError(f"{archive.path}: {repeated[0]} and {repeated[1]} would have the same name; rename one")
-    by_side = table["side"].fillna("train")
-    check_sides({side: set(rows["class"]) for side, rows in table.groupby(by_side)}, place=str(archive.path))
     classes, number = arrange(table["class"].unique())
+    table["diagnosis"] = table["class"].map(number)
+    spelling = table.groupby("diagnosis")["class"].first()  # sides may spell a class in different ways
+    by_side = table["diagnosis"].map(spelling).groupby(table["side"].fillna("train"))
+    check_sides({side: set(names) for side, names in by_side}, place=str(archive.path))
     stem = table["member"].map(lambda member: PurePosixPath(member).stem)
     patient = table["original"].where(~stem.str.match(EYE), stem.str.replace(EYE, r"\1", regex=True))
-    table = table.assign(source="main", diagnosis=table["class"].map(number), patient=patient)
+    table = table.assign(source="main", patient=patient)
     return Source("class folders", archive, table[list(COLUMNS)], classes)
 
 
@@ -79,13 +81,20 @@ def _annotations(archive: Archive, root: Parts) -> dict[str, str]:
     return {name: rest.split("\t")[0] for name, tab, rest in (line.partition("\t") for line in lines) if tab}
 
 
-def _one_level(images: dict[Parts, str]) -> Iterator[tuple]:
+def _one_level(images: dict[Parts, str], *, place: Path) -> Iterator[tuple]:
     """Rows of the photographs in <class>/, below whatever folders are common to all; none where they are no classes."""
+
+    def folders(depth: int) -> set[str]:
+        return {parts[depth] for parts in images if len(parts) > depth + 1}
+
     shared = 0
-    while images and all(len(parts) > shared + 2 for parts in images) and len({p[shared] for p in images}) == 1:
+    while len(folders(shared)) == 1 and folders(shared + 1):
         shared += 1
-    names = {parts[shared].lower() for parts in images if len(parts) > shared + 1}
-    if len(names) < 2 or names & {*SIDE_OF, PLAIN} or any(len(parts) < shared + 2 for parts in images):
+    names = {name.lower() for name in folders(shared)}
+    stray = [member for parts, member in images.items() if len(parts) < shared + 2]
+    if len(names) < 2 or names & {*SIDE_OF, PLAIN} or len(stray) > len(images) / 2:
         return
+    if stray:
+        raise UsageError(f"{place}: {stray[0]} stands in no folder of a class; move it to one, or take it out")
     for parts, member in images.items():
         yield None, parts[shared], _original(parts[shared:]), member

@@ -1,12 +1,13 @@
 """What `data.py -m` and `-a` are given -> sources of graded photographs, recognised by their content."""
 
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
 from dr import GRADES, UsageError, sources
-from dr.archive import Archive
+from dr.archive import IMAGE_SUFFIXES, Archive
 from dr.arrays import medmnist
 from dr.folders import class_folders
-from dr.sources import Source
+from dr.sources import Source, in_one_piece
 from dr.tables import Columns, csv_pairs, headers, label_table
 
 EXTRA = "train_image_resized.zip"  # the 2015 archive as Kaggle names it
@@ -21,8 +22,19 @@ def recognise(path: str, *, columns: Columns | None = None) -> Source:
     UsageError."""
     columns = columns or Columns()
     if Path(path).suffix.lower() == ".npz" and not Path(path).is_dir() and not columns.given():
-        return medmnist(path)
-    archive = Archive(path)
+        source = medmnist(path)
+    else:
+        source = _in_archive(Archive(path), columns)
+    trained = source.table[~source.table["side"].isin(["val", "test"])]["diagnosis"].unique()
+    if len(trained) < 2:  # of the classes as they are numbered: two spellings may be one
+        name = source.classes[trained[0]]
+        raise UsageError(f"{path}: all its photographs are of the class {name!r}; there must be two or more")
+    return source
+
+
+def _in_archive(archive: Archive, columns: Columns) -> Source:
+    if not archive.images():
+        raise UsageError(_no_photographs(archive))
     source = None if columns.given() else sources.competition(archive) or csv_pairs(archive)
     source = source or label_table(archive, columns)
     if source is None and not columns.given():
@@ -32,15 +44,27 @@ def recognise(path: str, *, columns: Columns | None = None) -> Source:
     return source
 
 
+def _no_photographs(archive: Archive) -> str:
+    found = Counter(PurePosixPath(name).suffix.lower() for name in archive.names).most_common(1)
+    seen = f" (most end in {found[0][0] or 'nothing'})" if found else ""
+    endings = " ".join(sorted(IMAGE_SUFFIXES))
+    return f"{archive.path}: it holds no photographs: none of its files ends in {endings}{seen}; add or convert them"
+
+
 def _unknown(archive: Archive, columns: Columns) -> str:
     """Why an archive is of no kind, in a line."""
-    tables = [f"{member} has {','.join(found[:6]) or 'none'}" for member, found in headers(archive).items()]
+    found = headers(archive)
+    tables = [f"{member} has {','.join(header[:6]) or 'none'}" for member, header in found.items()]
     seen = f" ({'; '.join(tables[:3])})" if tables else ""
+    whole = next((member for member, header in found.items() if in_one_piece(header)), None)
+    remedy = f"separate the columns of {whole} by commas" if whole else ""
     if columns.given():
-        return f"{archive.path}: it holds no label table with the columns {columns}{seen}; name columns that are there"
-    looked_for = LOOKED_FOR.format(columns=columns)
-    remedy = "; name its columns with --id_column and --label_column" if tables else ""
-    return f"{archive.path}: it is nothing that is known{seen}; looked for {looked_for}{remedy}"
+        remedy = remedy or "name columns that are there"
+        return f"{archive.path}: it holds no label table with the columns {columns}{seen}; {remedy}"
+    if tables:
+        remedy = remedy or "name its columns with --id_column and --label_column"
+    looked_for = "; ".join(filter(None, [LOOKED_FOR.format(columns=columns), remedy]))
+    return f"{archive.path}: it is nothing that is known{seen}; looked for {looked_for}"
 
 
 def open_sources(main: str, extra: str | None = None, *, columns: Columns | None = None) -> dict[str, Source]:

@@ -19,10 +19,10 @@ import pandas as pd
 from dr import __version__, fundus, report
 from dr.files import sha256, write_csv, write_json
 from dr.selection import Settings, choose
-from dr.sources import COMPETITION, Source
-from dr.workspace import SPLITS, Workspace
+from dr.sources import COMPETITION, SIDES, Source
+from dr.workspace import Workspace
 
-LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient"]
+LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient", "group"]
 PER_CLASS = 1000  # of the competition archive, unless --per_class says another number
 PICTURED_CROPS = 24
 MOST_PRINTED_CLASSES = 10
@@ -78,6 +78,14 @@ def _draw(
         report.crops_sheet(crops, path=root / "crops.png")
 
 
+def _linked(assigned: pd.DataFrame, listed: pd.DataFrame) -> pd.Series:
+    """-> `group` of the label tables: the number that a photograph's copies have in duplicates.csv, missing where there
+    are none. All of a person have the lowest of theirs: what joins them may be a copy that is left out and stands in no
+    label table."""
+    number = listed["group"].astype(float).reindex(assigned.index)
+    return number.groupby(assigned["person"]).transform("min").astype("Int64")
+
+
 def _write_tables(assigned: pd.DataFrame, workspace: Workspace) -> dict[str, list[str]]:
     """Moves the photographs to their sides and writes the label tables -> the file names of each side."""
     keys = zip(assigned["source"], assigned["original"], strict=True)
@@ -85,7 +93,9 @@ def _write_tables(assigned: pd.DataFrame, workspace: Workspace) -> dict[str, lis
     sides = {name: sorted(names[assigned["split"] == name]) for name in workspace.sides}
     workspace.place(sides)
     for name in sides:
-        rows = assigned[assigned["split"] == name].assign(path=f"{name}/" + names).sort_values("path")
+        here = assigned["split"] == name
+        # names[here], not names: a frame without rows would take every photograph over
+        rows = assigned[here].assign(path=f"{name}/" + names[here]).sort_values("path")
         write_csv(workspace.root / f"labels_{name}.csv", rows[LABEL_COLUMNS])
     return sides
 
@@ -156,7 +166,7 @@ def prepare(
     main = sources["main"]
     if settings.per_class is None:
         settings = replace(settings, per_class=PER_CLASS if main.kind == COMPETITION else "all")
-    names = tuple(side for side in SPLITS if side != "test" or main.table["side"].eq("test").any())
+    names = tuple(side for side in SIDES if side != "test" or main.table["side"].eq("test").any())
     identity = _identity(settings, sources)
     workspace = Workspace(Path(directory), identity=identity, force=force, sides=names)
     root = workspace.root
@@ -164,7 +174,7 @@ def prepare(
         return json.loads((root / "report.json").read_text(encoding="utf-8")) | {"already_finished": True}
     assigned, listed, failed = choose(sources, settings=settings, workspace=workspace, workers=workers)
     (root / "report.json").unlink(missing_ok=True)  # from here to the end the folder is not complete
-    sides = _write_tables(assigned, workspace)
+    sides = _write_tables(assigned.assign(group=_linked(assigned, listed)), workspace)
     write_csv(root / "duplicates.csv", listed)
     counts = _counts(assigned, num_classes=len(main.classes))
     crops = _worst_crops(assigned, workspace=workspace, sources=sources)
@@ -183,20 +193,38 @@ def prepare(
     return content
 
 
+def _unseen(counts: dict[str, list[int]]) -> dict[int, int]:
+    """Grades of which validation has no photograph -> how many the main archive has for training."""
+    return {
+        grade: trained
+        for grade, (validated, trained) in enumerate(zip(counts["validation"], counts["train: main"], strict=True))
+        if trained and not validated
+    }
+
+
 def in_words(report: dict) -> list[str]:
     """The content of report.json -> the lines that data.py prints."""
     lines = ["already prepared with these settings; nothing to do"] if report.get("already_finished") else []
     classes, short = report["settings"]["classes"], report["short_of_per_class"]
-    wanted = report["settings"]["per_class"]
+    wanted, unseen = report["settings"]["per_class"], _unseen(report["counts"])
     if len(classes) > MOST_PRINTED_CLASSES:
         lines += [
             f"{name:12}  {sum(n):,} photographs of {len(classes)} classes" for name, n in report["counts"].items()
         ]
         if short:
             lines.append(f"note: {len(short)} classes have fewer than {wanted} training photographs: there are no more")
+        if unseen:
+            names = ", ".join(classes[grade] for grade in list(unseen)[:3])
+            more = ", ..." if len(unseen) > 3 else ""
+            lines.append(f"note: {len(unseen)} classes have no validation photograph: {names}{more}")
         return lines
     for name, counts in report["counts"].items():
         lines.append("  ".join([f"{name:12}", *(f"{k}: {count}" for k, count in zip(classes, counts, strict=True))]))
     for grade, count in short.items():
         lines.append(f"note: grade {grade} has {count} training photographs, not {wanted}: there are no more")
+    for grade, count in unseen.items():
+        lines.append(
+            f"note: grade {grade} has no validation photograph, though the main archive has {count}: "
+            "what is measured says nothing of it"
+        )
     return lines

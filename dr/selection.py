@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from dr import UsageError, duplicates, split
+from dr import POLICIES, UsageError, duplicates, split
 from dr.sources import Source
 from dr.workers import prepare_all
 from dr.workspace import Workspace
@@ -34,8 +34,8 @@ class Settings:
             raise UsageError(f"--per_class must be at least 1 or 'all', got {self.per_class}")
         if not 0 < self.val_fraction < 1:
             raise UsageError(f"--val_fraction must lie between 0 and 1, got {self.val_fraction}")
-        if self.conflicts not in split.POLICIES:
-            raise UsageError(f"--conflicts must be one of {', '.join(split.POLICIES)}, got {self.conflicts}")
+        if self.conflicts not in POLICIES:
+            raise UsageError(f"--conflicts must be one of {', '.join(POLICIES)}, got {self.conflicts}")
 
     @property
     def limit(self) -> int | None:
@@ -121,6 +121,22 @@ def _more(draws: dict[int, int], *, table: pd.DataFrame, assigned: pd.DataFrame,
     return more
 
 
+def _refuse_too_few(assigned: pd.DataFrame, *, main: Source, failed: int) -> None:
+    """Raises UsageError where a side has too few photographs to be of use."""
+    sides = {"val": ("validation", 2, "larger"), "train": ("training", 1, "smaller"), "test": ("test", 1, None)}
+    for side, (word, least, fraction) in sides.items():
+        count = int(assigned["split"].eq(side).sum())
+        if count >= least or (side == "test" and not main.table["side"].eq("test").any()):
+            continue
+        made = fraction and not main.table["side"].eq("val").any()
+        share = f", or a {fraction} --val_fraction" if made else ""
+        unread = f" ({failed} could not be read)" if failed else ""
+        raise UsageError(
+            f"{main.archive.path}: only {count} of its photographs would be for {word}{unread}; give more photographs "
+            f"or patients{share}, and add --force"
+        )
+
+
 def choose(
     sources: dict[str, Source], *, settings: Settings, workspace: Workspace, workers: int
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[tuple[str, str], str]]:
@@ -150,5 +166,6 @@ def choose(
         )
         more = _more(draws, table=table, assigned=assigned, per_class=settings.limit)
         if not more:
+            _refuse_too_few(assigned, main=sources["main"], failed=len(failed))
             return assigned, listed, failed
         draws |= more

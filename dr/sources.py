@@ -13,7 +13,7 @@ from dr.archive import IMAGE_SUFFIXES, Archive
 
 COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
 COMPETITION = "competition archive"
-# As the folders and tables of a side may be called
+# The sides of a split, test only where the source has one: as their folders and tables may be called elsewhere
 SIDES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 EYE = r"^(.+)_(left|right)$"  # as EyePACS names photographs: both eyes of a patient
 
@@ -46,6 +46,11 @@ def read_rows(data: bytes, *, name: str) -> list[list[str]]:
         raise UsageError(f"{name}: it is not a CSV table ({exc}); is a quotation mark never closed?") from exc
 
 
+def in_one_piece(header: list[str]) -> bool:
+    """Whether the columns of a table are separated by something other than commas."""
+    return len(header) == 1 and any(mark in header[0] for mark in ";\t|")
+
+
 def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """Bytes of a CSV with a header -> the columns asked for, as stripped strings, plus `row` (1 is the header).
 
@@ -57,7 +62,8 @@ def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFr
     header = rows[0]
     for column in columns:
         if column not in header:
-            raise UsageError(f"{name}: it has no column {column!r} (its header is {','.join(header)})")
+            remedy = "; separate its columns by commas" if in_one_piece(header) else ""
+            raise UsageError(f"{name}: it has no column {column!r} (its header is {','.join(header)}){remedy}")
     places = [header.index(column) for column in columns]
     kept = []
     for number, row in enumerate(rows[1:], start=2):

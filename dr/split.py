@@ -10,8 +10,6 @@ from collections import Counter
 
 import pandas as pd
 
-POLICIES = ("drop", "majority", "keep")
-
 
 def drawing_order(names: pd.Series, *, seed: int) -> pd.Series:
     """Names -> sortable keys in an order that depends on nothing but seed and name: the same on every machine, and
@@ -71,8 +69,9 @@ def settle_duplicates(table: pd.DataFrame, *, policy: str) -> tuple[pd.DataFrame
     return table, pd.concat(listed)[columns] if listed else pd.DataFrame(columns=columns)
 
 
-def _persons(table: pd.DataFrame) -> pd.Series:
-    """-> numbers, equal for photographs of one person: joined by a chain of duplicates and of a patient's two eyes."""
+def persons(table: pd.DataFrame) -> pd.Series:
+    """`source`, `patient`, `group` -> numbers, equal for photographs of one person: joined by a chain of duplicates and
+    of a patient's two eyes."""
     person = pd.Series(range(len(table)), index=table.index)
     patient = table["source"] + "/" + table["patient"]
     while True:
@@ -96,7 +95,7 @@ def _validation(main: pd.DataFrame, *, val_fraction: float) -> set[int]:
 
 
 def assign(table: pd.DataFrame, *, per_class: int | None, val_fraction: float, seed: int) -> pd.DataFrame:
-    """Settled table -> the same rows with `split`.
+    """Settled table -> the same rows with `split` and `person`.
 
     Validation: the source's own; else, of each grade of the main archive, the share `val_fraction` (to the nearest
     photograph). Training: the rest of the main archive, then 2015, up to `per_class` for each grade (None: all). No
@@ -104,7 +103,7 @@ def assign(table: pd.DataFrame, *, per_class: int | None, val_fraction: float, s
     in validation is left out whole.
     """
     table = table.assign(split=None, order=drawing_order(table["source"] + "/" + table["original"], seed=seed))
-    table = table.assign(person=_persons(table)).sort_values("order")
+    table = table.assign(person=persons(table)).sort_values("order")
     main, stays = table["source"].eq("main"), table["fixed"]
     table.loc[stays, "split"] = table.loc[stays, "side"]
 
@@ -118,7 +117,7 @@ def assign(table: pd.DataFrame, *, per_class: int | None, val_fraction: float, s
         in_val = table["person"].isin(_validation(table[free], val_fraction=val_fraction))
         table.loc[free & in_val, "split"] = "val"
     leave_out_persons_of("val", "its patient stands in validation")
-    return _fill_training(table, per_class=per_class).drop(columns=["order", "person", "fixed"])
+    return _fill_training(table, per_class=per_class).drop(columns=["order", "fixed"])
 
 
 def _fill_training(table: pd.DataFrame, *, per_class: int | None) -> pd.DataFrame:

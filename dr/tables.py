@@ -9,7 +9,7 @@ import pandas as pd
 
 from dr import GRADES, UsageError
 from dr.archive import Archive
-from dr.classes import arrange, check_sides, numbered
+from dr.classes import arrange, numbered
 from dr.sources import (
     COLUMNS,
     EYE,
@@ -26,6 +26,7 @@ from dr.sources import (
     shallowest,
 )
 
+NO_HEADER = "these tables have no header: if this is one, take it out"
 ID_COLUMNS, LABEL_COLUMNS = ("id_code", "image"), ("diagnosis", "level")
 
 
@@ -115,7 +116,6 @@ def _labelled(table: pd.DataFrame, *, name: str, column: str, graded: bool) -> t
     if not any(_is_number(text) for text in table["diagnosis"]):
         refuse_empty(table, name=name, column="diagnosis", shown=column)
         classes, number = arrange(set(table["diagnosis"]))
-        check_sides({"train": set(classes)}, place=name)
         table = once_each(table, name=name, column=column)
         return table.assign(diagnosis=table["diagnosis"].map(number)), classes
     table["diagnosis"] = [
@@ -175,18 +175,32 @@ def _read_pair(archive: Archive, pair: list[str | None], *, word: str, side: str
     if not images:
         raise UsageError(f"{archive.path}: {pair[0]} is empty; expected a photograph's name in each row")
     place = f"{archive.path}: {pair[1]}"
+    first, row = labels[0]
+    if row == 1 and not _is_number(first):
+        raise UsageError(f"{place}, row 1: label is {first!r}, expected a whole number from 0; {NO_HEADER}")
     table = pd.DataFrame(images, columns=["original", "row"])
     table["diagnosis"] = [
         parse_grade(text, name=place, row=row, column="label", num_classes=None) for text, row in labels
     ]
     table = once_each(table, name=f"{archive.path}: {pair[0]}", column="label")
-    wanted = set(table["original"])
-    members = by_stem(archive, (m for m in _of_side(archive, side, beside=pair[0]) if PurePosixPath(m).stem in wanted))
+    members = _photographs(archive, set(table["original"]), side=side, beside=pair[0])
     for name, row in zip(table["original"], table["row"], strict=True):
         if name not in members:
-            raise UsageError(f"{archive.path}: {pair[0]}, row {row}: there is no photograph {name}; add it")
+            other = next((image for image in archive.images() if PurePosixPath(image).stem == name), None)
+            where = f" of {side} ({other} is of another side)" if other else ""
+            remedy = f"add it; {NO_HEADER}" if row == 1 else "add it"
+            raise UsageError(f"{archive.path}: {pair[0]}, row {row}: there is no photograph {name}{where}; {remedy}")
     table = table.assign(name=table["original"], side=side, member=[members[name] for name in table["original"]])
     return table.assign(original=f"{side}_" + table["name"])
+
+
+def _photographs(archive: Archive, wanted: set[str], *, side: str, beside: str) -> dict[str, str]:
+    """{name: photograph} of the names that a side wants, from no folder of another side. If these have none, from all:
+    both sides may lie in one folder called train. A side that has some borrows none: its 7.png is not train's."""
+    for images in (_of_side(archive, side, beside=beside), archive.images()):
+        if members := by_stem(archive, (image for image in images if PurePosixPath(image).stem in wanted)):
+            return members
+    return {}
 
 
 def _of_side(archive: Archive, side: str, *, beside: str) -> Iterable[str]:

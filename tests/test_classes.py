@@ -39,11 +39,6 @@ def test_a_class_that_is_only_tested_is_named():
     assert str(refused.value) == words
 
 
-def test_one_class_is_too_few():
-    with pytest.raises(UsageError, match=r"all its photographs are of the class 'cat'; there must be two or more"):
-        check_sides({"train": {"cat"}, "val": set()}, place="pets.zip")
-
-
 def test_labels_without_a_gap_are_classes_and_others_are_not():
     assert numbered({"train": [0, 1, 1, 2], "test": [1]}, place="x") == ("0", "1", "2")
     assert numbered({"train": range(5)}, place="x") == GRADES

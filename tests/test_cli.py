@@ -2,8 +2,7 @@ import errno
 
 import pytest
 
-from dr import UsageError, cli
-from dr.split import POLICIES
+from dr import POLICIES, UsageError, cli
 
 
 def exit_code(main):

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +6,16 @@ import torch
 from made import TINY, write_prepared
 
 from dr import UsageError
-from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, binary, fold, loader, read_prepared
+from dr.dataset import (
+    EpochSampler,
+    EvaluationPhotographs,
+    TrainingPhotographs,
+    binary,
+    fold,
+    loader,
+    measured_mean_std,
+    read_prepared,
+)
 from dr.recipes import from_dict
 
 
@@ -151,6 +161,69 @@ def test_folds_hold_out_every_photograph_once_and_never_part_a_patient(folder):
         assert set(part.test["diagnosis"]) == {0, 1, 2, 3, 4}
         assert part.fingerprint != data.fingerprint
     assert sorted(held_out) == sorted([*data.train["path"], *data.val["path"]])
+
+
+def test_photographs_without_any_variation_are_not_measured(folder):
+    for path in (folder / "kaggle_retina" / "train").iterdir():
+        cv2.imwrite(str(path), np.zeros((96, 96, 3), np.uint8))
+    words = r"its training photographs are the same everywhere .*, which normalisation=measured cannot divide by; look"
+    with pytest.raises(UsageError, match=words):
+        measured_mean_std(read_prepared(folder), TINY)
+
+
+def write_columns(folder, **columns):
+    """Adds columns to the label tables of a prepared folder; a column is (train's values, val's)."""
+    for place, name in enumerate(("train", "val")):
+        path = folder / "kaggle_retina" / f"labels_{name}.csv"
+        table = pd.read_csv(path, dtype=str)
+        table.assign(**{column: values[place] for column, values in columns.items()}).to_csv(path, index=False)
+    return read_prepared(folder)
+
+
+def test_copies_and_what_they_join_stay_on_one_side_of_a_fold(folder):
+    patients = [f"t{row}" for row in range(30)], [f"v{row}" for row in range(14)] + ["t29"]
+    groups = [""] * 26 + ["1", "1", "2", "2"], ["", "1"] + [""] * 11 + ["2", ""]
+    data = write_columns(folder, source=("main", "main"), patient=patients, group=groups)
+    for number in range(1, 6):
+        part = fold(data, number, 5)
+        test, rest = set(part.test["path"]), {*part.train["path"], *part.val["path"]}
+        for together in (
+            {"train/photo_26.jpeg", "train/photo_27.jpeg", "val/photo_1.jpeg"},
+            # photo_14 of val is of the patient of photo_29
+            {"train/photo_28.jpeg", "train/photo_29.jpeg", "val/photo_13.jpeg", "val/photo_14.jpeg"},
+        ):
+            assert together <= test or together <= rest
+
+
+def test_tables_without_groups_keep_their_folds(folder):
+    patients = [f"p{row // 2}" for row in range(30)], [f"q{row // 2}" for row in range(15)]
+    old = fold(write_columns(folder, source=("main", "main"), patient=patients), 2, 3)
+    known = [f"train/photo_{row}.jpeg" for row in (2, 3, 4, 5, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23)]
+    assert set(old.test["path"]) == {*known, "val/photo_6.jpeg", "val/photo_7.jpeg"}
+    new = fold(write_columns(folder, group=("", "")), 2, 3)
+    assert new.test["path"].tolist() == old.test["path"].tolist()
+
+
+def test_more_folds_than_patients_are_refused_with_their_number(folder):
+    data = write_columns(folder, source=("main", "main"), patient=(["a", "b"] * 15, ["c", "d", "c"] * 5))
+    for number in range(1, 6):
+        with pytest.raises(UsageError, match=f"--fold {number}/5: there are 4 patients, fewer than folds; give fewer"):
+            fold(data, number, 5)
+
+
+@pytest.mark.parametrize(("side", "least"), [("train", 1), ("val", 2)])
+def test_a_fold_that_leaves_too_few_photographs_of_a_side_is_refused(tmp_path, side, least):
+    folder = write_prepared(tmp_path, classes=("cat", "dog"), **({"train": 20, "val": 20} | {side: 2}))
+    patients = [["one"] * 2 if name == side else ["two", "three"] * 10 for name in ("train", "val")]
+    data = write_columns(folder, source=("main", "main"), patient=patients)
+    refused = []
+    for number in (1, 2):
+        try:
+            assert len(fold(data, number, 2).test) < 12  # the other fold is a test
+        except UsageError as exc:
+            refused.append(str(exc).partition(": ")[2])
+    words = f"0 photographs would be left of {side}, fewer than {least}; give more folds, or prepare more photographs"
+    assert refused == [words]
 
 
 def test_more_folds_than_photographs_of_a_grade_or_a_second_test_are_refused(folder, tmp_path):

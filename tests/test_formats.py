@@ -215,12 +215,20 @@ def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_told_in_totals(t
     ("made", "words"),
     [
         ({"train/": {"cat": 1, "dog": 1}, "test/": {"cow": 1}}, "test has the class 'cow', which train has not"),
-        ({"train/": {"cat": 2}, "val/": {"cat": 1}}, "all its photographs are of the class 'cat'"),
     ],
 )
 def test_class_folders_that_contradict_each_other_are_refused(tmp_path, made, words):
     path = write_zip(tmp_path / "a.zip", folders(made))
     assert refusal(path).startswith(f"{path}: {words}")
+
+
+def test_sides_may_spell_a_class_in_different_ways(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"train/": {"No_DR": 2, "Mild": 1}, "test/": {"no dr": 1}}))
+    source = recognise(str(path))
+    assert source.classes == ("No DR", "Mild")
+    assert source.table["diagnosis"].tolist() == [0, 1, 0, 0]
+    path = write_zip(tmp_path / "b.zip", folders({"train/": {"No_DR": 2, "Mild": 1}, "test/": {"severe": 1}}))
+    assert refusal(path).startswith(f"{path}: test has the class 'severe', which train has not; add it to train or")
 
 
 def test_a_photograph_outside_of_the_class_folders_and_a_name_twice_are_refused(tmp_path):
@@ -272,6 +280,26 @@ def test_pairs_may_have_a_validation_side_and_one_folder_of_photographs(tmp_path
     assert table["member"].tolist()[3:] == ["train_and_test/set/val/d.jpeg", "train_and_test/set/all/e.jpeg"]
 
 
+def test_pairs_may_lie_in_one_folder_that_is_called_like_a_side(tmp_path):
+    made = pairs({"train": {"1_left": 0, "2_left": 1}, "test": {"3_left": 1, "4_left": 0}})
+    made = {name.replace("/test/", "/train/"): data for name, data in made.items()}
+    table = recognise(str(write_zip(tmp_path / "a.zip", made))).table
+    assert dict(zip(table["original"], table["member"], strict=True)) == {
+        "train_1_left": "set/train/1_left.jpeg",
+        "train_2_left": "set/train/2_left.jpeg",
+        "test_3_left": "set/train/3_left.jpeg",
+        "test_4_left": "set/train/4_left.jpeg",
+    }
+
+
+def test_a_photograph_that_a_side_lacks_is_not_taken_from_another_side(tmp_path):
+    made = pairs({"train": {"0": 0, "1": 1}, "test": {"0": 1, "1": 0}})
+    del made["set/test/1.jpeg"]
+    path = write_zip(tmp_path / "a.zip", made)
+    words = "there is no photograph 1 of test (set/train/1.jpeg is of another side); add it"
+    assert refusal(path) == f"{path}: set/test_img.csv, row 2: {words}"
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -280,7 +308,15 @@ def test_pairs_may_have_a_validation_side_and_one_folder_of_photographs(tmp_path
         ({"train_label.csv": b"0\n1.5\n1"}, "set/train_label.csv, row 2: label is '1.5', expected a whole number from"),
         ({"train_label.csv": b"0,1\n1,2\n1,3"}, "set/train_label.csv, row 1: it has 2 values, expected one"),
         ({"train_img.csv": b"a\nb\nz"}, "set/train_img.csv, row 3: there is no photograph z; add it"),
-        ({"train_img.csv": b"image\na\nb"}, "set/train_img.csv, row 1: there is no photograph image; add it"),
+        (
+            {"train_img.csv": b"image\na\nb"},
+            "set/train_img.csv, row 1: there is no photograph image; add it; these tab",
+        ),
+        (
+            {"train_img.csv": b"image\na\nb\nc", "train_label.csv": b"level\n0\n1\n1"},
+            "set/train_label.csv, row 1: label is 'level', expected a whole number from 0; "
+            "these tables have no header: if this is one, take it out",
+        ),
         ({"train_img.csv": b"a\nb\na"}, "set/train_img.csv, row 3: a has label 1, but 0 in row 1; keep one of them"),
         ({"train_img.csv": b"", "train_label.csv": b""}, "set/train_img.csv is empty; expected a photograph's name"),
         ({"test_img.csv": b"a"}, "set/test_img.csv has no test_label.csv beside it; add it"),
@@ -293,6 +329,60 @@ def test_wrong_pairs_are_refused_with_their_table_and_row(tmp_path, changed, wor
     made.pop("set/train/a.jpeg") if "test_img.csv" in changed else None
     path = write_zip(tmp_path / "a.zip", made)
     assert refusal(path).startswith(f"{path}: {words}")
+
+
+# --- too few for a side ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (folders({"": {"a": 2, "b": 2}}), "only 0 of its photographs would be for validation; give more photographs"),
+        (folders({"": {"a": 4, "b": 2}}), "only 1 of its photographs would be for validation; give more photographs"),
+        (
+            folders({"train/": {"a": 2, "b": 2}, "val/": {"a": 1}}),
+            "only 1 of its photographs would be for validation; give more photographs or patients, and add --force",
+        ),
+        (
+            folders({"train/": {"a": 3, "b": 3}, "test/": {"a": 1}}) | {"set/test/a/0.JPEG": b"broken"},
+            "only 0 of its photographs would be for test (1 could not be read); give more photographs or patients, and",
+        ),
+    ],
+)
+def test_a_side_with_too_few_photographs_is_refused_with_their_number_and_the_remedy(tmp_path, made, words):
+    path = write_zip(tmp_path / "a.zip", made)
+    with pytest.raises(UsageError) as refused:
+        done(path, tmp_path)
+    assert str(refused.value).startswith(f"{path}: {words}")
+    assert not (tmp_path / "kaggle_retina" / "report.json").exists()
+
+
+def test_too_large_a_share_of_validation_leaves_nothing_to_train_on(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"a": 2, "b": 2}}))
+    with pytest.raises(UsageError, match=r"only 0 of its photographs would be for training; .*, or a smaller --val_fr"):
+        done(path, tmp_path, settings=Settings(size=64, val_fraction=0.9))
+
+
+def test_a_grade_that_validation_lacks_is_told(tmp_path, no_pictures):
+    names = [f"{letter}_{number}" for letter in "pqr" for number in (0, 1)]  # two photographs of each patient
+    rows = [(name, 0, name[0]) for name in names] + [(name, 1, name) for name in "abcdefgh"]
+    path = write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis,person", rows), names=[*names, *"abcdefgh"]))
+    report, _ = done(path, tmp_path, columns=Columns(patient="person"), settings=Settings(size=64, val_fraction=0.25))
+    assert report["counts"]["validation"] == [2, 2, 0, 0, 0]
+    report, _ = done(path, tmp_path / "b", columns=Columns(patient="person"), settings=Settings(size=64))
+    assert report["counts"]["validation"] == [0, 2, 0, 0, 0]
+    note = (
+        "note: grade 0 has no validation photograph, though the main archive has 6: what is measured says nothing of it"
+    )
+    assert in_words(report)[2:] == [note]
+
+
+def test_many_classes_that_validation_lacks_are_told_in_one_line():
+    counts = {"validation": [1] * 8 + [0] * 5, "train: main": [3] * 12 + [0]}
+    settings = {"classes": [f"c{number}" for number in range(13)], "per_class": "all"}
+    assert in_words({"settings": settings, "counts": counts, "short_of_per_class": {}})[2:] == [
+        "note: 4 classes have no validation photograph: c8, c9, c10, ...",
+    ]
 
 
 # --- one label table ------------------------------------------------------------------------------
@@ -360,7 +450,6 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
         ("id_code,diagnosis\na,0\nb,x", {}, "labels.csv, row 3: diagnosis is 'x', expected 0 to 4"),
         ("id_code,diagnosis\na,0\nb,", {}, "labels.csv, row 3: diagnosis is empty, expected 0 to 4"),
         ("id_code,diagnosis\na,No DR\nb,", {}, "labels.csv, row 3: diagnosis is empty"),
-        ("id_code,diagnosis\na,cat\nb,cat", {}, "labels.csv: all its photographs are of the class 'cat'"),
         ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
         ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of its 2 photographs is in"),
         ("name,kind\na,0", {}, "it is nothing that is known (labels.csv has name,kind); looked for train.csv (id_"),
@@ -390,6 +479,32 @@ def test_photographs_missing_from_a_folder_are_named_and_the_others_done(tmp_pat
     assert report["skipped"] == [missing]
 
 
+# --- one class ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "name"),
+    [
+        (folders({"": {"No_DR": 2, "no dr": 2}}), "No DR"),
+        (folders({"train/": {"No_DR": 2, "no dr": 2}, "val/": {"No DR": 1}}), "No DR"),
+        (folders({"train/": {"cat": 2}, "val/": {"cat": 1}}), "cat"),
+        (labelled("id_code,diagnosis\na,0\nb,0"), "No DR"),
+        (labelled("id_code,diagnosis\na,cat\nb,cat"), "cat"),
+        ({"train.csv": b"id_code,diagnosis\na,2\nb,2"} | {"train/a.png": b""}, "Moderate"),
+        (pairs({"train": {"a": 0, "b": 0}, "test": {"c": 0}}), "0"),
+    ],
+    ids=["spellings", "spellings of sides", "folders", "grades", "words", "competition archive", "pairs"],
+)
+def test_one_class_is_too_few_whatever_holds_it(tmp_path, made, name):
+    path = write_zip(tmp_path / "a.zip", made)
+    assert refusal(path) == f"{path}: all its photographs are of the class {name!r}; there must be two or more"
+
+
+def test_one_class_of_a_medmnist_file_is_too_few(tmp_path):
+    path = write_npz(tmp_path / "a.npz", arrays(num_classes=1))
+    assert refusal(path) == f"{path}: all its photographs are of the class '0'; there must be two or more"
+
+
 # --- what is taken for what -----------------------------------------------------------------------
 
 
@@ -405,6 +520,35 @@ def test_photographs_without_labels_are_nothing_that_is_known(tmp_path):
         words = refusal(path)
         assert words.startswith(f"{path}: it is nothing that is known; looked for train.csv")
         assert words.endswith("or a MedMNIST .npz")
+
+
+@pytest.mark.parametrize("name", ["x.png", "set/x.png"])
+def test_a_picture_beside_the_class_folders_is_named(tmp_path, name):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}) | {name: png(0)})
+    assert refusal(path) == f"{path}: {name} stands in no folder of a class; move it to one, or take it out"
+
+
+def test_many_pictures_beside_two_folders_are_no_classes(tmp_path):
+    path = write_zip(
+        tmp_path / "a.zip", folders({"": {"cat": 1, "dog": 1}}) | {f"set/{n}.png": png(n) for n in range(9)}
+    )
+    assert refusal(path).startswith(f"{path}: it is nothing that is known")
+
+
+def test_files_that_are_no_photographs_are_answered_with_the_endings_of_photographs(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}, suffix=".bmp"))
+    words = "none of its files ends in .jpeg .jpg .png .tif .tiff (most end in .bmp); add or convert them"
+    assert refusal(path) == f"{path}: it holds no photographs: {words}"
+    (tmp_path / "empty").mkdir()
+    assert "none of its files ends in .jpeg .jpg .png .tif .tiff; add or convert them" in refusal(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("columns", [{}, {"id": "file", "label": "grade"}])
+def test_a_table_that_is_not_separated_by_commas_is_answered_with_the_remedy(tmp_path, columns):
+    path = write_folder(tmp_path / "mine", labelled("file;grade\na;0\nb;1", names="ab"))
+    words = refusal(path, columns=Columns(**columns))
+    assert "(labels.csv has file;grade); " in words
+    assert words.endswith("; separate the columns of labels.csv by commas")
 
 
 def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):

@@ -47,3 +47,11 @@ def test_the_lowest_layer_imports_nothing_of_the_package_but_recipes():
 def test_scripts_tell_the_story_in_few_lines():
     for name in LAYERS[0]:
         assert len((ROOT / f"{name}.py").read_text().splitlines()) <= 50
+
+
+@pytest.mark.parametrize(
+    ("words", "homes"),
+    [('("train", "val", "test")', []), ('"val": ("val", ', ["sources.py"]), ('"drop", "majority"', ["__init__.py"])],
+)
+def test_sides_and_policies_are_spelt_in_one_place(words, homes):
+    assert [path.name for path in (ROOT / "dr").glob("*.py") if words in path.read_text()] == homes

@@ -13,7 +13,8 @@ from conftest import draw_retina, encode, write_folder, write_zip
 
 from dr import UsageError, workers
 from dr.formats import open_sources
-from dr.prepare import Settings, prepare
+from dr.prepare import Settings, _write_tables, prepare
+from dr.workspace import Workspace
 
 SMALL = Settings(size=64, per_class=6, val_fraction=0.25, seed=10)
 TABLES = ("labels_train.csv", "labels_val.csv", "duplicates.csv")
@@ -53,7 +54,8 @@ def test_every_row_has_its_file_and_every_file_its_row(finished):
     root = directory / "kaggle_retina"
     for side in ("train", "val"):
         content = pd.read_csv(root / f"labels_{side}.csv", dtype=str)
-        assert list(content.columns) == ["path", "diagnosis", "source", "original", "patient"]
+        assert list(content.columns) == ["path", "diagnosis", "source", "original", "patient", "group"]
+        assert content["group"].isna().all()  # no copies
         assert content["path"].tolist() == sorted(f"{side}/{path.name}" for path in (root / side).iterdir())
         assert (content["path"] == f"{side}/" + content["source"] + "_" + content["original"] + ".jpeg").all()
 
@@ -188,6 +190,17 @@ def test_a_main_archive_without_a_readable_photograph_is_refused(tmp_path, zips,
     assert str(refused.value) == f"{path}: none of its photographs could be read (m00: {reason}); is it damaged?"
 
 
+def test_an_empty_side_has_a_table_without_rows(tmp_path):
+    workspace = Workspace(tmp_path, identity={}, force=False, sides=("train", "val"))
+    workspace.staged("main", "a.png").write_bytes(b"pixels")
+    workspace.add({"source": "main", "original": "a", "file": "main_a.png"})
+    row = {"source": "main", "original": "a", "patient": "a", "diagnosis": 3, "group": None, "split": "train"}
+    assert _write_tables(pd.DataFrame([row]), workspace) == {"train": ["main_a.png"], "val": []}
+    header = "path,diagnosis,source,original,patient,group\n"
+    assert (workspace.root / "labels_train.csv").read_text() == f"{header}train/main_a.png,3,main,a,a,\n"
+    assert (workspace.root / "labels_val.csv").read_text() == header
+
+
 # --- duplicates -----------------------------------------------------------------------------------
 
 
@@ -220,6 +233,10 @@ def test_duplicates_are_listed_with_what_became_of_them(tmp_path, with_copies, n
     used = set(labels(tmp_path)["original"])
     assert {"m00", "0_left"} & used == {"m00"}
     assert {"m08", "zz"} & used == ({"m08", "zz"} if policy == "keep" else set())
+    group = labels(tmp_path).set_index("original")["group"].dropna().to_dict()
+    # 0_right shares no picture with m00, but its patient does, by the copy that was left out
+    joined = {"m00": "1", **({"0_right": "1"} if "0_right" in used else {})}
+    assert group == joined | ({"m08": "2", "zz": "2"} if policy == "keep" else {})
 
 
 def test_no_patient_of_2015_stands_on_both_sides_by_way_of_a_copy(tmp_path, with_copies, no_pictures):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dr.split import POLICIES, assign, drawing_order, settle_duplicates
+from dr import POLICIES
+from dr.split import assign, drawing_order, settle_duplicates
 
 
 def photographs(rows) -> pd.DataFrame:
