@@ -35,4 +35,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, go_on="start again to go on")
+    cli.run(main, go_on="start again to go on", memory="give fewer --workers")

@@ -23,6 +23,8 @@ def main() -> int:
         device_name=args.device,
         submission=args.submission,
     )
+    if prediction.cuts is not None:
+        print(prediction.cuts)
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")

@@ -40,4 +40,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, go_on="start again with --resume to go on after the last whole epoch")
+    cli.run(
+        main,
+        go_on="start again with --resume to go on after the last whole epoch",
+        memory="give a smaller -b together with --set accumulate=N, --set grad_checkpointing=true, or a smaller "
+        "--set image_size=PIXELS",
+    )

@@ -9,11 +9,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import cv2
+import numpy as np
 import timm
 import torch
 import torchvision
 
 from dr import GRADES, UsageError, __version__, files, objectives
+from dr.dataset import Fold
 from dr.models import Grader, build, load_tensors, same_shape
 from dr.recipes import Recipe, from_dict
 
@@ -22,9 +24,19 @@ PUBLISHED_PREPARED_PX = 512
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """Predictions (N, P) and truth (N,) of the photographs of a fold, by the network that has not seen them."""
+
+    fold: Fold
+    predictions: np.ndarray
+    truth: np.ndarray
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
-    longest side in pixels that its photographs are prepared at and whether the background is cropped away."""
+    longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
+    where it was trained with a fold left out."""
 
     path: Path
     grader: Grader
@@ -34,6 +46,7 @@ class Checkpoint:
     classes: tuple[str, ...]
     prepared_px: int
     crop: bool = True
+    held_out: HeldOut | None = None
 
 
 def versions() -> dict[str, str]:
@@ -71,8 +84,11 @@ def _bare_state_dict(tensors: Mapping, path: Path) -> dict:
 
 def load(path: str | Path) -> Checkpoint:
     """A checkpoint of train.py, or a bare published state_dict -> Checkpoint. Raises UsageError."""
-    path = Path(path)
-    tensors = load_tensors(path)
+    return read(load_tensors(path), Path(path))
+
+
+def read(tensors: Mapping, path: Path) -> Checkpoint:
+    """What a file of weights holds -> Checkpoint; `path` says in errors where it came from. Raises UsageError."""
     content = tensors if "recipe" in tensors and "model" in tensors else _bare_state_dict(tensors, path)
     _check_fields(content, path)
     recipe = from_dict(dict(content["recipe"]), place=str(path))
@@ -90,8 +106,12 @@ def load(path: str | Path) -> Checkpoint:
     grader.backbone.load_state_dict(content["model"])
     data = content["data"]
     classes = tuple(content["classes"])
+    held_out = None
+    if "fold" in data and "test" in content:  # a run that was stopped has no test yet
+        predictions, truth = (content["test"][name].numpy() for name in ("predictions", "truth"))
+        held_out = HeldOut(Fold(**data["fold"]), predictions, truth)
     return Checkpoint(
-        path, grader.eval(), objective, recipe, content["cuts"], classes, data["size"], data.get("crop", True)
+        path, grader.eval(), objective, recipe, content["cuts"], classes, data["size"], data.get("crop", True), held_out
     )
 
 

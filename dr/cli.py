@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from dr import POLICIES, UsageError
+from dr import POLICIES, UsageError, ranks
 
 DEFAULT_NAME = "efficientnet_v2_m__size_380__crop__aug__adamw__lr_0001_10_01"
 DEFAULT_MODEL = f"weights/{DEFAULT_NAME}__best.pt"
@@ -29,7 +29,7 @@ def _fold(text: str) -> tuple[int, int]:
 
 _WORKERS = {
     "type": int,
-    "default": os.cpu_count() or 1,
+    "default": max(1, (os.cpu_count() or 1) // ranks.LOCAL_COUNT),
     "help": "processes that prepare photographs (default: all cores)",
 }
 _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
@@ -61,7 +61,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("--force",), {"action": "store_true", "help": "replace what was prepared with other settings"}),
     ],
     "train": [
-        (("-b", "--batch_size"), {"type": int, "help": "photographs in a batch (default: the recipe's, 18)"}),
+        (("-b", "--batch_size"), {"type": int,
+                                  "help": "photographs in a batch of each process (default: the recipe's, 18)"}),
         (("-e", "--epochs"), {"type": int, "help": "passes over the training photographs (default: the recipe's, 30)"}),
         (("-d", "--data"), {"default": "data", "help": "the folder that data.py wrote"}),
         (("-s", "--save"), {"default": "weights", "help": "where checkpoints, tables and pictures are written"}),
@@ -122,7 +123,7 @@ def check_at_least(lowest: int, **flags: int) -> None:
             raise UsageError(f"--{name} must be at least {lowest}, got {value}")
 
 
-def _told(error: Exception, *, go_on: str) -> str | None:
+def _told(error: Exception, *, go_on: str, memory: str) -> str | None:
     """One line about an error that the user can mend; None for a mistake of the program."""
     text = str(error)
     if isinstance(error, UsageError):
@@ -130,31 +131,41 @@ def _told(error: Exception, *, go_on: str) -> str | None:
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _DISK):
         reason = _DISK.get(error.errno, "permission denied")
         return f"{error.filename or 'writing'}: {reason}; change that and {go_on}"
-    if (
-        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text
-    ):  # torch's, which is not imported here
-        return f"memory ran out; give a smaller --batch_size and {go_on}"
+    # torch's own kinds are known by name: it is not imported here
+    no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if no_memory or any(words in text for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED")):
+        return f"memory ran out; {memory}, and {go_on}"
     if text.startswith("DataLoader worker"):
         return (
             f"a loading process was ended, perhaps for want of shared memory; give fewer --workers, or 0, and {go_on}"
         )
+    if ranks.lost_another(error):
+        return f"another process ended, and says why where it was started; {go_on}"
     return None
 
 
-def run(main: Callable[[], int], *, go_on: str) -> None:
+def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --batch_size") -> None:
     """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read or runs
     that failed, 2 the user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how
-    to start again."""
+    to start again, `memory` what to do when it runs out. Of several processes one speaks, and one exits with 1."""
     try:
-        code = main()
+        with ranks.main_alone_speaks():
+            code = main()
+        ranks.part()
+        code = code if ranks.MAIN else 0  # at a code that is not 0 torchrun ends those that are not ready
     except KeyboardInterrupt:
-        print(f"\nstopped; {go_on}", file=sys.stderr)
+        if ranks.MAIN:
+            print(f"\nstopped; {go_on}", file=sys.stderr)
         code = 130
     except Exception as exc:
-        told = _told(exc, go_on=go_on)
+        told = _told(exc, go_on=go_on, memory=memory)
+        place = ranks.before_telling(exc)
+        if not ranks.MAIN:
+            print(file=sys.stderr)  # the main process's progress bar stands in this line
         if told is None:
+            print(place, end="", file=sys.stderr)
             traceback.print_exc()
         else:
-            print(f"error: {told}", file=sys.stderr)
+            print(f"error: {place}{told}", file=sys.stderr)
         code = 3 if told is None else 2
     sys.exit(code)

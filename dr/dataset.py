@@ -6,15 +6,17 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from sklearn.model_selection import StratifiedGroupKFold
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
-from dr import GRADES, UsageError, split
+from dr import GRADES, UsageError, ranks, split
 from dr.recipes import Recipe
 from dr.sources import SIDES, parse_grade, read_table
 from dr.transforms import eval_transform, seed, train_transform
@@ -23,11 +25,19 @@ from dr.workspace import FOLDER
 LEAST_VALIDATION = 2  # photographs: cuts are fitted to one half and tried on the other
 
 
+class Fold(NamedTuple):
+    """Part `number` of `of` of the data with this fingerprint."""
+
+    number: int
+    of: int
+    fingerprint: str
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What data.py wrote: tables with `path` and `diagnosis` (`test` only where the source has one), class names, the
     longest side of a photograph in pixels, whether its background was cropped away, and a fingerprint (SHA-256 of all
-    label tables) that says whether two runs saw the same data."""
+    label tables) that says whether two runs saw the same data. `fold`: what the test is, where it was held out here."""
 
     root: Path
     train: pd.DataFrame
@@ -37,6 +47,7 @@ class Prepared:
     test: pd.DataFrame | None = None
     classes: tuple[str, ...] = GRADES
     crop: bool = True
+    fold: Fold | None = None
 
 
 def _missing(path: Path) -> UsageError:
@@ -192,7 +203,13 @@ def fold(data: Prepared, number: int, of: int) -> Prepared:
                 "give more folds, or prepare more photographs"
             )
     digest = hashlib.sha256(f"{data.fingerprint} fold {number}/{of}".encode()).hexdigest()
-    return dataclasses.replace(data, **sides, test=both[held_out].reset_index(drop=True), fingerprint=digest)
+    return dataclasses.replace(
+        data,
+        **sides,
+        test=both[held_out].reset_index(drop=True),
+        fingerprint=digest,
+        fold=Fold(number, of, data.fingerprint),
+    )
 
 
 def binary(data: Prepared, *, positive_from: int) -> Prepared:
@@ -250,12 +267,15 @@ def start_worker(_: int) -> None:
 
 
 def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sampler=None, drop_last=False, collate=None):
-    """A DataLoader whose workers stay alive between epochs; without `sampler` it goes through in order."""
+    """A DataLoader whose workers stay alive between epochs; without `sampler` it goes through in order.
+
+    Of N processes each loads every N-th batch: step by step they see together what one process with batches N times as
+    large would see. With `drop_last` all load equally many.
+    """
+    batches = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last)
     return DataLoader(
         dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=drop_last,
+        batch_sampler=BatchSamplerShard(batches, ranks.COUNT, ranks.RANK, even_batches=False),
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,

@@ -6,13 +6,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from dr import UsageError
+from dr import UsageError, ranks
 
 
 def _check_device(name: str) -> torch.device | None:
     """'auto' -> None; else the device, once a tensor has been put on it. Raises UsageError."""
     if name == "auto":
         return None
+    if ranks.COUNT > 1:
+        if name not in ("cpu", "cuda"):
+            raise UsageError(f"--device {name}: each of {ranks.COUNT} processes has its own; give auto, cpu or cuda")
+        name = name if name == "cpu" else f"cuda:{ranks.LOCAL_RANK}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -40,20 +44,23 @@ def _cpu_multiplies_bf16() -> bool:
 
 
 def accelerator(device: str, *, precision: str = "auto") -> Accelerator:
-    """The one place where device and precision are chosen. Raises UsageError for a device that is not there or does not
-    know the precision."""
+    """The one place where device and precision are chosen, and where the processes of torchrun are joined: by NCCL on
+    GPUs, one each, by gloo on CPUs. Raises UsageError for a device that is not there or does not know the precision."""
     os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     AcceleratorState._reset_state(reset_partial_state=True)  # in a notebook the stage before may have used another
     chosen = _check_device(device) or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if device != "auto" and chosen.type != "cpu":
+    if device != "auto" and chosen.type != "cpu" and ranks.COUNT == 1:  # of several, each takes the next
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     if precision == "auto":
         precision = best_precision(chosen)
     if precision == "fp16" and chosen.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; use bf16, fp32 or auto, or --device cuda")
-    made = Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
-    if made.num_processes > 1:
+    if chosen.type == "cuda" and torch.cuda.device_count() < ranks.LOCAL_COUNT:
         raise UsageError(
-            f"{made.num_processes} processes were started; this version runs in one, start it without torchrun"
+            f"{ranks.LOCAL_COUNT} processes were started, but there are {torch.cuda.device_count()} GPUs; "
+            f"give torchrun --nproc_per_node {torch.cuda.device_count()}"
         )
-    return made
+    if chosen.type not in ("cuda", "cpu") and ranks.COUNT > 1:
+        raise UsageError(f"{ranks.COUNT} processes were started, which cannot share {chosen.type}; give --device cpu")
+    ranks.meet("nccl" if chosen.type == "cuda" else "gloo")
+    return Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)

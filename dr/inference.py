@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import nn
 
+from dr import ranks
 from dr.objectives import Objective, grades, likeness
 
 View = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) uint8 -> the same shape
@@ -65,9 +66,10 @@ def infer(
     views: Sequence[View] = VIEWS["none"],
 ) -> tuple[np.ndarray, list[torch.Tensor]]:
     """batches of {"index": (N,) int64, scorer.image: (N, 3, P, P) uint8} -> index (M,) int64 ascending, and for each
-    scorer its outputs (V, M, num_outputs) float32 on the CPU, V views."""
-    indices: list[torch.Tensor] = []
-    gathered: list[list[torch.Tensor]] = [[] for _ in scorers]
+    scorer its outputs (V, M, num_outputs) float32 on the CPU, V views. Of several processes each brings its own batches
+    and is given the outputs of all."""
+    indices: list[torch.Tensor] = [torch.empty(0, dtype=torch.int64)]  # a process may have been left without a batch
+    gathered = [[torch.empty(len(views), 0, scorer.objective.num_outputs)] for scorer in scorers]
     for scorer in scorers:
         scorer.model.eval()
     for batch in batches:
@@ -77,10 +79,11 @@ def infer(
                 seen = [scorer.model(view(images)).float().cpu() for view in views]
             outputs.append(torch.stack(seen))
         indices.append(batch["index"].cpu())
-    if not indices:
-        return np.empty(0, np.int64), [torch.empty(len(views), 0, scorer.objective.num_outputs) for scorer in scorers]
-    index, first = np.unique(torch.cat(indices).numpy(), return_index=True)
-    return index, [torch.cat(outputs, dim=1)[:, first] for outputs in gathered]
+    own = torch.cat(indices), [torch.cat(outputs, dim=1) for outputs in gathered]
+    everyones = ranks.gather(own)
+    index, first = np.unique(torch.cat([index for index, _ in everyones]).numpy(), return_index=True)
+    by_scorer = zip(*(outputs for _, outputs in everyones), strict=True)
+    return index, [torch.cat(outputs, dim=1)[:, first] for outputs in by_scorer]
 
 
 def mean_predictions(scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor]) -> np.ndarray:

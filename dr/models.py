@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import timm
+import timm.layers
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -163,9 +164,10 @@ def _load_matching(model: nn.Module, tensors: Mapping, *, head: str, source: str
     model.load_state_dict(fitting, strict=False)
 
 
-def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True) -> Grader:
+def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True, sync_batch_norm: bool = False) -> Grader:
     """The network of a recipe, channels_last; with `pretrained` it starts from the weights that the recipe names, else
-    from random ones (a checkpoint is about to be loaded). Raises UsageError."""
+    from random ones (a checkpoint is about to be loaded). With `sync_batch_norm` batch statistics are those of all
+    processes. Raises UsageError."""
     backbone = _create(recipe)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     if hasattr(backbone, "pretrained_cfg"):
@@ -177,6 +179,8 @@ def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True) -> Grade
     elif pretrained and recipe.pretrained != "none":
         tensors = load_tensors(recipe.pretrained)
         tensors = tensors.get("model", tensors)  # a checkpoint of train.py, or a bare state_dict
+    if sync_batch_norm:
+        backbone = timm.layers.convert_sync_batchnorm(backbone)  # torch's own loses what timm's layers do besides
     surgery.operate(backbone, recipe)
     head = _replace_head(backbone, num_outputs=num_outputs, recipe=recipe)
     if tensors is not None:

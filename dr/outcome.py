@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from dr import checkpoint, evaluation, files, metrics, models, objectives, report
+from dr import checkpoint, evaluation, files, metrics, models, objectives, ranks, report
 from dr.dataset import EvaluationPhotographs, Prepared, loader
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
@@ -37,10 +37,13 @@ def _look(
 
 def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
     """Where predictions come from several views, the cuts are fitted to such predictions too -> fields to replace."""
-    scorer, outputs, truth = _look(checkpoint.load(best), run.data, "val", accelerator=run.accelerator, workers=workers)
+    chosen = checkpoint.read(fields, best)
+    scorer, outputs, truth = _look(chosen, run.data, "val", accelerator=run.accelerator, workers=workers)
     predictions = mean_predictions([scorer], [outputs])
-    figures, cuts = evaluation.evaluate(
-        predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+    figures, cuts = ranks.once(
+        lambda: evaluation.evaluate(
+            predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+        )
     )
     scores = torch.from_numpy(run.objective.scores(predictions).copy())
     return {
@@ -54,10 +57,11 @@ def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
     }
 
 
-def _test(best: Path, data: Prepared, *, accelerator: Accelerator, workers: int) -> tuple[dict, dict, np.ndarray]:
+def _test(
+    chosen: checkpoint.Checkpoint, data: Prepared, *, accelerator: Accelerator, workers: int
+) -> tuple[dict, dict, np.ndarray]:
     """The test photographs, seen this once, by the best checkpoint with its views and cuts -> (figures with their
     intervals and the loss of the plain view, predictions (N, P) and truth (N,), grades (N,))."""
-    chosen = checkpoint.load(best)
     scorer, outputs, truth = _look(chosen, data, "test", accelerator=accelerator, workers=workers)
     cuts = None if chosen.cuts is None else np.array(chosen.cuts)
     predictions, grades = decide([scorer], [outputs], cuts=[cuts], by=chosen.recipe.tta_by)
@@ -66,7 +70,9 @@ def _test(best: Path, data: Prepared, *, accelerator: Accelerator, workers: int)
         "loss": objectives.mean_loss(chosen.objective, outputs[0], truth),
         **evaluation.measure(truth, grades, likeness),
         "majority": metrics.majority(truth),
-        "intervals": evaluation.measured_intervals(truth, grades, likeness, seed=chosen.recipe.seed),
+        "intervals": ranks.once(
+            lambda: evaluation.measured_intervals(truth, grades, likeness, seed=chosen.recipe.seed)
+        ),
     }
     seen = {"predictions": torch.from_numpy(predictions), "truth": torch.from_numpy(truth)}
     return figures, seen, grades
@@ -96,32 +102,42 @@ def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFram
     return pd.DataFrame({"side": side, "class": names, **figures, **given})
 
 
+def _test_pictures(run: Run, fields: dict, grades: np.ndarray, prefix: str) -> None:
+    if len(run.data.classes) <= report.MOST_CLASSES:
+        matrix = metrics.confusion(fields["test"]["truth"].numpy(), grades, len(run.data.classes))
+        report.confusion_matrices(matrix, path=Path(f"{prefix}test_confusion.png"), classes=run.data.classes)
+
+
 def finish(run: Run, best: Path, *, workers: int) -> dict:
     """Adds intervals, the share of the most frequent class and, where there is one, the test to the best checkpoint,
-    draws its pictures -> its fields."""
-    fields = dict(models.load_tensors(best))
+    draws its pictures -> its fields. All processes look at photographs, the main one decides and writes."""
+    fields = ranks.once(lambda: dict(models.load_tensors(best)))
     if run.recipe.tta != "none":
         fields |= _refit(run, best, fields, workers=workers)
     predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
     cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
-    found = evaluation.intervals(
-        predictions, truth, objective=run.objective, cuts=cuts, rule=run.recipe.cuts, seed=run.recipe.seed
+    found = ranks.once(
+        lambda: evaluation.intervals(
+            predictions, truth, objective=run.objective, cuts=cuts, rule=run.recipe.cuts, seed=run.recipe.seed
+        )
     )
     fields["metrics"] = fields["metrics"] | {"intervals": found, "majority": metrics.majority(truth)}
-    checkpoint.save(best, fields)  # the test is with the cuts that are saved
     tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
     prefix = str(best).removesuffix("best.pt")
-    _pictures(run, fields, prefix)
-    if run.data.test is not None:
-        fields["metrics"]["test"], fields["test"], grades = _test(
-            best, run.data, accelerator=run.accelerator, workers=workers
-        )
-        if len(run.data.classes) <= report.MOST_CLASSES:
-            matrix = metrics.confusion(fields["test"]["truth"].numpy(), grades, len(run.data.classes))
-            report.confusion_matrices(matrix, path=Path(f"{prefix}test_confusion.png"), classes=run.data.classes)
+    if ranks.MAIN:
         checkpoint.save(best, fields)
+        _pictures(run, fields, prefix)
+    if run.data.test is not None:
+        chosen = checkpoint.read(fields, best)  # the test is with the cuts that are saved
+        fields["metrics"]["test"], fields["test"], grades = _test(
+            chosen, run.data, accelerator=run.accelerator, workers=workers
+        )
         tables.append(_classes(run, "test", fields["test"], grades))
-    files.write_csv(f"{prefix}classes.csv", pd.concat(tables))
+        if ranks.MAIN:
+            _test_pictures(run, fields, grades, prefix)
+            checkpoint.save(best, fields)
+    if ranks.MAIN:
+        files.write_csv(f"{prefix}classes.csv", pd.concat(tables))
     return fields
 
 
@@ -145,6 +161,7 @@ def summary(run: Run, *, best: dict) -> dict:
         **tested,
         "minutes": round(sum(row["seconds"] for row in run.history) / 60, 2),
         "device": torch.cuda.get_device_name(used) if used.type == "cuda" else used.type,
+        "processes": ranks.COUNT,
         "precision": run.accelerator.mixed_precision,
         **{f"version_{name}": version for name, version in best["versions"].items()},
         "data_fingerprint": run.data.fingerprint,

@@ -6,13 +6,12 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import cv2
-import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dr import UsageError, checkpoint, device, files, fundus
+from dr import UsageError, device, ensemble, files, fundus, ranks
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
 from dr.inference import VIEWS, Scorer, decide, infer
@@ -24,12 +23,13 @@ DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "flags"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; and the names of the
-    classes."""
+    """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; the names of the
+    classes; the cuts and where they are from, in words, None without cuts."""
 
     result: pd.DataFrame
     details: pd.DataFrame
     classes: tuple[str, ...]
+    cuts: str | None
 
 
 def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
@@ -136,30 +136,14 @@ def _collate(items: list[dict]) -> dict:
     return batch
 
 
-def _readable(batches: Iterable[dict], records: dict[int, dict], *, total: int) -> Iterator[dict]:
+def _readable(batches: DataLoader, records: dict[int, dict]) -> Iterator[dict]:
     """Passes on the batches that hold an image and gathers the records of all, with a progress bar."""
-    with tqdm(total=total, desc="grading", unit=" photographs") as progress:
+    with tqdm(total=sum(map(len, batches.batch_sampler)), desc="grading", unit=" photographs") as progress:
         for batch in batches:
             records.update(batch["records"])
             if len(batch["index"]):
                 yield batch
             progress.update(len(batch["records"]))
-
-
-def _load(models: Sequence[str]) -> list[checkpoint.Checkpoint]:
-    """Raises UsageError for checkpoints whose predictions cannot be averaged."""
-    loaded = [checkpoint.load(path) for path in models]
-    for one in loaded[1:]:
-        for what in ("classes", "objective"):
-            first, other = (getattr(each, what) for each in (loaded[0], one))
-            if what == "objective":
-                first, other = type(first).__name__, type(other).__name__
-            if first != other:
-                raise UsageError(
-                    f"{one.path}: its {what} ({other}) is not that of {loaded[0].path} ({first}); "
-                    "their predictions cannot be averaged, give them one by one"
-                )
-    return loaded
 
 
 def predict(
@@ -176,18 +160,21 @@ def predict(
 ) -> Prediction:
     """Grades the photographs of `images` -> output/result.csv and output/details.csv.
 
-    Predictions of several checkpoints are averaged, and so are their cuts; `tta` and `tta_by` are the first recipe's
-    where they are not given. Raises UsageError.
+    Predictions of several checkpoints are averaged, and so are their cuts, unless they are folds of one set; `tta` and
+    `tta_by` are the first recipe's where they are not given. Several processes share the photographs, and the main one
+    writes. Raises UsageError.
     """
     ids = _submission_ids(submission) if submission else None
     archive, names = find_photographs(images)
     if ids is not None:
         names = _select(names, ids, images=images, submission=submission)
-    checkpoints = _load(models)
+    checkpoints = ensemble.load(models)
+    cuts, cuts_in_words = ensemble.cuts(checkpoints)
     recipe, objective = checkpoints[0].recipe, checkpoints[0].objective
     precisions = {one.recipe.precision for one in checkpoints}
     accelerator = device.accelerator(device_name, precision=precisions.pop() if len(precisions) == 1 else "auto")
-    files.writable_folder(output)
+    if ranks.MAIN:
+        files.writable_folder(output)
     views = [View(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
     scorers = [
         Scorer(one.grader.to(accelerator.device), one.objective, view.key)
@@ -201,28 +188,33 @@ def predict(
         collate=_collate,
     )
     records: dict[int, dict] = {}
-    seen = _readable(batches, records, total=len(names))
-    index, outputs = infer(scorers, seen, accelerator=accelerator, views=VIEWS[tta or recipe.tta])
+    index, outputs = infer(
+        scorers, _readable(batches, records), accelerator=accelerator, views=VIEWS[tta or recipe.tta]
+    )
+    records = {i: record for own in ranks.gather(records) for i, record in own.items()}
     finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
     for i in index[~finite]:
         records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
     outputs = [each[:, finite] for each in outputs]
-    cuts = [None if one.cuts is None else np.array(one.cuts) for one in checkpoints]
     predictions, grades = decide(scorers, outputs, cuts=cuts, by=tta_by or recipe.tta_by)
     graded = pd.DataFrame({"score": objective.scores(predictions).round(4), "grade": grades}, index=index[finite])
     probabilities = objective.probabilities(predictions)
     if probabilities is not None:
         for k in range(objective.num_classes):
             graded[f"probability_{k}"] = probabilities[:, k].round(4)
-    return _write(records, graded, output=output, ordered=ids is not None, classes=checkpoints[0].classes)
+    graded["class"] = [checkpoints[0].classes[grade] for grade in grades]
+    result, details = _tables(records, graded, ordered=ids is not None)
+    if ranks.MAIN:
+        files.write_csv(Path(output) / "details.csv", details)
+        files.write_csv(Path(output) / "result.csv", result)
+    return Prediction(result, details, checkpoints[0].classes, cuts_in_words)
 
 
-def _write(
-    records: dict[int, dict], graded: pd.DataFrame, *, output: str, ordered: bool, classes: tuple[str, ...]
-) -> Prediction:
-    """records by index, graded (score, grade, probabilities) by index of those that have an image -> files."""
+def _tables(records: dict[int, dict], graded: pd.DataFrame, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """records by index, graded (score, grade, probabilities) by index of those that have an image -> result, details,
+    sorted by name where they are not `ordered` already."""
     details = pd.DataFrame.from_dict(records, orient="index").sort_index()
-    details = details.join(graded.astype({"grade": "Int64"}).assign(**{"class": [classes[k] for k in graded["grade"]]}))
+    details = details.join(graded.astype({"grade": "Int64"}))
     probabilities = [name for name in graded.columns if name.startswith("probability_")]
     details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:]])
     result = pd.DataFrame(
@@ -233,6 +225,4 @@ def _write(
     )
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
-    files.write_csv(Path(output) / "details.csv", details)
-    files.write_csv(Path(output) / "result.csv", result)
-    return Prediction(result.reset_index(drop=True), details.reset_index(drop=True), classes)
+    return result.reset_index(drop=True), details.reset_index(drop=True)

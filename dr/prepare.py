@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import __version__, fundus, report
+from dr import __version__, fundus, ranks, report
 from dr.files import sha256, write_csv, write_json
 from dr.selection import Settings, choose
 from dr.sources import COMPETITION, SIDES, Source
+from dr.workers import assist
 from dr.workspace import Workspace
 
 LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient", "group"]
@@ -160,8 +161,17 @@ def prepare(
     """Prepares the photographs of {"main": ..., "2015": ...} under `directory`/kaggle_retina -> the content of its
     report.json.
 
-    A finished folder with the same settings is left as it is. Raises UsageError.
+    A finished folder with the same settings is left as it is. Of several processes, which all see the folder, the main
+    one decides and writes the tables; the others help with the photographs. Raises UsageError.
     """
+    ranks.meet("gloo")
+    if not ranks.MAIN:
+        return assist(archives={name: source.archive for name, source in sources.items()}, workers=workers)
+    content = _prepare(sources, directory=directory, settings=settings, workers=workers, force=force)
+    return ranks.once(lambda: content)
+
+
+def _prepare(sources: dict[str, Source], *, directory: str, settings: Settings, workers: int, force: bool) -> dict:
     started = time.time()
     main = sources["main"]
     if settings.per_class is None:

@@ -14,7 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dr import UsageError, checkpoint, models, objectives
+from dr import UsageError, checkpoint, models, objectives, ranks, surgery
 from dr.dataset import Prepared
 from dr.recipes import Recipe
 
@@ -35,10 +35,17 @@ class Run:
     updates: int = 0
     history: list[dict] = dataclasses.field(default_factory=list)
 
-    def before_update(self) -> None:
-        """Sets the learning rate of the next update."""
+    def update(self) -> None:
+        """Moves the weights by the gradients gathered since the last time."""
         if isinstance(self.scheduler, Scheduler):
             self.scheduler.step_update(self.updates)
+        if self.recipe.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        if self.ema:
+            self.ema.update(self.bare_model, step=self.updates)
 
     def after_epoch(self, val_loss: float) -> None:
         """Lowers the learning rate where it waits for a validation loss that falls no more."""
@@ -98,8 +105,17 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
     """A run before its first epoch, from pretrained weights unless saved ones follow. Raises UsageError for weights or
     a backbone that are not there."""
     objective = objectives.build(recipe, num_classes=len(data.classes), class_weights=_class_weights(recipe, data))
-    model = models.build(recipe, num_outputs=objective.num_outputs, pretrained=pretrained)
+    with accelerator.local_main_process_first():  # one download for each machine; the others find it
+        model = models.build(
+            recipe,
+            num_outputs=objective.num_outputs,
+            pretrained=pretrained,
+            # without it the statistics are of one process's batch, however many there are; torch has it for GPUs only
+            sync_batch_norm=ranks.COUNT > 1 and accelerator.device.type == "cuda",
+        )
     models.check(model, recipe, num_outputs=objective.num_outputs)
+    if recipe.grad_checkpointing:
+        surgery.checkpoint_gradients(model.backbone, recipe.backbone)
     optimizer = _optimizer(recipe, model)
     scheduler = _scheduler(recipe, optimizer, updates_per_epoch=updates_per_epoch)
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -111,6 +127,7 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
 
 def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
     """The fields of a checkpoint, tensors and primitives only."""
+    fold = {} if run.data.fold is None else {"fold": run.data.fold._asdict()}
     return {
         "model": {key: value.detach().cpu().clone() for key, value in run.evaluated.backbone.state_dict().items()},
         "recipe": run.recipe.to_dict(),
@@ -118,19 +135,25 @@ def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
         "classes": list(run.data.classes),
         "metrics": metrics,
         "versions": checkpoint.versions(),
-        "data": {"fingerprint": run.data.fingerprint, "size": run.data.size_px, "crop": run.data.crop},
+        "data": {"fingerprint": run.data.fingerprint, "size": run.data.size_px, "crop": run.data.crop, **fold},
     }
 
 
-def save_last(path: Path, run: Run, fields: dict) -> None:
-    """The checkpoint `fields` with all that an unbroken run would still have in memory."""
+def random_states(run: Run) -> list[dict]:
+    """Where the random numbers of each process stand: dropout and mixing differ between them."""
     on_gpu = run.accelerator.device.type == "cuda"
+    cuda = torch.cuda.get_rng_state(run.accelerator.device) if on_gpu else None
+    return ranks.gather({"torch": torch.get_rng_state(), "cuda": cuda})
+
+
+def save_last(path: Path, run: Run, fields: dict, random: list[dict]) -> None:
+    """The checkpoint `fields` with all that an unbroken run would still have in memory."""
     state = {
         "raw_model": run.bare_model.backbone.state_dict() if run.ema else None,
         "optimizer": run.optimizer.state_dict(),
         "scheduler": run.scheduler.state_dict() if run.scheduler is not None else None,
         "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
-        "random": {"torch": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if on_gpu else []},
+        "random": random,
         "epoch": run.epoch,
         "updates": run.updates,
         "history": run.history,
@@ -139,7 +162,8 @@ def save_last(path: Path, run: Run, fields: dict) -> None:
 
 
 def resume(path: Path, run: Run) -> None:
-    """Puts `run` where the run that wrote `path` stopped. Raises UsageError when recipe or data are not the same."""
+    """Puts `run` where the run that wrote `path` stopped. Raises UsageError when recipe, data or the number of
+    processes are not the same."""
     if not path.is_file():
         raise UsageError(f"{path}: there is nothing to resume; start without --resume")
     saved = models.load_tensors(path)
@@ -151,6 +175,8 @@ def resume(path: Path, run: Run) -> None:
             raise UsageError(f"{path}: it was trained with {key}={before}, not {value}; resume with the same choices")
     if saved["data"]["fingerprint"] != run.data.fingerprint:
         raise UsageError(f"{path}: it was trained on other label tables than {run.data.root}; resume with that --data")
+    if len(saved["random"]) != ranks.COUNT:
+        raise UsageError(f"{path}: {len(saved['random'])} processes trained it, not {ranks.COUNT}; resume with as many")
     run.bare_model.backbone.load_state_dict(saved["raw_model"] or saved["model"])
     if run.ema:
         run.ema.module.backbone.load_state_dict(saved["model"])
@@ -159,7 +185,8 @@ def resume(path: Path, run: Run) -> None:
         run.scheduler.load_state_dict(saved["scheduler"])
     if run.accelerator.scaler is not None and saved["scaler"]:
         run.accelerator.scaler.load_state_dict(saved["scaler"])
-    torch.set_rng_state(saved["random"]["torch"])
-    if saved["random"]["cuda"] and run.accelerator.device.type == "cuda":
-        torch.cuda.set_rng_state_all(saved["random"]["cuda"][: torch.cuda.device_count()])
+    random = saved["random"][ranks.RANK]
+    torch.set_rng_state(random["torch"])
+    if random["cuda"] is not None and run.accelerator.device.type == "cuda":
+        torch.cuda.set_rng_state(random["cuda"], run.accelerator.device)
     run.epoch, run.updates, run.history = saved["epoch"], saved["updates"], saved["history"]

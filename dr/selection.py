@@ -100,7 +100,7 @@ def _prepare_missing(
         total=finished + len(tasks), initial=finished, desc="preparing", unit=" photographs", disable=not tasks
     )
     with progress:
-        for record in prepare_all(tasks, archives=archives, workers=workers):
+        for record in prepare_all(tasks, log=workspace.log, archives=archives, workers=workers):
             if "error" in record:
                 failed[record["source"], record["original"]] = record["error"]
             else:

@@ -1,5 +1,5 @@
-"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop. None of them renames a tensor, and but for the
-stem "cifar" none changes the shape of one: pretrained weights still fit."""
+"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop, gradient checkpointing. None of them renames a
+tensor, and but for the stem "cifar" none changes the shape of one: pretrained weights still fit."""
 
 from functools import partial
 
@@ -7,6 +7,7 @@ import torch
 import torchvision
 from timm.layers import SelectAdaptivePool2d
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from dr import UsageError
 from dr.recipes import Recipe
@@ -17,6 +18,18 @@ RESIDUAL_ENDS = {  # torchvision's residual blocks and the last module of their 
     torchvision.models.efficientnet.MBConv: "stochastic_depth",
     torchvision.models.efficientnet.FusedMBConv: "stochastic_depth",
 }
+
+
+CHECKPOINTED = (  # torchvision's blocks whose insides are computed twice
+    *RESIDUAL_ENDS,
+    torchvision.models.convnext.CNBlock,
+    torchvision.models.mobilenetv2.InvertedResidual,
+    torchvision.models.mobilenetv3.InvertedResidual,
+    torchvision.models.regnet.ResBottleneckBlock,
+    torchvision.models.swin_transformer.SwinTransformerBlock,
+    torchvision.models.swin_transformer.SwinTransformerBlockV2,
+    torchvision.models.vision_transformer.EncoderBlock,
+)
 
 
 def operate(model: nn.Module, recipe: Recipe) -> None:
@@ -168,3 +181,37 @@ def _shakedrop(model: nn.Module, recipe: Recipe) -> None:
     for number, end in enumerate(ends, start=1):
         # a hook, not a module around it: the tensors keep their names
         end.register_forward_hook(partial(_hook, keep=1 - number / len(ends) * recipe.shakedrop))
+
+
+# --- gradient checkpointing -----------------------------------------------------------------------
+
+
+def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
+    """Keeps what goes into each block, not what is computed in it, which is computed again in the backward pass (Chen
+    et al., arXiv:1604.06174): by timm's own means, or around torchvision's blocks. Raises UsageError for other
+    networks.
+
+    For a training network, last of all changes: hooks and forwards of other changes are computed again as well.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, CHECKPOINTED)]
+    try:
+        if hasattr(model, "set_grad_checkpointing"):
+            model.set_grad_checkpointing(True)
+        elif not blocks:
+            raise AssertionError("no residual blocks")
+    except AssertionError as exc:  # timm's way to say that a network has no such thing
+        raise UsageError(
+            f"recipe: grad_checkpointing is not known for {backbone}; leave it out, or take a smaller batch_size with "
+            "accumulate"
+        ) from exc
+    if not hasattr(model, "set_grad_checkpointing"):
+        for block in blocks:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.register_forward_pre_hook(partial(_count_once, momentum=module.momentum))
+
+
+def _count_once(norm: nn.Module, _: tuple, *, momentum: float | None) -> None:
+    """A batch that is computed a second time, within the backward pass, moves the running statistics no further."""
+    norm.momentum = momentum if torch._C._current_graph_task_id() == -1 else 0.0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dr import UsageError, recipes
+from dr import UsageError, ranks, recipes
 from dr.recipes import Recipe
 
 FIGURES = (  # of a row of runs.csv, in the order of the tables; a run without a test has no test figures
@@ -164,7 +164,7 @@ def _check_machine(trials: list[Trial], device_name: str) -> None:
     for precision in {trial.recipe.precision for trial in trials}:
         device.accelerator(device_name, precision=precision)
     networks = {tuple(getattr(trial.recipe, key) for key in NETWORK): trial.recipe for trial in trials}
-    for recipe in networks.values():
+    for recipe in networks.values() if ranks.MAIN else ():
         models.check(models.build(recipe, num_outputs=1), recipe, num_outputs=1)
 
 
@@ -197,6 +197,8 @@ def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, st
         row = training.train(trial.recipe, data=data, folder=folder, name=trial.name, **options)
     except Exception as exc:  # whatever it is, other combinations may well be trained
         error = " ".join(str(exc).split())
+        if ranks.COUNT > 1:
+            raise  # one may have failed alone, and the others wait for it: that ends the sweep
         if not isinstance(exc, (UsageError, torch.OutOfMemoryError)):
             traceback.print_exc()
             error = f"{type(exc).__name__}: {error}"
@@ -232,7 +234,8 @@ def train_all(
     names = {trial.name for trial in trials} | {row["name"] for row in rows.values()}
     others = [row for row in before if row["name"] not in names]  # of an earlier sweep: they may be asked for again
     _check_machine([trial for trial in trials if trial.name not in rows], device_name)
-    files.writable_folder(folder)
+    if ranks.MAIN:
+        files.writable_folder(folder)
 
     for number, trial in enumerate(trials, start=1):
         known = trial.name in rows
@@ -240,7 +243,8 @@ def train_all(
         if not known:
             rows[trial.name] = _trained(trial, data=data, folder=folder, device_name=device_name, workers=workers)
         done = [rows[trial.name] for trial in trials if trial.name in rows]
-        _write(prefix, done, others, markdown(trials, done, name=name, command=command))
+        if ranks.MAIN:
+            _write(prefix, done, others, markdown(trials, done, name=name, command=command))
     return done
 
 

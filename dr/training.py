@@ -1,5 +1,6 @@
 """Stage 2: prepared folder + recipe -> NAME__best.pt, NAME__last.pt, NAME__history.csv, pictures, a row in runs.csv."""
 
+import contextlib
 import dataclasses
 import glob
 import math
@@ -11,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast, set_seed
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dr import UsageError, checkpoint, device, evaluation, files, models, objectives, outcome
+from dr import UsageError, checkpoint, device, evaluation, files, models, objectives, outcome, ranks
 from dr.dataset import (
     EpochSampler,
     EvaluationPhotographs,
@@ -28,21 +29,30 @@ from dr.dataset import (
 )
 from dr.inference import Scorer, infer, mean_predictions
 from dr.recipes import Recipe
-from dr.run import Run, content, resume, save_last, start
+from dr.run import Run, content, random_states, resume, save_last, start
 
 PICTURES = ("curves.png", "confusion.png", "test_confusion.png", "scores.png")
 ENDINGS = ("best.pt", "last.pt", "epoch_*.pt", "history.csv", "classes.csv", *PICTURES)
 
 
-def _loaders(recipe: Recipe, data: Prepared, *, workers: int, pin: bool) -> tuple[DataLoader, DataLoader]:
-    """-> batches of training, whose sampler has an `epoch` to set, and of validation."""
+def _loaders(
+    recipe: Recipe, data: Prepared, *, order: EpochSampler, workers: int, pin: bool
+) -> tuple[DataLoader, DataLoader]:
+    """-> this process's batches of training, in that order, and of validation. Raises UsageError for photographs too
+    few to go round."""
     training = TrainingPhotographs(data, recipe)
+    together = ranks.COUNT * recipe.batch_size
+    if ranks.COUNT > 1 and len(training) < together:
+        raise UsageError(
+            f"{ranks.COUNT} processes with batches of {recipe.batch_size} need {together} training photographs, here "
+            f"are {len(training)}; give a smaller --batch_size"
+        )
     batches = loader(
         training,
         batch_size=recipe.batch_size,
         workers=workers,
         pin=pin,
-        sampler=EpochSampler(training.grades, sampling=recipe.sampling, seed=recipe.seed),
+        sampler=order,
         drop_last=len(training) > recipe.batch_size,  # a rest of one or two photographs would spoil batch statistics
     )
     validation = EvaluationPhotographs(data.root, data.val, recipe)
@@ -83,30 +93,34 @@ def _mix(recipe: Recipe, num_classes: int) -> Mix:
 
 
 def _train_epoch(run: Run, batches: DataLoader) -> float:
-    """One pass -> mean loss over its photographs. Raises UsageError at a loss that is not finite."""
-    batches.sampler.epoch = run.epoch
+    """One pass -> mean loss over its photographs, of all processes. Raises UsageError at a loss that is not finite.
+
+    The gradient of an update is the mean over its batches, also of the last ones, which may be fewer: accelerate's own
+    accumulation would divide by the full number.
+    """
     run.model.train()
     mix = _mix(run.recipe, run.objective.num_classes)
     to = run.accelerator.device
     total, count = 0.0, 0
-    for batch in tqdm(batches, desc=f"epoch {run.epoch + 1}", unit=" batches", leave=False):
-        run.before_update()
-        images, targets = mix(batch["image"].to(to, non_blocking=True), batch["grade"].to(to))
-        losses = run.objective.loss(run.model(images).float(), targets)
-        total, count = total + _finite(losses.sum().item(), batch, batches.dataset.paths), count + len(losses)
-        run.accelerator.backward(losses.mean())
-        if run.recipe.clip_norm is not None:
-            run.accelerator.clip_grad_norm_(run.model.parameters(), run.recipe.clip_norm)
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-        run.updates += 1
-        if run.ema:
-            run.ema.update(run.bare_model, step=run.updates)
-    return total / count
+    for number, batch in enumerate(tqdm(batches, desc=f"epoch {run.epoch + 1}", unit=" batches", leave=False)):
+        place = number % run.recipe.accumulate
+        group = min(run.recipe.accumulate, len(batches) - number + place)  # batches of this update
+        complete = place + 1 == group
+        # gradients cross from process to process once for each update
+        with contextlib.nullcontext() if complete else run.accelerator.no_sync(run.model):
+            images, targets = mix(batch["image"].to(to, non_blocking=True), batch["grade"].to(to))
+            losses = run.objective.loss(run.model(images).float(), targets)
+            total, count = total + _finite(losses.sum().item(), batch, batches.dataset.paths), count + len(losses)
+            run.accelerator.backward(losses.mean() / group)
+        if complete:
+            run.update()
+    totals, counts = zip(*ranks.gather((total, count)), strict=True)
+    return sum(totals) / sum(counts)
 
 
 def _validate(run: Run, batches: DataLoader) -> tuple[np.ndarray, float]:
     """-> predictions (N, P) in the order of the label table, and their mean loss."""
+    broadcast(run.evaluated.state_dict())  # the network that is saved: running statistics are each process's own
     scorer = Scorer(run.evaluated, run.objective)
     _, outputs = infer([scorer], batches, accelerator=run.accelerator)
     if not torch.isfinite(outputs[0]).all():
@@ -120,8 +134,11 @@ def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.n
     started = time.time()
     train_loss = _train_epoch(run, batches)
     predictions, val_loss = _validate(run, val_batches)
-    figures, cuts = evaluation.evaluate(
-        predictions, val_batches.dataset.grades, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+    truth = val_batches.dataset.grades
+    figures, cuts = ranks.once(
+        lambda: evaluation.evaluate(
+            predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+        )
     )
     lr = run.optimizer.param_groups[0]["lr"]  # of the last update, before a plateau lowers it
     run.after_epoch(val_loss)
@@ -169,6 +186,18 @@ def _merit(row: dict, best_by: str) -> float:
     return -row[best_by] if best_by == "val_loss" else row[best_by]
 
 
+def _save(run: Run, prefix: str, *, predictions: np.ndarray, cuts: np.ndarray | None, random: list[dict]) -> None:
+    """Writes the files of a finished epoch; NAME__best.pt only where there was no better one."""
+    *before, row = [_merit(row, run.recipe.best_by) for row in run.history]
+    fields = content(run, cuts=cuts, metrics=run.history[-1])
+    if row > max(before, default=-math.inf) or run.epoch == 1:
+        outcome.save_best(Path(f"{prefix}__best.pt"), fields, predictions=predictions, run=run)
+    if run.epoch in run.recipe.keep_epochs:
+        checkpoint.save(f"{prefix}__epoch_{run.epoch}.pt", fields)
+    save_last(Path(f"{prefix}__last.pt"), run, fields, random)
+    files.write_csv(f"{prefix}__history.csv", pd.DataFrame(run.history))
+
+
 def _impatient(history: list[dict], recipe: Recipe) -> bool:
     """Whether `patience` epochs brought nothing better."""
     merits = [_merit(row, recipe.best_by) for row in history]
@@ -180,7 +209,7 @@ def _fitted(recipe: Recipe, data: Prepared) -> tuple[Recipe, Prepared]:
     if recipe.objective == "binary":
         data = binary(data, positive_from=recipe.positive_from)
     if recipe.normalisation == "measured":
-        mean, std = measured_mean_std(data, recipe)
+        mean, std = ranks.once(lambda: measured_mean_std(data, recipe))
         recipe = dataclasses.replace(recipe, mean=mean, std=std)
     return recipe, data
 
@@ -199,40 +228,41 @@ def train(
     """Trains, keeps the best epoch by the recipe's `best_by`, tests it once -> its row of runs.csv, with `recorded`
     added.
 
-    With `go_on` the run continues from folder/NAME__last.pt. Raises UsageError. Not deterministic on a GPU: atomics in
-    cuDNN's backward pass.
+    With `go_on` the run continues from folder/NAME__last.pt, and wherever torchrun has started it again, if it had come
+    so far. Of several processes the main one writes all files, in a folder that all of them see. Raises UsageError. Not
+    deterministic on a GPU: atomics in cuDNN's backward pass.
     """
     if Path(name).name != name:
         raise UsageError(f"--name {name}: it is the first part of file names and may hold no path")
-    recipe, data = _fitted(recipe, data)
     accelerator = device.accelerator(device_name, precision=recipe.precision)
-    save_to = files.writable_folder(folder)
-    set_seed(recipe.seed)
-    batches, val_batches = _loaders(recipe, data, workers=workers, pin=accelerator.device.type == "cuda")
-    run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=len(batches), pretrained=not go_on)
+    recipe, data = _fitted(recipe, data)
+    save_to = ranks.once(lambda: files.writable_folder(folder))
     prefix = f"{save_to / name}"
     last, best = Path(f"{prefix}__last.pt"), Path(f"{prefix}__best.pt")
+    go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and last.is_file()))
+    set_seed(recipe.seed, device_specific=True)
+    order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling=recipe.sampling, seed=recipe.seed)
+    pin = accelerator.device.type == "cuda"
+    batches, val_batches = _loaders(recipe, data, order=order, workers=workers, pin=pin)
+    updates = math.ceil(len(batches) / recipe.accumulate)
+    run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=updates, pretrained=not go_on)
     if go_on:
         resume(last, run)
         models.load_tensors(best)  # it is needed at the end: better told now
-    else:
+    elif ranks.MAIN:
         _keep_previous(save_to, name)
 
     while run.epoch < recipe.epochs and not _impatient(run.history, recipe):
-        highest = max((_merit(row, recipe.best_by) for row in run.history), default=-math.inf)
+        order.epoch = run.epoch
         predictions, cuts = _epoch(run, batches, val_batches)
-        row = run.history[-1]
-        fields = content(run, cuts=cuts, metrics=row)
-        if _merit(row, recipe.best_by) > highest or run.epoch == 1:
-            outcome.save_best(best, fields, predictions=predictions, run=run)
-        if run.epoch in recipe.keep_epochs:
-            checkpoint.save(f"{prefix}__epoch_{run.epoch}.pt", fields)
-        save_last(last, run, fields)
-        files.write_csv(f"{prefix}__history.csv", pd.DataFrame(run.history))
-        tqdm.write(_line(row, epochs=recipe.epochs))
+        random = random_states(run)
+        if ranks.MAIN:
+            _save(run, prefix, predictions=predictions, cuts=cuts, random=random)
+        tqdm.write(_line(run.history[-1], epochs=recipe.epochs))
 
     chosen = outcome.finish(run, best, workers=workers)
     finished = {"name": name, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
     row = finished | (recorded or {}) | outcome.summary(run, best=chosen)
-    outcome.append_run(save_to / "runs.csv", row)
+    if ranks.MAIN:
+        outcome.append_run(save_to / "runs.csv", row)
     return row

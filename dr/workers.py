@@ -12,9 +12,10 @@ from pathlib import Path
 
 import cv2
 
-from dr import UsageError, duplicates, fundus
+from dr import UsageError, duplicates, fundus, ranks
 from dr.archive import Archive
 from dr.files import write_bytes
+from dr.workspace import note
 
 JPEG_QUALITY = 95
 
@@ -85,8 +86,8 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
-    """Tasks (`source`, `original`, and what _prepare_one takes) -> records in the order in which they are finished."""
+def _prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
+    """Tasks -> records in the order in which they are finished."""
     if workers <= 1 or len(tasks) < 8:  # starting processes would take longer
         _archives.update(archives)
         yield from map(_in_worker, tasks)
@@ -105,3 +106,32 @@ def prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int
         ) from exc
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _prepare_share(tasks: list[dict], *, log: Path, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
+    """Every N-th task is done here; then come the records of the other processes, which did the others."""
+    own = []
+    for record in _prepare_all(tasks[ranks.RANK :: ranks.COUNT], archives=archives, workers=workers):
+        if "error" not in record:
+            note(log, record)
+        own.append(record)
+        yield record
+    for rank, records in enumerate(ranks.gather(own)):
+        yield from records if rank != ranks.RANK else ()
+
+
+def prepare_all(tasks: list[dict], *, log: Path, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
+    """Tasks (`source`, `original`, and what _prepare_one takes) -> records in the order in which they are finished,
+    noted in `log`. Called by the main process; of several, those that `assist` do their share."""
+    ranks.once(lambda: (tasks, log))
+    return _prepare_share(tasks, log=log, archives=archives, workers=workers)
+
+
+def assist(*, archives: dict[str, Archive], workers: int) -> dict:
+    """What the other processes do: their share of the tasks, as often as there are any -> the report that the main
+    process ends with."""
+    while not isinstance(given := ranks.once(dict), dict):
+        tasks, log = given
+        for _ in _prepare_share(tasks, log=log, archives=archives, workers=workers):
+            pass
+    return given

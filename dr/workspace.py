@@ -81,10 +81,8 @@ class Workspace:
         return all((self.root / path).exists() for table in tables for path in pd.read_csv(table, dtype=str)["path"])
 
     def add(self, record: dict) -> None:
-        """Notes a finished photograph, on disk before anything else happens."""
+        """Counts a photograph, finished and noted, among those there are."""
         self.records[record["source"], record["original"]] = record
-        with self.log.open("a") as log:
-            log.write("\n" + json.dumps(record))  # the line end first: the line before may have been cut short
 
     def staged(self, source: str, original: str) -> Path:
         """Where a photograph is written before its side of the split is known, without the ending; two sources may use
@@ -111,6 +109,12 @@ class Workspace:
         for path in self._photographs():
             if path not in placed:
                 path.unlink()
+
+
+def note(log: Path, record: dict) -> None:
+    """Notes a finished photograph in prepared.jsonl, on disk before anything else happens."""
+    with log.open("a") as lines:
+        lines.write("\n" + json.dumps(record))  # the line end first: the line before may have been cut short
 
 
 def difference(before: dict, now: dict) -> str:

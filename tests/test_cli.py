@@ -56,7 +56,10 @@ class OutOfMemoryError(RuntimeError):
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OutOfMemoryError("CUDA out of memory"), "error: memory ran out; give a smaller --batch_size"),
+        (OutOfMemoryError("CUDA out of memory"), "error: memory ran out; give a smaller --batch_size, and start again"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: memory ran out; give"),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "error: memory ran out; give"),
+        (MemoryError(), "error: memory ran out; give"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error"), "give fewer --workers, or 0"),
     ],
 )

@@ -1,3 +1,5 @@
+from itertools import chain
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -5,7 +7,7 @@ import pytest
 import torch
 from made import TINY, write_prepared
 
-from dr import UsageError
+from dr import UsageError, ranks
 from dr.dataset import (
     EpochSampler,
     EvaluationPhotographs,
@@ -160,6 +162,7 @@ def test_folds_hold_out_every_photograph_once_and_never_part_a_patient(folder):
         assert not set(part.test["patient"]) & (set(part.train["patient"]) | set(part.val["patient"]))
         assert set(part.test["diagnosis"]) == {0, 1, 2, 3, 4}
         assert part.fingerprint != data.fingerprint
+        assert part.fold == (number, 3, data.fingerprint)
     assert sorted(held_out) == sorted([*data.train["path"], *data.val["path"]])
 
 
@@ -231,3 +234,28 @@ def test_more_folds_than_photographs_of_a_grade_or_a_second_test_are_refused(fol
         fold(read_prepared(folder), 1, 20)
     with pytest.raises(UsageError, match="it has a test of its own, so --fold cannot make one"):
         fold(read_prepared(write_prepared(tmp_path / "tested", test=5)), 1, 2)
+
+
+def batches_of(monkeypatch, dataset, *, rank=0, count=1, **options):
+    """The indices of each batch that one of several processes loads."""
+    monkeypatch.setattr(ranks, "RANK", rank)
+    monkeypatch.setattr(ranks, "COUNT", count)
+    return [batch["index"].tolist() for batch in loader(dataset, workers=0, pin=False, **options)]
+
+
+def test_processes_train_step_by_step_on_what_one_with_larger_batches_would(folder, monkeypatch):
+    training = TrainingPhotographs(read_prepared(folder), TINY)
+    order = EpochSampler(training.grades, sampling="sqrt", seed=3)
+    order.epoch = 2
+    options = {"sampler": order, "drop_last": True}
+    alone = batches_of(monkeypatch, training, batch_size=12, **options)
+    shares = [batches_of(monkeypatch, training, batch_size=4, rank=n, count=3, **options) for n in range(3)]
+    assert [list(chain(*step)) for step in zip(*shares, strict=True)] == alone
+
+
+@pytest.mark.parametrize("count", [2, 4, 7])
+def test_processes_evaluate_every_photograph_once_in_the_batches_of_one(folder, monkeypatch, count):
+    data = validation(read_prepared(folder))
+    alone = batches_of(monkeypatch, data, batch_size=4)
+    shares = [batches_of(monkeypatch, data, batch_size=4, rank=rank, count=count) for rank in range(count)]
+    assert sorted(chain(*shares)) == alone

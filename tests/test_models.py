@@ -168,3 +168,15 @@ def test_dropout_is_set_before_the_last_layer():
     assert build(recipe(backbone="efficientnet_v2_m", dropout=0.7), num_outputs=1).backbone.classifier[0].p == 0.7
     assert build(recipe(dropout=0.7), num_outputs=1).backbone.drop_rate == 0.7
     assert build(recipe(backbone="resnet18", dropout=0.7), num_outputs=1).backbone.fc[0].p == 0.7
+
+
+@pytest.mark.parametrize("choices", [{"backbone": "resnet18", "shakedrop": 0.5}, {"backbone": "test_efficientnet"}])
+def test_batch_statistics_of_all_processes_rename_no_tensor_and_change_no_evaluation(choices):
+    chosen = recipe(**choices)
+    one = build(chosen, num_outputs=1).eval()
+    several = build(chosen, num_outputs=1, sync_batch_norm=True).eval()
+    several.load_state_dict(one.state_dict())
+    kinds = {type(module) for module in several.modules() if isinstance(module, torch.nn.modules.batchnorm._BatchNorm)}
+    assert all(issubclass(kind, torch.nn.SyncBatchNorm) for kind in kinds)
+    images = torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8)
+    assert torch.allclose(one(images), several(images), atol=1e-5)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from made import TINY, checkpoint_content, photograph, write_photographs
 
-from dr import UsageError, checkpoint, device
+from dr import UsageError, checkpoint, device, thresholds
 from dr.prediction import predict
 from dr.recipes import from_dict
 
@@ -231,3 +231,41 @@ def test_the_centre_is_cut_out_where_the_recipe_says_so(images, tmp_path):
     content = checkpoint_content(from_dict(TINY.to_dict() | {"crop_size": 48}))
     checkpoint.save(tmp_path / "crop.pt", content)
     assert len(run(str(tmp_path / "crop.pt"), images, tmp_path).result) == 7
+
+
+def of_fold(path, number, scores, *, seed, rule="optimal", **choices):
+    """A checkpoint of fold `number` of 3, which gave these scores to held-out photographs of grades 0 to 4."""
+    torch.manual_seed(seed)
+    content = checkpoint_content(from_dict(TINY.to_dict() | {"cuts": rule} | choices), cuts=(-0.5, 0.0, 0.5, 1.0))
+    content["data"]["fold"] = {"number": number, "of": 3, "fingerprint": "of all"}
+    test = {"predictions": torch.tensor(scores)[:, None], "truth": torch.arange(5)}
+    checkpoint.save(path, content | {"test": test})
+    return str(path)
+
+
+FIRST, SECOND = [0.1, 0.2, 0.3, 0.4, 0.5], [0.12, 0.22, 0.32, 0.42, 0.52]
+
+
+def test_folds_of_one_set_are_cut_where_the_scores_of_all_they_held_out_say(images, tmp_path):
+    folds = [of_fold(tmp_path / "1.pt", 1, FIRST, seed=1), of_fold(tmp_path / "3.pt", 3, SECOND, seed=2)]
+    prediction = run(folds[::-1], images, tmp_path)
+    cuts = thresholds.optimal_cuts(np.array(FIRST + SECOND), np.array([0, 1, 2, 3, 4] * 2))
+    assert np.allclose(cuts, [0.16, 0.26, 0.36, 0.46])
+    assert prediction.cuts == "cuts 0.160 0.260 0.360 0.460: fitted to the 10 out-of-fold scores of folds 1, 3 of 3"
+    details = prediction.details
+    assert details["grade"].tolist() == np.searchsorted(cuts, details["score"], side="right").tolist()
+    run(folds, images, tmp_path, tta_by="vote")
+
+
+@pytest.mark.parametrize(("number", "choices"), [(1, {}), (2, {"lr": 0.5}), (2, {"rule": "round"})])
+def test_what_are_not_different_folds_of_one_recipe_keep_their_own_cuts(images, tmp_path, number, choices):
+    first = of_fold(tmp_path / "first.pt", 1, FIRST, seed=1)
+    second = of_fold(tmp_path / "second.pt", number, SECOND, seed=2, **choices)
+    own = "cuts -0.500 0.000 0.500 1.000: the mean of those of 2 checkpoints"
+    assert run([first, second], images, tmp_path).cuts == own
+    assert run(first, images, tmp_path).cuts == f"cuts -0.500 0.000 0.500 1.000: those of {first}"
+
+
+def test_where_scores_are_rounded_nothing_is_fitted_to_folds_either(images, tmp_path):
+    folds = [of_fold(tmp_path / f"{n}.pt", n, FIRST, seed=n, rule="round") for n in (1, 2)]
+    assert run(folds, images, tmp_path).cuts.endswith(": scores are rounded, nothing was fitted")

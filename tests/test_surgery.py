@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from made import TINY
 from torch import nn
 
@@ -157,3 +158,37 @@ def test_small_pictures_pass_through_the_published_network():
     model = backbone("efficientnet_v2_s", stem="small", shakedrop=0.5, dropout=0.5, num_outputs=200)
     assert model.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 200)
     assert model.classifier[0].p == 0.5
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_efficientnet"])
+def test_checkpointed_blocks_are_computed_twice_with_the_same_gradient(name):
+    model, images = backbone(name), torch.randn(4, 3, 64, 64)
+    plain = copy.deepcopy(model)
+    surgery.checkpoint_gradients(model, name)
+    calls, convolutions = [], [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    for convolution in convolutions:
+        convolution.register_forward_hook(lambda *_: calls.append(1))
+    for each in (plain, model):
+        each(images).square().sum().backward()
+    assert len(convolutions) < len(calls) <= 2 * len(convolutions)
+    for (key, kept), (_, computed_again) in zip(plain.named_parameters(), model.named_parameters(), strict=True):
+        assert torch.allclose(kept.grad, computed_again.grad, atol=1e-5), key
+    for key, statistic in plain.named_buffers():  # moved by each batch once
+        if "num_batches" not in key:
+            assert torch.allclose(statistic, model.get_buffer(key)), key
+
+
+def test_a_copy_of_a_checkpointed_network_computes_with_its_own_weights():
+    model = backbone("resnet18").eval()
+    surgery.checkpoint_gradients(model, "resnet18")
+    averaged = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in averaged.layer4.parameters():
+            parameter.zero_()
+    assert not torch.allclose(averaged(torch.ones(1, 3, 64, 64)), model(torch.ones(1, 3, 64, 64)))
+
+
+def test_gradients_of_networks_without_known_blocks_are_not_checkpointed():
+    model = torchvision.models.shufflenet_v2_x0_5()
+    with pytest.raises(UsageError, match="grad_checkpointing is not known for shufflenet_v2_x0_5; leave it out, or"):
+        surgery.checkpoint_gradients(model, "shufflenet_v2_x0_5")

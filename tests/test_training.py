@@ -9,7 +9,7 @@ from made import TINY, checkpoint_content, write_prepared
 from torch.nn.functional import one_hot
 
 import dr.run
-from dr import UsageError, checkpoint, dataset, device, objectives, outcome, thresholds, training
+from dr import UsageError, checkpoint, dataset, device, objectives, outcome, ranks, thresholds, training
 from dr.dataset import read_prepared
 from dr.inference import VIEWS, Scorer, infer, mean_predictions
 from dr.models import build
@@ -308,6 +308,19 @@ def test_an_absent_device_is_named():
         device.accelerator("cuda:7")
 
 
+def test_several_processes_take_the_device_that_each_has(monkeypatch):
+    monkeypatch.setattr(ranks, "COUNT", 2)
+    for name in ("cuda:1", "mps"):
+        with pytest.raises(UsageError, match=f"--device {name}: each of 2 processes has its own; give auto, cpu or"):
+            device.accelerator(name)
+
+
+def test_photographs_too_few_to_go_round_are_told_before_training(data, monkeypatch):
+    monkeypatch.setattr(ranks, "COUNT", 4)
+    with pytest.raises(UsageError, match="4 processes with batches of 10 need 40 training photographs, here are 30"):
+        training._loaders(TINY, data, order=None, workers=0, pin=False)
+
+
 def test_half_precision_without_a_gpu_is_refused():
     with pytest.raises(UsageError, match="precision fp16 needs a GPU"):
         device.accelerator("cpu", precision="fp16")
@@ -399,3 +412,38 @@ def test_a_network_no_better_than_the_most_frequent_class_is_told_so(data, tmp_p
         f"note: its validation accuracy of {row['accuracy']:.3f} is no better than always answering with "
         "the most frequent class (0.200)"
     )
+
+
+@pytest.mark.parametrize(
+    ("parts", "whole"),
+    [({"batch_size": 5, "accumulate": 2}, {"batch_size": 10}),
+     # six batches are an update of four and one of two, as three are one of two and one of one
+     ({"batch_size": 5, "accumulate": 4}, {"batch_size": 10, "accumulate": 2})],
+)  # fmt: skip
+def test_batches_of_one_update_move_the_weights_as_one_large_batch(data, tmp_path, parts, whole):
+    stateless = {"backbone": "test_convnext", "image_size": 32, "optimizer": "sgd", "epochs": 1, "ema_decay": 0.5}
+    for name, choices in (("parts", parts), ("whole", whole)):
+        run(data, tmp_path, name=name, recipe=recipe(**stateless, **choices))
+    saved = [torch.load(tmp_path / f"{name}__last.pt", weights_only=True) for name in ("parts", "whole")]
+    assert saved[0]["updates"] == saved[1]["updates"] == -(-3 // whole.get("accumulate", 1))
+    for field in ("model", "raw_model"):
+        for key, value in saved[0][field].items():
+            assert torch.allclose(value, saved[1][field][key], atol=1e-5), key
+    losses = [each["history"][0]["train_loss"] for each in saved]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_gradient_checkpointing_changes_memory_and_time_alone(data, tmp_path):
+    choices = {"optimizer": "sgd", "epochs": 2, "ema_decay": 0.5, "backbone": "resnet18", "image_size": 32}
+    for name, twice in (("kept", False), ("twice", True)):
+        run(data, tmp_path, name=name, recipe=recipe(**choices, grad_checkpointing=twice))
+    kept, twice = (pd.read_csv(tmp_path / f"{name}__history.csv") for name in ("kept", "twice"))
+    assert twice["val_loss"].tolist() == pytest.approx(kept["val_loss"].tolist(), rel=1e-3)
+
+
+def test_a_fold_marks_what_its_checkpoint_has_not_seen(data, tmp_path):
+    run(dataset.fold(data, 2, 3), tmp_path, recipe=recipe(epochs=1))
+    held_out = checkpoint.load(tmp_path / "run__best.pt").held_out
+    assert held_out.fold == (2, 3, data.fingerprint)
+    assert held_out.truth.tolist() == dataset.fold(data, 2, 3).test["diagnosis"].tolist()
+    assert held_out.predictions.shape == (15, 1)

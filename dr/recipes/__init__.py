@@ -73,7 +73,9 @@ class Recipe:
     augmentation: str = "published"
     sampling: str = "shuffle"  # sqrt, balanced: grades are drawn by the square root of their frequency, or equally
     # optimisation
-    batch_size: int = 18
+    batch_size: int = 18  # of each process, where torchrun starts several
+    accumulate: int = 1  # batches to an update: the gradient of a batch so many times as large, in the memory of one
+    grad_checkpointing: bool = False  # activations are computed twice instead of kept: less memory, a third more time
     epochs: int = 30
     optimizer: str = "adamw"
     lr: float = 0.001
@@ -88,7 +90,7 @@ class Recipe:
     plateau_epochs: int = 5  # plateau: epochs without a lower validation loss before a decay
     warmup_fraction: float = 0.0  # share of the run during which lr grows linearly from 1/100
     ema_decay: float | None = None  # exponential moving average of the weights, by step
-    clip_norm: float | None = 1.0  # greatest norm of the gradient
+    clip_norm: float | None = 1.0  # greatest norm of the gradient of an update
     precision: str = "auto"
     seed: int = 10
     # which epoch, which decision
@@ -124,7 +126,7 @@ class Recipe:
 
     def _check_ranges(self) -> None:
         positive = ("image_size", "crop_size", "batch_size", "epochs", "lr", "step_epochs", "plateau_epochs", "gamma")
-        for name in (*positive, "patience", "mixup", "cutmix", "clip_norm", "positive_from"):
+        for name in (*positive, "accumulate", "patience", "mixup", "cutmix", "clip_norm", "positive_from"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"recipe: {name} must be greater than 0, got {value}")

@@ -1,0 +1,70 @@
+"""Several checkpoints that grade together: whether they may, and by which cuts."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from dr import UsageError, checkpoint, evaluation
+from dr.checkpoint import Checkpoint, HeldOut
+from dr.recipes import Recipe
+
+
+def load(paths: Sequence[str]) -> list[Checkpoint]:
+    """Raises UsageError for checkpoints whose predictions cannot be averaged."""
+    loaded = [checkpoint.load(path) for path in paths]
+    for one in loaded[1:]:
+        for what in ("classes", "objective"):
+            first, other = (getattr(each, what) for each in (loaded[0], one))
+            if what == "objective":
+                first, other = type(first).__name__, type(other).__name__
+            if first != other:
+                raise UsageError(
+                    f"{one.path}: its {what} ({other}) is not that of {loaded[0].path} ({first}); "
+                    "their predictions cannot be averaged, give them one by one"
+                )
+    return loaded
+
+
+def _chosen(recipe: Recipe) -> Recipe:
+    """Without its seed, and what was measured on the photographs of one fold."""
+    measured = {"mean": None, "std": None} if recipe.normalisation == "measured" else {}
+    return dataclasses.replace(recipe, seed=0, **measured)
+
+
+def folds(checkpoints: Sequence[Checkpoint]) -> list[HeldOut] | None:
+    """What was held out of each, in the order of the folds, where all are different folds of one set and recipe."""
+    held_out = [one.held_out for one in checkpoints]
+    if len(checkpoints) < 2 or None in held_out:
+        return None
+    sets = {(each.fold.of, each.fold.fingerprint) for each in held_out}
+    numbers = {each.fold.number for each in held_out}
+    recipes = [_chosen(one.recipe) for one in checkpoints]
+    if len(sets) > 1 or len(numbers) < len(held_out) or any(recipe != recipes[0] for recipe in recipes):
+        return None
+    return sorted(held_out, key=lambda each: each.fold.number)
+
+
+def cuts(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], str | None]:
+    """-> the cuts (K-1,) to grade with, for each checkpoint, and where they are from, in words; None without cuts.
+
+    Folds of one set share the cuts that their recipe's rule fits to the scores of all the photographs that each has
+    held out, every photograph once and by a network that has not seen it; else each keeps its own.
+    """
+    first = checkpoints[0]
+    own = [None if one.cuts is None else np.array(one.cuts) for one in checkpoints]
+    if first.cuts is None:
+        return own, None
+    held_out, source = folds(checkpoints), f"the mean of those of {len(own)} checkpoints"
+    if all(one.recipe.cuts == "round" for one in checkpoints):
+        source = "scores are rounded, nothing was fitted"
+    elif held_out is not None:
+        predictions = np.concatenate([each.predictions for each in held_out])
+        truth = np.concatenate([each.truth for each in held_out])
+        fitted = evaluation.fit_cuts(predictions, truth, objective=first.objective, rule=first.recipe.cuts)
+        own = [fitted] * len(own)
+        numbers = ", ".join(str(each.fold.number) for each in held_out)
+        source = f"fitted to the {len(truth)} out-of-fold scores of folds {numbers} of {held_out[0].fold.of}"
+    elif len(own) == 1:
+        source = f"those of {first.path}"
+    return own, f"cuts {' '.join(f'{value:.3f}' for value in np.mean(own, axis=0))}: {source}"
