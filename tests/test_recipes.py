@@ -20,11 +20,12 @@ def test_without_a_recipe_the_choices_are_the_published_method():
 
 
 @pytest.mark.parametrize("name", recipes.available())
-def test_every_recipe_loads_and_says_its_command_first(name):
+def test_every_recipe_loads_and_says_its_command_its_cost_and_what_was_measured(name):
     assert load(name)
     head = (recipes.FOLDER / f"{name}.toml").read_text()
     assert head.startswith("#")
-    assert "# Command:  python " in head
+    for told in ("Command:  python ", "Cost: ", "Measured: "):
+        assert f"# {told}" in head
     assert f"python train.py -r {name}" in head or name == "published"
 
 
