@@ -23,6 +23,11 @@ def load(paths: Sequence[str]) -> list[Checkpoint]:
                     f"{one.path}: its {what} ({other}) is not that of {loaded[0].path} ({first}); "
                     "their predictions cannot be averaged, give them one by one"
                 )
+        if one.objective.has_cuts != loaded[0].objective.has_cuts:
+            raise UsageError(
+                f"{one.path} and {loaded[0].path}: one decides by cuts, the other by the likeliest grade; "
+                "give them one by one"
+            )
     return loaded
 
 

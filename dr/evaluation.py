@@ -73,7 +73,8 @@ def measure(truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray) -> dict
 def measured_intervals(
     truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray, *, seed: int
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of `measure` -> {name: [low, high]}."""
+    """95 % bootstrap intervals of `measure` -> {name: [low, high]}; of REPEATS draws, of FEWER_REPEATS where one takes
+    long."""
     calls = _calls(truth, grades, likeness)
     repeats = FEWER_REPEATS if likeness.size > LONG else REPEATS
     return {name: list(metrics.bootstrap_interval(*call, repeats=repeats, seed=seed)) for name, call in calls.items()}

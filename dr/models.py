@@ -159,7 +159,7 @@ def _load_matching(model: nn.Module, tensors: Mapping, *, head: str, source: str
         missing = next(key for key in wanted if key not in fitting)
         raise UsageError(
             f"{source}: only {len(fitting)} of {len(wanted)} tensors fit this backbone (not {missing}); "
-            "give weights of the same backbone"
+            "give weights of the same backbone and stem, or --pretrained none"
         )
     model.load_state_dict(fitting, strict=False)
 

@@ -1,6 +1,7 @@
 """The processes that torchrun started for one command: which of them this one is, and what they hand to each other.
 
-Started without torchrun there is one process, which is handed its own things back; torch is imported by several alone.
+Started without torchrun there is one process, which is handed its own things back; torch is imported only where there
+are several.
 """
 
 import contextlib

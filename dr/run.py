@@ -167,7 +167,7 @@ def resume(path: Path, run: Run) -> None:
     if not path.is_file():
         raise UsageError(f"{path}: there is nothing to resume; start without --resume")
     saved = models.load_tensors(path)
-    if "optimizer" not in saved or "recipe" not in saved:
+    if "optimizer" not in saved or "recipe" not in saved or not isinstance(saved.get("random"), list):
         raise UsageError(f"{path}: it is not a checkpoint that training can go on from; start without --resume")
     for key, value in run.recipe.to_dict().items():
         before = saved["recipe"].get(key)

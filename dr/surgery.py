@@ -213,5 +213,6 @@ def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
 
 
 def _count_once(norm: nn.Module, _: tuple, *, momentum: float | None) -> None:
-    """A batch that is computed a second time, within the backward pass, moves the running statistics no further."""
+    """A batch that is computed a second time, within the backward pass, moves the running statistics no further (only
+    torch's count of batches, which nothing uses, goes on)."""
     norm.momentum = momentum if torch._C._current_graph_task_id() == -1 else 0.0

@@ -33,7 +33,7 @@ MEASURED = (
 COLUMNS = (*MEASURED, "error", "name", MADE_FROM)  # those of NAME__sweep.csv behind the swept choices
 NETWORK = (
     *("backbone", "pretrained", "head", "dropout", "activation", "stem", "pooling", "shakedrop"),
-    *("image_size", "crop_size"),
+    *("image_size", "crop_size", "grad_checkpointing"),
 )
 LONGEST_NAME = 200  # of the 255 bytes that file systems allow: endings and numbers follow
 
@@ -159,13 +159,16 @@ def _write(prefix: str, rows: list[dict[str, str]], others: list[dict[str, str]]
 
 def _check_machine(trials: list[Trial], device_name: str) -> None:
     """Raises UsageError for a device, a backbone or weights that are not there: better told now than hours later."""
-    from dr import device, models
+    from dr import device, models, surgery
 
     for precision in {trial.recipe.precision for trial in trials}:
         device.accelerator(device_name, precision=precision)
     networks = {tuple(getattr(trial.recipe, key) for key in NETWORK): trial.recipe for trial in trials}
     for recipe in networks.values() if ranks.MAIN else ():
-        models.check(models.build(recipe, num_outputs=1), recipe, num_outputs=1)
+        model = models.build(recipe, num_outputs=1)
+        models.check(model, recipe, num_outputs=1)
+        if recipe.grad_checkpointing:
+            surgery.checkpoint_gradients(model.backbone, recipe.backbone)
 
 
 def _can_go_on(prefix: str, recipe: Recipe, fingerprint: str) -> bool:
@@ -181,7 +184,8 @@ def _can_go_on(prefix: str, recipe: Recipe, fingerprint: str) -> bool:
         return False
     before, measured = saved.get("recipe", {}), ("mean", "std") if recipe.normalisation == "measured" else ()
     same = all(before.get(key) == value for key, value in recipe.to_dict().items() if key not in measured)
-    return same and "optimizer" in saved and saved["data"]["fingerprint"] == fingerprint
+    as_many = len(saved.get("random", ())) == ranks.COUNT
+    return same and as_many and "optimizer" in saved and saved["data"]["fingerprint"] == fingerprint
 
 
 def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, str]:

@@ -38,8 +38,8 @@ ENDINGS = ("best.pt", "last.pt", "epoch_*.pt", "history.csv", "classes.csv", *PI
 def _loaders(
     recipe: Recipe, data: Prepared, *, order: EpochSampler, workers: int, pin: bool
 ) -> tuple[DataLoader, DataLoader]:
-    """-> this process's batches of training, in that order, and of validation. Raises UsageError for photographs too
-    few to go round."""
+    """-> this process's batches of training, in that order, and of validation. A last batch that is smaller is left
+    out, unless it is the only one. Raises UsageError for photographs too few to go round."""
     training = TrainingPhotographs(data, recipe)
     together = ranks.COUNT * recipe.batch_size
     if ranks.COUNT > 1 and len(training) < together:
@@ -125,7 +125,8 @@ def _validate(run: Run, batches: DataLoader) -> tuple[np.ndarray, float]:
     _, outputs = infer([scorer], batches, accelerator=run.accelerator)
     if not torch.isfinite(outputs[0]).all():
         raise UsageError("a validation score is not finite: training diverged; lower lr, or --set precision=fp32")
-    loss = objectives.mean_loss(run.objective, outputs[0][0], batches.dataset.grades)
+    # computed once: machines may differ in the last bit, and a plateau must be one for all
+    loss = ranks.once(lambda: objectives.mean_loss(run.objective, outputs[0][0], batches.dataset.grades))
     return mean_predictions([scorer], outputs), loss
 
 
@@ -194,14 +195,20 @@ def _save(run: Run, prefix: str, *, predictions: np.ndarray, cuts: np.ndarray | 
         outcome.save_best(Path(f"{prefix}__best.pt"), fields, predictions=predictions, run=run)
     if run.epoch in run.recipe.keep_epochs:
         checkpoint.save(f"{prefix}__epoch_{run.epoch}.pt", fields)
-    save_last(Path(f"{prefix}__last.pt"), run, fields, random)
     files.write_csv(f"{prefix}__history.csv", pd.DataFrame(run.history))
+    save_last(Path(f"{prefix}__last.pt"), run, fields, random)
 
 
 def _impatient(history: list[dict], recipe: Recipe) -> bool:
     """Whether `patience` epochs brought nothing better."""
     merits = [_merit(row, recipe.best_by) for row in history]
     return recipe.patience is not None and bool(merits) and len(merits) - 1 - int(np.argmax(merits)) >= recipe.patience
+
+
+def _interrupted(last: Path, best: Path) -> bool:
+    """Whether these files are of a run that has not come to its end: `finish` adds intervals to the best checkpoint. A
+    finished one is another run's of the same name."""
+    return last.is_file() and best.is_file() and "intervals" not in models.load_tensors(best).get("metrics", {})
 
 
 def _fitted(recipe: Recipe, data: Prepared) -> tuple[Recipe, Prepared]:
@@ -228,8 +235,8 @@ def train(
     """Trains, keeps the best epoch by the recipe's `best_by`, tests it once -> its row of runs.csv, with `recorded`
     added.
 
-    With `go_on` the run continues from folder/NAME__last.pt, and wherever torchrun has started it again, if it had come
-    so far. Of several processes the main one writes all files, in a folder that all of them see. Raises UsageError. Not
+    With `go_on` the run continues from folder/NAME__last.pt, and so it does where torchrun has started it again. Of
+    several processes the main one writes all files, in a folder that all of them see. Raises UsageError. Not
     deterministic on a GPU: atomics in cuDNN's backward pass.
     """
     if Path(name).name != name:
@@ -239,7 +246,7 @@ def train(
     save_to = ranks.once(lambda: files.writable_folder(folder))
     prefix = f"{save_to / name}"
     last, best = Path(f"{prefix}__last.pt"), Path(f"{prefix}__best.pt")
-    go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and last.is_file()))
+    go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and _interrupted(last, best)))
     set_seed(recipe.seed, device_specific=True)
     order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling=recipe.sampling, seed=recipe.seed)
     pin = accelerator.device.type == "cuda"

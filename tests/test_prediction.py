@@ -269,3 +269,14 @@ def test_what_are_not_different_folds_of_one_recipe_keep_their_own_cuts(images, 
 def test_where_scores_are_rounded_nothing_is_fitted_to_folds_either(images, tmp_path):
     folds = [of_fold(tmp_path / f"{n}.pt", n, FIRST, seed=n, rule="round") for n in (1, 2)]
     assert run(folds, images, tmp_path).cuts.endswith(": scores are rounded, nothing was fitted")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_ordinal_networks_with_and_without_cuts_are_not_averaged(images, tmp_path, order):
+    paths = [str(tmp_path / "cut.pt"), str(tmp_path / "likeliest.pt")]
+    for path, rule in zip(paths, ("optimal", "likeliest"), strict=True):
+        recipe = from_dict(TINY.to_dict() | {"objective": "ordinal", "loss": None, "cuts": rule})
+        cuts = {} if rule == "optimal" else {"cuts": None}
+        checkpoint.save(path, checkpoint_content(recipe, **cuts))
+    with pytest.raises(UsageError, match="one decides by cuts, the other by the likeliest grade; give them one by one"):
+        run([paths[n] for n in order], images, tmp_path)

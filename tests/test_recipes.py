@@ -116,6 +116,11 @@ def test_another_objective_brings_its_own_loss():
     assert load("retinamnist_published", overrides={"objective": "ordinal"}).loss == "bce"
 
 
+def test_the_objective_that_a_recipe_has_anyway_leaves_its_loss_alone(tmp_path):
+    (tmp_path / "own.toml").write_text('loss = "mse"')
+    assert load(str(tmp_path / "own.toml"), overrides={"objective": "regression"}).loss == "mse"
+
+
 def test_a_missing_recipe_lists_the_known_ones():
     with pytest.raises(UsageError, match=r"no such recipe; known are binary_resnet, .*, published, "):
         load("lite")

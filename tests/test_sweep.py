@@ -269,11 +269,12 @@ def test_a_stopped_sweep_has_written_the_runs_before_and_goes_on_with_the_next(f
 def test_a_stopped_run_goes_on_only_with_the_same_recipe_and_data(fake, tmp_path):
     [trial] = plan("lr=0.1")
     last = tmp_path / "run__lr_0.1__last.pt"
-    saved = {"recipe": trial.recipe.to_dict(), "data": {"fingerprint": "of the data"}, "optimizer": {}}
+    saved = {"recipe": trial.recipe.to_dict(), "data": {"fingerprint": "of the data"}, "optimizer": {}, "random": [{}]}
     other_recipe = saved | {"recipe": saved["recipe"] | {"epochs": 9}}
     other_data = saved | {"data": {"fingerprint": "of other data"}}
     best = tmp_path / "run__lr_0.1__best.pt"
-    for content in (saved, other_recipe, other_data, {}):
+    of_two_processes = saved | {"random": [{}, {}]}
+    for content in (saved, other_recipe, other_data, of_two_processes, {}):
         torch.save(content, last)
         best.touch()
         run(tmp_path, [trial])
@@ -284,14 +285,15 @@ def test_a_stopped_run_goes_on_only_with_the_same_recipe_and_data(fake, tmp_path
     torch.save(saved, last)
     best.unlink()
     run(tmp_path, [trial])
-    assert [call.go_on for call in fake.calls] == [True, False, False, False, False, False]
+    assert [call.go_on for call in fake.calls] == [True] + 6 * [False]
 
 
 def test_mean_and_deviation_measured_by_a_run_do_not_make_it_another_recipe(fake, tmp_path):
     [trial] = plan("lr=0.1", normalisation="measured")
     fitted = trial.recipe.to_dict() | {"mean": (0.1, 0.2, 0.3), "std": (0.1, 0.1, 0.1)}
     torch.save(
-        {"recipe": fitted, "data": {"fingerprint": "of the data"}, "optimizer": {}}, tmp_path / f"{trial.name}__last.pt"
+        {"recipe": fitted, "data": {"fingerprint": "of the data"}, "optimizer": {}, "random": [{}]},
+        tmp_path / f"{trial.name}__last.pt",
     )
     (tmp_path / f"{trial.name}__best.pt").touch()
     run(tmp_path, [trial])

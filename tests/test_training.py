@@ -9,7 +9,7 @@ from made import TINY, checkpoint_content, write_prepared
 from torch.nn.functional import one_hot
 
 import dr.run
-from dr import UsageError, checkpoint, dataset, device, objectives, outcome, ranks, thresholds, training
+from dr import UsageError, checkpoint, dataset, device, objectives, outcome, ranks, surgery, thresholds, training
 from dr.dataset import read_prepared
 from dr.inference import VIEWS, Scorer, infer, mean_predictions
 from dr.models import build
@@ -284,6 +284,20 @@ def test_a_figure_that_is_not_defined_cannot_choose_the_best_epoch(tmp_path):
         run(read_prepared(folder), tmp_path / "w", recipe=recipe(objective="classification", best_by="auc"))
 
 
+def test_started_again_by_torchrun_a_run_goes_on_but_not_from_a_finished_one(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(ranks, "ATTEMPT", 1)
+    run(data, tmp_path)
+    run(data, tmp_path, recipe=recipe(lr=0.02))  # the finished one is another run
+    assert (tmp_path / "run__previous_1__best.pt").is_file()
+    monkeypatch.setattr(outcome, "finish", lambda *given, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(data, tmp_path, name="other")
+    monkeypatch.undo()
+    monkeypatch.setattr(ranks, "ATTEMPT", 1)
+    run(data, tmp_path, name="other")
+    assert not list(tmp_path.glob("other__previous*"))
+
+
 def test_a_run_under_an_old_name_keeps_every_old_file(data, tmp_path):
     for _ in range(2):
         run(data, tmp_path, recipe=recipe(keep_epochs=(1,), epochs=1))
@@ -433,10 +447,13 @@ def test_batches_of_one_update_move_the_weights_as_one_large_batch(data, tmp_pat
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_gradient_checkpointing_changes_memory_and_time_alone(data, tmp_path):
+def test_gradient_checkpointing_changes_memory_and_time_alone(data, tmp_path, monkeypatch):
+    checkpointed, apply = [], surgery.checkpoint_gradients
+    monkeypatch.setattr(surgery, "checkpoint_gradients", lambda *given: (checkpointed.append(given[1]), apply(*given)))
     choices = {"optimizer": "sgd", "epochs": 2, "ema_decay": 0.5, "backbone": "resnet18", "image_size": 32}
     for name, twice in (("kept", False), ("twice", True)):
         run(data, tmp_path, name=name, recipe=recipe(**choices, grad_checkpointing=twice))
+    assert checkpointed == ["resnet18"]
     kept, twice = (pd.read_csv(tmp_path / f"{name}__history.csv") for name in ("kept", "twice"))
     assert twice["val_loss"].tolist() == pytest.approx(kept["val_loss"].tolist(), rel=1e-3)
 

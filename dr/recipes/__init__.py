@@ -114,7 +114,7 @@ class Recipe:
             raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
         if self.cuts == "likeliest" and self.objective in ("regression", "binary"):
             raise UsageError(
-                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has no class of its own"
+                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has none; use --set cuts=optimal"
             )
         self._check_ranges()
         if self.crop_size is not None and self.crop_size > self.image_size:
@@ -235,7 +235,8 @@ def load(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe
             raise UsageError(f"{path}: it is not valid TOML: {exc}") from exc
         choices = {key: (None if value == "none" and type(None) in get_args(_TYPES.get(key)) else value)
                    for key, value in choices.items()}  # TOML has no null  # fmt: skip
-    if overrides.get("objective", choices.get("objective")) != choices.get("objective"):
+    own = choices.get("objective", Recipe.objective)
+    if overrides.get("objective", own) != own:
         choices.pop("loss", None)
     for key, value in overrides.items():
         _known(key, "--set")
