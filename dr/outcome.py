@@ -93,13 +93,16 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
 
 
 def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFrame:
-    """-> rows of NAME__classes.csv: how good each class is on one side, and its row of the confusion matrix."""
+    """-> rows of NAME__classes.csv: how good each class is on one side, and its row of the confusion matrix. Where the
+    cuts were fitted to the same photographs, `side` says that the figures flatter."""
+    if side == "val" and run.objective.has_cuts and run.recipe.cuts in evaluation.FITTED_CUTS:
+        side = "val, to which the cuts were fitted"
     truth, names = seen["truth"].numpy(), run.data.classes
     likeness = objectives.likeness(run.objective, seen["predictions"].numpy())
     figures = {name: values.round(4) for name, values in metrics.per_class(truth, grades, likeness).items()}
     matrix = metrics.confusion(truth, grades, len(names))
-    given = {f"given_{k}": matrix[:, k] for k in range(len(names))}
-    return pd.DataFrame({"side": side, "class": names, **figures, **given})
+    predicted = {f"predicted_{k}": matrix[:, k] for k in range(len(names))}
+    return pd.DataFrame({"side": side, "class": names, **figures, **predicted})
 
 
 def _test_pictures(run: Run, fields: dict, grades: np.ndarray, prefix: str) -> None:

@@ -242,10 +242,10 @@ def test_each_class_has_its_figures_and_its_row_of_the_confusion_matrix(tmp_path
     data = read_prepared(write_prepared(tmp_path / "data", test=10))
     row = run(data, tmp_path / "w")
     table = pd.read_csv(tmp_path / "w" / "run__classes.csv")
-    assert table["side"].tolist() == ["val"] * 5 + ["test"] * 5
+    assert table["side"].tolist() == ["val, to which the cuts were fitted"] * 5 + ["test"] * 5
     assert table["class"].tolist() == list(data.classes) * 2
     tested = table[table["side"] == "test"]
-    matrix = tested[[f"given_{k}" for k in range(5)]].to_numpy()
+    matrix = tested[[f"predicted_{k}" for k in range(5)]].to_numpy()
     assert matrix.sum(axis=1).tolist() == tested["n"].tolist() == [2] * 5
     assert np.trace(matrix) / 10 == pytest.approx(row["test_accuracy"])
     assert tested["f1"].mean() == pytest.approx(row["test_macro_f1"], abs=1e-4)
