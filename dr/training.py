@@ -205,10 +205,10 @@ def _impatient(history: list[dict], recipe: Recipe) -> bool:
     return recipe.patience is not None and bool(merits) and len(merits) - 1 - int(np.argmax(merits)) >= recipe.patience
 
 
-def _interrupted(last: Path, best: Path) -> bool:
-    """Whether these files are of a run that has not come to its end: `finish` adds intervals to the best checkpoint. A
-    finished one is another run's of the same name."""
-    return last.is_file() and best.is_file() and "intervals" not in models.load_tensors(best).get("metrics", {})
+def _interrupted(prefix: str) -> bool:
+    """Whether the files of this name are of a run that has not come to its end, of which the figures of each class are
+    written last. A finished one is another run."""
+    return Path(f"{prefix}__last.pt").is_file() and not Path(f"{prefix}__classes.csv").is_file()
 
 
 def _fitted(recipe: Recipe, data: Prepared) -> tuple[Recipe, Prepared]:
@@ -246,7 +246,7 @@ def train(
     save_to = ranks.once(lambda: files.writable_folder(folder))
     prefix = f"{save_to / name}"
     last, best = Path(f"{prefix}__last.pt"), Path(f"{prefix}__best.pt")
-    go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and _interrupted(last, best)))
+    go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and _interrupted(prefix)))
     set_seed(recipe.seed, device_specific=True)
     order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling=recipe.sampling, seed=recipe.seed)
     pin = accelerator.device.type == "cuda"
