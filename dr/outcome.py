@@ -13,15 +13,18 @@ from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
 
 
-def save_best(path: Path, fields: dict, *, predictions: np.ndarray, run: Run) -> None:
-    """`fields` with the validation predictions that its metrics come from."""
-    truth = run.data.val["diagnosis"].to_numpy(copy=True)
-    validation = {
+def _validation(run: Run, predictions: np.ndarray) -> dict[str, torch.Tensor]:
+    """predictions (N, P) in the order of the label table -> what a checkpoint keeps of them."""
+    return {
         "scores": torch.from_numpy(run.objective.scores(predictions).copy()),
         "predictions": torch.from_numpy(predictions),
-        "truth": torch.from_numpy(truth),
+        "truth": torch.from_numpy(run.data.val["diagnosis"].to_numpy(copy=True)),
     }
-    checkpoint.save(path, {**fields, "validation": validation})
+
+
+def save_best(path: Path, fields: dict, *, predictions: np.ndarray, run: Run) -> None:
+    """`fields` with the validation predictions that its metrics come from."""
+    checkpoint.save(path, {**fields, "validation": _validation(run, predictions)})
 
 
 def _look(
@@ -45,15 +48,10 @@ def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
             predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
         )
     )
-    scores = torch.from_numpy(run.objective.scores(predictions).copy())
     return {
         "cuts": None if cuts is None else cuts.tolist(),
         "metrics": fields["metrics"] | figures,
-        "validation": {
-            "scores": scores,
-            "predictions": torch.from_numpy(predictions),
-            "truth": torch.from_numpy(truth),
-        },
+        "validation": _validation(run, predictions),
     }
 
 
