@@ -13,6 +13,7 @@ LAYERS = [
     {"run", "selection", "formats", "ensemble"},
     {"arrays", "folders", "tables"},
     {"inference", "checkpoint", "evaluation", "report"},
+    {"calibration"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
     {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},
     {"recipes", "ranks"},
