@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
     {"prepare", "training", "sweep", "prediction", "demo"},
-    {"outcome"},
+    {"outcome", "prevalence", "scoring"},
     {"run", "selection", "formats", "ensemble"},
     {"arrays", "folders", "tables"},
     {"inference", "checkpoint", "evaluation", "report"},
