@@ -9,10 +9,11 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
     {"prepare", "training", "sweep", "prediction", "demo"},
-    {"outcome"},
+    {"outcome", "prevalence", "scoring"},
     {"run", "selection", "formats", "ensemble"},
     {"arrays", "folders", "tables"},
     {"inference", "checkpoint", "evaluation", "report"},
+    {"calibration"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
     {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},
     {"recipes", "ranks"},

@@ -38,6 +38,15 @@ def pair(caption: str = "10_left, 2 Moderate", box=(30, 0, 110, 90)) -> tuple:
     return before, box, np.full((64, 64, 3), 90, np.uint8), caption
 
 
+def claimed() -> tuple[np.ndarray, np.ndarray]:
+    """Two repeats over 200 photographs: probabilities that the truth was drawn from, and ones that are too sure."""
+    rng = np.random.default_rng(0)
+    right = rng.dirichlet([4, 1, 2, 1, 1], 200)
+    truth = (rng.random(200)[:, None] > right.cumsum(axis=1)).sum(axis=1)
+    sure = right**3
+    return np.stack([right, sure / sure.sum(axis=1, keepdims=True)]), truth
+
+
 def draw_all(folder) -> dict[str, Figure]:
     return {
         "balance.png": report.class_balance(COUNTS, path=folder / "balance.png", target=1000),
@@ -45,6 +54,7 @@ def draw_all(folder) -> dict[str, Figure]:
         "curves.png": report.learning_curves(history(6), best=4, path=folder / "curves.png"),
         "confusion.png": report.confusion_matrices(MATRIX, path=folder / "confusion.png"),
         "scores.png": report.score_histograms(*scored([0, 1, 2, 4]), [0.5, 1.5, 2.5, 3.5], path=folder / "scores.png"),
+        "reliability.png": report.reliability(*claimed(), path=folder / "reliability.png"),
     }
 
 
@@ -302,3 +312,22 @@ def test_extreme_scores_stay_in_the_outermost_bars_and_are_told(tmp_path):
     assert panels[0].patches[-1].get_data().values[0] == 1
     assert "2 beyond the axis" in panels[4].get_xlabel()
     assert "2 without a finite score" in panels[4].get_xlabel()
+
+
+def test_a_reliability_diagram_shows_how_often_each_group_is_right(drawn, tmp_path, unpainted):
+    panels = [axes for axes in drawn[1]["reliability.png"].axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels][:2] == ["likeliest grade", "0 No DR"]
+    assert len(panels) == 1 + 5
+    (probabilities, _), truth = claimed()
+    axes = report.reliability(probabilities, truth, path=tmp_path / "one.png").axes[0]
+    sure = probabilities.max(axis=1)
+    groups = np.array_split(np.argsort(sure, kind="stable"), 10)
+    points = axes.containers[0].lines[0].get_xydata()
+    right = probabilities.argmax(axis=1) == truth
+    assert np.allclose(points, [[100 * sure[rows].mean(), 100 * right[rows].mean()] for rows in groups])
+
+
+def test_of_many_classes_only_the_likeliest_has_a_panel_and_few_photographs_are_one_point(tmp_path, unpainted):
+    made = report.reliability(np.full((6, 9), 1 / 9), np.zeros(6, int), path=tmp_path / "nine.png")
+    (axes,) = made.axes
+    assert len(axes.containers[0].lines[0].get_xydata()) == 1

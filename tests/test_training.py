@@ -9,7 +9,19 @@ from made import TINY, checkpoint_content, write_prepared
 from torch.nn.functional import one_hot
 
 import dr.run
-from dr import UsageError, checkpoint, dataset, device, objectives, outcome, ranks, surgery, thresholds, training
+from dr import (
+    UsageError,
+    calibration,
+    checkpoint,
+    dataset,
+    device,
+    objectives,
+    outcome,
+    ranks,
+    surgery,
+    thresholds,
+    training,
+)
 from dr.dataset import read_prepared
 from dr.inference import VIEWS, Scorer, infer, mean_predictions
 from dr.models import build
@@ -56,7 +68,7 @@ def test_one_batch_is_over_fitted_in_a_few_steps():
 def test_a_run_writes_all_its_files_and_no_others(finished):
     folder, _ = finished
     names = {"run__best.pt", "run__last.pt", "run__history.csv", "run__classes.csv", "runs.csv"}
-    pictures = {"run__curves.png", "run__confusion.png", "run__scores.png"}
+    pictures = {"run__curves.png", "run__confusion.png", "run__scores.png", "run__reliability.png"}
     assert {path.name for path in folder.iterdir()} == names | pictures
     for name in pictures:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
@@ -65,6 +77,8 @@ def test_a_run_writes_all_its_files_and_no_others(finished):
 def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field(finished, data):
     folder, row = finished
     best = torch.load(folder / "run__best.pt", weights_only=True)
+    assert 0 <= best["metrics"]["ece"] <= 1
+    assert len(best["calibration"]["offsets"]) == 4
     assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
     assert from_dict(best["recipe"]) == TINY
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
@@ -73,9 +87,8 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
     assert best["metrics"]["epoch"] == chosen["epoch"] == row["best_epoch"]
     scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
-    cuts, macro_f1 = thresholds.best_cuts(scores, truth)
-    assert best["cuts"] == cuts.tolist()
-    assert best["metrics"]["macro_f1_optimal"] == pytest.approx(macro_f1)
+    assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
+    assert best["metrics"]["macro_f1_optimal"] == pytest.approx(thresholds.best_cuts(scores, truth)[1])
 
 
 def test_the_history_has_a_row_for_each_epoch_with_every_figure(finished):
@@ -256,7 +269,7 @@ def test_cuts_are_those_of_the_views_that_predict(data, tmp_path):
     run(data, tmp_path, recipe=recipe(tta="flips"))
     best = torch.load(tmp_path / "run__best.pt", weights_only=True)
     scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
-    assert best["cuts"] == thresholds.best_cuts(scores, truth)[0].tolist()
+    assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
     loaded = checkpoint.load(tmp_path / "run__best.pt")
     photographs = dataset.EvaluationPhotographs(data.root, data.val, loaded.recipe)
     batches = dataset.loader(photographs, batch_size=5, workers=0, pin=False)
