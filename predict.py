@@ -10,6 +10,12 @@ def main() -> int:
     cli.check_at_least(1, batch_size=args.batch_size)
     cli.check_at_least(0, workers=args.workers)
 
+    if args.export:
+        from dr.export import export, in_words
+
+        print(*in_words(export(args.model, args.export), args.export), sep="\n")
+        return 0
+
     from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
 
     prediction = predict(

@@ -95,6 +95,7 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("--workers",), _WORKERS),
         (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
         (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),
+        (("--export",), {"metavar": "ONNX", "help": "write the network of one checkpoint as this file and end"}),
     ],
 }  # fmt: skip
 
