@@ -9,7 +9,14 @@ def main() -> int:
     args = cli.parser("predict", description=__doc__).parse_args()
     cli.check_at_least(1, batch_size=args.batch_size)
     cli.check_at_least(0, workers=args.workers)
+    cli.check_there(model=args.model)
+    if args.export:
+        from dr.export import export, in_words
 
+        print(*in_words(export(args.model, args.export), args.export), sep="\n")
+        return 0
+
+    cli.check_there(images=[args.images], submission=[args.submission])
     from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
     from dr.scoring import in_words
 

@@ -8,19 +8,21 @@ from dr import cli, recipes, sweep
 
 def main() -> int:
     args = cli.parser("train", description=__doc__).parse_args()
-    cli.check_at_least(0, workers=args.workers)
+    cli.check_at_least(1, batch_size=args.batch_size, epochs=args.epochs)
+    cli.check_at_least(0, workers=args.workers, seed=args.seed)
     given = {"batch_size": args.batch_size, "epochs": args.epochs, "pretrained": args.pretrained, "seed": args.seed}
     overrides = dict(recipes.parse_override(text) for text in args.overrides)
     overrides |= {key: value for key, value in given.items() if value is not None}
     trials = sweep.plan(args.sweep, recipe=args.recipe, overrides=overrides, name=args.name)
+    cli.check_there(data=[args.data], pretrained={trial.recipe.pretrained for trial in trials} - {"imagenet", "none"})
+    if args.resume and not args.sweep:
+        cli.check_there(resume=[f"{args.save}/{args.name}__last.pt"])
 
     from dr.dataset import fold, read_prepared  # torch takes seconds to import: wrong flags are told before
     from dr.outcome import in_words
     from dr.training import train
 
-    data = read_prepared(args.data)
-    if args.fold:
-        data = fold(data, *args.fold)
+    data = fold(read_prepared(args.data), *args.fold) if args.fold else read_prepared(args.data)
     where = {"folder": args.save, "device_name": args.device, "workers": args.workers}
     if args.sweep:  # with or without --resume, it goes on where it was stopped
         command = shlex.join(["python", "train.py", *sys.argv[1:]])

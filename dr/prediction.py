@@ -17,9 +17,10 @@ from dr.dataset import loader, to_tensor
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
-from dr.sources import read_table
+from dr.sources import read_member, read_table, shallowest
 from dr.transforms import eval_transform
 
+SAMPLE = "sample_submission.csv"
 DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "flags", "error"]
 
 
@@ -59,14 +60,21 @@ def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
 
 
 def _submission_ids(path: str) -> list[str]:
-    """The ids of a sample submission, in its order."""
-    if not Path(path).is_file():
-        raise UsageError(f"--submission {path}: there is no such file")
-    table = read_table(Path(path).read_bytes(), name=path, columns=("id_code",))
+    """The ids of a sample submission, in its order: of a CSV, or of the one in a zip or folder."""
+    data = Path(path).read_bytes() if Path(path).suffix.lower() == ".csv" else _sample_within(Archive(path))
+    table = read_table(data, name=path, columns=("id_code",))
     repeated = table[table["id_code"].duplicated()]
     if len(repeated):
         raise UsageError(f"{path}, row {repeated['row'].iloc[0]}: {repeated['id_code'].iloc[0]} is there twice")
     return table["id_code"].tolist()
+
+
+def _sample_within(archive: Archive) -> bytes:
+    """The bytes of the sample submission of an archive. Raises UsageError where there is none."""
+    member = shallowest(archive, (SAMPLE,))
+    if member is None:
+        raise UsageError(f"--submission {archive.path}: it holds no {SAMPLE}; give the path of a table with id_code")
+    return read_member(archive, member)
 
 
 def _select(names: list[str], ids: list[str], *, images: str, submission: str) -> list[str]:

@@ -240,6 +240,12 @@ def test_a_photograph_outside_of_the_class_folders_and_a_name_twice_are_refused(
     assert refusal(path) == f"{path}: {words}"
 
 
+def test_one_archive_given_twice_is_refused(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"a.png": png(0)})
+    with pytest.raises(UsageError, match=r"-a .*a\.zip: it is what -m names; give the 2015 archive, or leave out -a"):
+        open_sources(str(path), str(tmp_path / "." / "a.zip"))
+
+
 # --- pairs without a header -----------------------------------------------------------------------
 
 
@@ -519,7 +525,8 @@ def test_photographs_without_labels_are_nothing_that_is_known(tmp_path):
         path = write_folder(tmp_path / name.replace("/", "_"), {name: png(0)})
         words = refusal(path)
         assert words.startswith(f"{path}: it is nothing that is known; looked for train.csv")
-        assert words.endswith("or a MedMNIST .npz")
+        remedy = "photographs alone have no grades: predict.py gives them some, data.py needs a table or class folders"
+        assert words.endswith(f"or a MedMNIST .npz; {remedy}")
 
 
 @pytest.mark.parametrize("name", ["x.png", "set/x.png"])

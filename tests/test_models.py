@@ -134,7 +134,7 @@ class Evil:
     ("content", "message"),
     [
         (b"", "truncated or not a file of weights"),
-        (b"not weights", "more than tensors, perhaps code|truncated or not a file of weights"),
+        (b"not weights", "it is not a file of weights; give a NAME__best.pt of train.py, or a state_dict"),
         (pickle.dumps(Evil(), protocol=2), "more than tensors, perhaps code"),
     ],
 )

@@ -110,6 +110,20 @@ def test_a_submission_has_the_ids_of_the_sample_in_its_order(model, images, tmp_
     assert read(tmp_path)[0]["id_code"].tolist() == ["photo_5", "photo_1", "photo_3"]
 
 
+def test_the_sample_submission_is_found_in_the_zip_or_folder_of_the_competition(model, images, tmp_path):
+    sample = "id_code,diagnosis\nphoto_5,0\nphoto_1,0\n"
+    with zipfile.ZipFile(tmp_path / "competition.zip", "w") as packed:
+        packed.writestr("kaggle_retina/sample_submission.csv", sample)
+        for path in images.iterdir():
+            packed.write(path, f"kaggle_retina/test/{path.name}")
+    shutil.unpack_archive(tmp_path / "competition.zip", tmp_path / "unpacked")
+    for given in (tmp_path / "competition.zip", tmp_path / "unpacked"):
+        run(model, given, tmp_path, submission=str(given))
+        assert read(tmp_path)[0]["id_code"].tolist() == ["photo_5", "photo_1"]
+    with pytest.raises(UsageError, match=r"--submission .*images: it holds no sample_submission\.csv; give the path"):
+        run(model, images, tmp_path, submission=str(images))
+
+
 @pytest.mark.parametrize(
     ("sample", "message"),
     [

@@ -75,12 +75,18 @@ def test_an_unreadable_photograph_gives_exit_code_1_and_its_name(script, tmp_pat
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["-b", "0"], "batch_size must be greater than 0, got 0"),
+        (["-b", "0"], "error: --batch_size must be at least 1, got 0"),
+        (["-e", "0"], "error: --epochs must be at least 1, got 0"),
+        (["--seed", "-1"], "error: --seed must be at least 0, got -1"),
+        (["--fold", "6/5"], "expected K/N as 1/5, K from 1 to N and N at least 2, got '6/5'"),
+        (["--set", "image_size=8"], "recipe: image_size must be at least 16 pixels, got 8"),
+        (["--resume", "-n", "never"], "never__last.pt: there is nothing to resume; start without --resume"),
         (["-e", "many"], "argument -e/--epochs: invalid int value: 'many'; see train.py --help"),
         (["--colour"], "unrecognized arguments: --colour; see train.py --help"),
         (["-r", "lite"], "--recipe lite: there is no such recipe; known are"),
         (["--set", "lr=fast"], "lr must be a number, got 'fast'"),
-        (["-d", "nowhere"], "labels_train.csv: there is no such label table; run data.py first"),
+        (["-d", "nowhere"], "nowhere: there is no such folder; run data.py first, or name the folder it wrote with"),
+        (["-d", "weights"], "labels_train.csv: there is no such label table; run data.py first"),
         (["--workers", "-1"], "--workers must be at least 0, got -1"),
         (["--pretrained", "lost.pt", "-r", "lite0"], "lost.pt: there is no such file of weights"),
     ],
@@ -100,7 +106,11 @@ def test_wrong_flags_of_train_are_one_line(script, tmp_path, flags, message):
         (["-m", "lost.pt"], "lost.pt: there is no such file of weights"),
         (["-i", "nowhere"], "nowhere: there is no such file or folder"),
         (["-b", "0"], "--batch_size must be at least 1, got 0"),
-        (["--submission", "lost.csv"], "--submission lost.csv: there is no such file"),
+        (
+            ["--submission", "lost.csv"],
+            "lost.csv: there is no such file; give --submission a sample_submission.csv",
+        ),
+        (["-m", __file__], "test_scripts.py: it is not a file of weights; give a NAME__best.pt of train.py"),
         (["--device", "cuda:9"], "--device cuda:9: this machine has no such device"),
     ],
 )
@@ -111,3 +121,30 @@ def test_wrong_flags_of_predict_are_one_line_and_write_nothing(script, tmp_path,
     assert err.count("\n") == 1
     assert message in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("data", ["-m", "lost.zip"]),
+        ("data", ["-m", ".", "-a", "lost.zip"]),
+        ("train", ["-d", "lost"]),
+        ("train", ["-d", ".", "--pretrained", "lost.pt"]),
+        ("train", ["-d", ".", "-r", "lite0", "--resume", "-n", "lost"]),
+        ("predict", ["-m", "lost.pt"]),
+        ("predict", ["-m", str(ROOT / "README.md"), "-i", "lost"]),
+        ("predict", ["-m", str(ROOT / "README.md"), "-i", ".", "--submission", "lost.csv"]),
+    ],
+)
+def test_a_path_that_is_not_there_is_told_before_anything_slow_is_imported(tmp_path, name, flags):
+    watched = (
+        f"import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(ROOT)!r})\n"
+        "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit as ended: print(ended.code, {'torch', 'pandas'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", watched, str(ROOT / f"{name}.py"), *flags]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert finished.stdout == "2 set()\n"
+    assert finished.stderr.count("\n") == 1
+    assert "lost" in finished.stderr
+    assert ": there is no" in finished.stderr

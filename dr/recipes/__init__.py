@@ -34,6 +34,7 @@ CHOICES = {
     "tta_by": ("mean", "vote"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
+LEAST_PX = 16  # what a network that halves its pictures five times can still take
 LOSSES = {  # of each objective, its own first
     "regression": ("smooth_l1", "l1", "mse"),
     "ordinal": ("bce",),
@@ -129,11 +130,15 @@ class Recipe:
                 raise UsageError(f"recipe: {name} needs three values (R, G, B), got {len(value)}")
 
     def _check_ranges(self) -> None:
-        positive = ("image_size", "crop_size", "batch_size", "epochs", "lr", "step_epochs", "plateau_epochs", "gamma")
+        positive = ("batch_size", "epochs", "lr", "step_epochs", "plateau_epochs", "gamma")
         for name in (*positive, "accumulate", "patience", "mixup", "cutmix", "clip_norm", "positive_from"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise UsageError(f"recipe: {name} must be greater than 0, got {value}")
+        for name in ("image_size", "crop_size"):
+            value = getattr(self, name)
+            if value is not None and value < LEAST_PX:
+                raise UsageError(f"recipe: {name} must be at least {LEAST_PX} pixels, got {value}")
         for name in ("weight_decay", "momentum", "seed", "focal_gamma"):
             if getattr(self, name) < 0:
                 raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
