@@ -21,10 +21,12 @@ def main() -> int:
         tta_by=args.tta_by,
         workers=args.workers,
         device_name=args.device,
+        engine_name=args.engine,
         submission=args.submission,
     )
     if prediction.cuts is not None:
         print(prediction.cuts)
+    print(f"graded by {prediction.engine}")
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")

@@ -94,6 +94,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
                                  "(default: the recipe's)"}),
         (("--workers",), _WORKERS),
         (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
+        (("--engine",), {"choices": ("auto", "torch", "openvino"), "default": "auto",
+                         "help": "what runs the network: auto takes OpenVINO for many photographs on a CPU"}),
         (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),
     ],
 }  # fmt: skip
