@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from made import photograph
+from made import TINY, photograph
 
 from benchmarks import __main__ as command
 from benchmarks import photographs, published, rows, timing
 from benchmarks.timing import Times
-from dr import UsageError, demo
+from dr import UsageError, demo, device
 
 
 def test_the_published_crop_cuts_each_channel_by_itself_and_resizes_it_back():
@@ -104,3 +105,14 @@ def test_the_command_prints_the_rows_asked_for(tmp_path):
     assert finished.returncode == 0, finished.stderr
     assert "| cuts for 35,000 scores, seconds |" in finished.stdout
     assert finished.stdout.count("| training batches of 380 x 380") == 2
+
+
+def test_the_steps_and_the_loader_of_the_gpu_benchmark_are_timed(tmp_path):
+    from benchmarks import gpu
+
+    recipe = dataclasses.replace(TINY, batch_size=4)
+    accelerator = device.accelerator("cpu", precision="fp32")
+    rate, memory, busy = gpu.step_rate(recipe, accelerator, compiled=False, steps=2)
+    assert rate > 0
+    assert np.isnan([memory, busy]).all()
+    assert gpu.loader_rate(recipe, tmp_path, workers=0) > 0
