@@ -1,11 +1,12 @@
 # make demo: environment, synthetic archives, data.py, train.py, predict.py, macro-F1.    make test: lint and tests.
+# make bench: speed, on made photographs or, with DATA=FOLDER, on both archives and originals/ of a folder.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 DEMO = demo
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test env clean
+.PHONY: demo test bench env clean
 
 env: $(VENV)/.installed
 
@@ -41,6 +42,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) $(DEMO)

@@ -29,6 +29,7 @@ def main() -> int:
         tta_by=args.tta_by,
         workers=args.workers,
         device_name=args.device,
+        engine_name=args.engine,
         submission=args.submission,
         prevalence=args.prevalence,
         labels=args.labels,
@@ -37,6 +38,7 @@ def main() -> int:
         print(prediction.cuts)
     if prediction.metrics is not None:
         print(*in_words(prediction.metrics), sep="\n")
+    print(f"graded by {prediction.engine}")
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")

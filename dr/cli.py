@@ -110,6 +110,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
                                  "(default: the recipe's)"}),
         (("--workers",), _WORKERS),
         (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
+        (("--engine",), {"choices": ("auto", "torch", "openvino"), "default": "auto",
+                         "help": "what runs the network: auto takes OpenVINO for many photographs on a CPU"}),
         (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),
         (("--prevalence",), {"type": _prevalence, "metavar": "SHARES",
                              "help": "the share of each grade among these photographs, as 0.73,0.07,0.15,0.03,0.02, "

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate.data_loader import BatchSamplerShard
-from sklearn.model_selection import StratifiedGroupKFold
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
 
 from dr import GRADES, UsageError, ranks, split
@@ -182,6 +181,8 @@ def fold(data: Prepared, number: int, of: int) -> Prepared:
     """Part `number` (1..of) of all training and validation photographs becomes the test, whole patients with their
     copies, each grade alike; what is left of training and validation stays as it was. Raises UsageError where grades,
     patients or what is left are too few, or a photograph has been held out as a test already."""
+    from sklearn.model_selection import StratifiedGroupKFold  # a second to import, and few runs need it
+
     if data.test is not None:
         raise UsageError(f"{data.root}: it has a test of its own, so --fold cannot make one; leave --fold out")
     both = pd.concat({"train": data.train, "val": data.val}, join="inner", names=["split"])

@@ -43,14 +43,17 @@ def _cpu_multiplies_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # before torch 2.12
 
 
-def accelerator(device: str, *, precision: str = "auto") -> Accelerator:
+def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = None) -> Accelerator:
     """The one place where device and precision are chosen, and where the processes of torchrun are joined: by NCCL on
-    GPUs, one each, by gloo on CPUs. Raises UsageError for a device that is not there or does not know the precision."""
+    GPUs, one each, by gloo on CPUs. A CPU takes `on_cpu`, where given, in place of `precision`. Raises UsageError for a
+    device that is not there or does not know the precision."""
     os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     AcceleratorState._reset_state(reset_partial_state=True)  # in a notebook the stage before may have used another
     chosen = _check_device(device) or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if device != "auto" and chosen.type != "cpu" and ranks.COUNT == 1:  # of several, each takes the next
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
+    if on_cpu is not None and chosen.type == "cpu":
+        precision = on_cpu
     if precision == "auto":
         precision = best_precision(chosen)
     if precision == "fp16" and chosen.type == "cpu":

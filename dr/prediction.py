@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dr import UsageError, device, ensemble, files, fundus, ranks, scoring
+from dr import UsageError, device, engine, ensemble, files, fundus, ranks, scoring
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
@@ -27,12 +27,14 @@ DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "flags"
 @dataclass(frozen=True)
 class Prediction:
     """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; the names of the
-    classes; the cuts and where they are from, in words, None without cuts; with labels, what metrics.json holds."""
+    classes; the cuts and where they are from, in words, None without cuts; what ran the networks, in words; what
+    metrics.json holds, where there are labels."""
 
     result: pd.DataFrame
     details: pd.DataFrame
     classes: tuple[str, ...]
     cuts: str | None
+    engine: str
     metrics: dict | None = None
 
 
@@ -167,6 +169,7 @@ def predict(
     tta_by: str | None = None,
     workers: int = 2,
     device_name: str = "auto",
+    engine_name: str = "auto",
     submission: str | None = None,
     prevalence: Sequence[float] | str | None = None,
     labels: str | None = None,
@@ -191,14 +194,24 @@ def predict(
     cuts, cuts_in_words = ensemble.cuts(checkpoints)
     recipe, objective = checkpoints[0].recipe, checkpoints[0].objective
     precisions = {one.recipe.precision for one in checkpoints}
-    accelerator = device.accelerator(device_name, precision=precisions.pop() if len(precisions) == 1 else "auto")
+    # on a CPU bf16 would move scores by a tenth of a grade, and OpenVINO is faster without it
+    precision = precisions.pop() if len(precisions) == 1 else "auto"
+    accelerator = device.accelerator(device_name, precision=precision, on_cpu="fp32")
     if ranks.MAIN:
         files.writable_folder(output)
     views = [View(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
-    scorers = [
-        Scorer(one.grader.to(accelerator.device), one.objective, view.key)
-        for one, view in zip(checkpoints, views, strict=True)
-    ]
+    shown = VIEWS[tta or recipe.tta]
+    scorers, engines = [], []
+    for one, view in zip(checkpoints, views, strict=True):
+        network, used = engine.ready(
+            one.grader,
+            name=engine_name,
+            device=accelerator.device,
+            views=len(names) * len(shown) // ranks.COUNT,
+            side_px=view.crop_px or view.image_px,
+        )
+        scorers.append(Scorer(network, one.objective, view.key))
+        engines.append(used)
     batches = loader(
         Photographs(archive, names, views=set(views)),
         batch_size=batch_size,
@@ -207,9 +220,7 @@ def predict(
         collate=_collate,
     )
     records: dict[int, dict] = {}
-    index, outputs = infer(
-        scorers, _readable(batches, records), accelerator=accelerator, views=VIEWS[tta or recipe.tta]
-    )
+    index, outputs = infer(scorers, _readable(batches, records), accelerator=accelerator, views=shown)
     records = {i: record for own in ranks.gather(records) for i, record in own.items()}
     finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
     for i in index[~finite]:
@@ -243,7 +254,8 @@ def predict(
             scoring.write(measured, output)
         files.write_csv(Path(output) / "details.csv", details)
         files.write_csv(Path(output) / "result.csv", result)
-    return Prediction(result, details, checkpoints[0].classes, cuts_in_words, measured)
+    used = ", ".join(dict.fromkeys(engines))
+    return Prediction(result, details, checkpoints[0].classes, cuts_in_words, used, measured)
 
 
 def _tables(records: dict[int, dict], graded: pd.DataFrame, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:

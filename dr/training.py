@@ -35,7 +35,7 @@ PICTURES = ("curves.png", "confusion.png", "test_confusion.png", "scores.png", "
 ENDINGS = ("best.pt", "last.pt", "epoch_*.pt", "history.csv", "classes.csv", *PICTURES)
 
 
-def _loaders(
+def loaders(
     recipe: Recipe, data: Prepared, *, order: EpochSampler, workers: int, pin: bool
 ) -> tuple[DataLoader, DataLoader]:
     """-> this process's batches of training, in that order, and of validation. A last batch that is smaller is left
@@ -92,7 +92,7 @@ def _mix(recipe: Recipe, num_classes: int) -> Mix:
     return mix
 
 
-def _train_epoch(run: Run, batches: DataLoader) -> float:
+def train_epoch(run: Run, batches: DataLoader) -> float:
     """One pass -> mean loss over its photographs, of all processes. Raises UsageError at a loss that is not finite.
 
     The gradient of an update is the mean over its batches, also of the last ones, which may be fewer: accelerate's own
@@ -133,7 +133,7 @@ def _validate(run: Run, batches: DataLoader) -> tuple[np.ndarray, float]:
 def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.ndarray, np.ndarray | None]:
     """Trains and validates once, with a row in `run.history` -> predictions (N, P), cuts (K-1,) or None."""
     started = time.time()
-    train_loss = _train_epoch(run, batches)
+    train_loss = train_epoch(run, batches)
     predictions, val_loss = _validate(run, val_batches)
     truth = val_batches.dataset.grades
     figures, cuts = ranks.once(
@@ -250,7 +250,7 @@ def train(
     set_seed(recipe.seed, device_specific=True)
     order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling=recipe.sampling, seed=recipe.seed)
     pin = accelerator.device.type == "cuda"
-    batches, val_batches = _loaders(recipe, data, order=order, workers=workers, pin=pin)
+    batches, val_batches = loaders(recipe, data, order=order, workers=workers, pin=pin)
     updates = math.ceil(len(batches) / recipe.accumulate)
     run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=updates, pretrained=not go_on)
     if go_on:

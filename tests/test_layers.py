@@ -12,7 +12,7 @@ LAYERS = [
     {"outcome", "prevalence", "scoring"},
     {"run", "selection", "formats", "ensemble"},
     {"arrays", "folders", "tables"},
-    {"inference", "checkpoint", "evaluation", "report"},
+    {"inference", "engine", "checkpoint", "evaluation", "report"},
     {"calibration"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
     {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},

@@ -345,7 +345,7 @@ def test_several_processes_take_the_device_that_each_has(monkeypatch):
 def test_photographs_too_few_to_go_round_are_told_before_training(data, monkeypatch):
     monkeypatch.setattr(ranks, "COUNT", 4)
     with pytest.raises(UsageError, match="4 processes with batches of 10 need 40 training photographs, here are 30"):
-        training._loaders(TINY, data, order=None, workers=0, pin=False)
+        training.loaders(TINY, data, order=None, workers=0, pin=False)
 
 
 def test_half_precision_without_a_gpu_is_refused():

@@ -1,0 +1,105 @@
+"""python -m benchmarks.gpu: training steps of the published network on a GPU, by batch, with and without torch.compile,
+and what the loader gives with the cores there are. Writes benchmarks/results/<device>.md."""
+
+import re
+import statistics
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from benchmarks.__main__ import RESULTS, machine
+from dr import cli, device, files, models
+from dr.dataset import EpochSampler, Prepared, TrainingPhotographs, loader
+from dr.drawing import photograph
+from dr.recipes import Recipe
+
+PREPARED_PX = 512
+PHOTOGRAPHS = 64
+
+
+def step_rate(recipe: Recipe, accelerator, *, compiled: bool, steps: int) -> tuple[float, float, float]:
+    """Steps on a batch that is on the device -> photographs per second (median), peak memory in GiB and utilisation in
+    percent, the latter two NaN on a CPU."""
+    on_gpu = accelerator.device.type == "cuda"
+    model = models.build(recipe, num_outputs=1, pretrained=False).to(accelerator.device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, amsgrad=True)
+    network = torch.compile(model) if compiled else model
+    side = recipe.image_size
+    images = torch.randint(0, 255, (recipe.batch_size, 3, side, side), dtype=torch.uint8, device=accelerator.device)
+    targets = torch.rand(recipe.batch_size, 1, device=accelerator.device)
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+
+    def step() -> float:
+        started = time.perf_counter()
+        with accelerator.autocast():
+            loss = torch.nn.functional.smooth_l1_loss(network(images).float(), targets)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        loss.item()  # waits for the device
+        return time.perf_counter() - started
+
+    for _ in range(3):  # compiled, tuned, warm
+        step()
+    took, busy = [], []
+    for _ in range(steps):
+        took.append(step())
+        busy.append(torch.cuda.utilization() if on_gpu else float("nan"))
+    memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan")
+    return recipe.batch_size / statistics.median(took), memory, statistics.mean(busy)
+
+
+def loader_rate(recipe: Recipe, folder: Path, *, workers: int) -> float:
+    """Photographs per second of training batches, made photographs of 512 pixels with the published augmentation."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(PHOTOGRAPHS):
+        drawn = photograph(i % 5, rng=np.random.default_rng(i), size_px=(PREPARED_PX, PREPARED_PX), side="left")
+        cv2.imwrite(str(folder / f"{i}.jpeg"), drawn)
+    paths = [f"{i % PHOTOGRAPHS}.jpeg" for i in range(max(PHOTOGRAPHS, 40 * recipe.batch_size))]
+    table = pd.DataFrame({"path": paths, "diagnosis": 0})
+    training = TrainingPhotographs(Prepared(folder, table, table, PREPARED_PX, ""), recipe)
+    order = EpochSampler(training.grades, sampling="shuffle", seed=recipe.seed)
+    batches = loader(training, batch_size=recipe.batch_size, workers=workers, pin=False, sampler=order, drop_last=True)
+    arrivals = [time.perf_counter() for _ in batches]
+    warm = len(arrivals) // 4  # what was loaded ahead comes at once
+    return recipe.batch_size * (len(arrivals) - 1 - warm) / (arrivals[-1] - arrivals[warm])
+
+
+def main() -> int:
+    parser = cli.Parser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--batches", type=int, nargs="+", default=[18, 32, 64, 128, 256], help="photographs in a batch")
+    parser.add_argument("--backbone", default="efficientnet_v2_m")
+    parser.add_argument("--size", type=int, default=380, help="side of a photograph, pixels")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--workers", type=int, default=16, help="processes that load photographs")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
+    args = parser.parse_args()
+    accelerator = device.accelerator(args.device)
+    used = accelerator.device
+    name = torch.cuda.get_device_name(used) if used.type == "cuda" else machine()
+    lines = [f"# {name}", "", f"{args.backbone} at {args.size}, {accelerator.mixed_precision}, channels_last; torch "
+             f"{torch.__version__}", "",
+             "| batch | compiled | photographs/s | memory, GiB | utilisation, % |",
+             "| --- | --- | --- | --- | --- |"]  # fmt: skip
+    for batch in args.batches:
+        recipe = Recipe(backbone=args.backbone, pretrained="none", image_size=args.size, batch_size=batch)
+        for compiled in (False, True):
+            rate, memory, busy = step_rate(recipe, accelerator, compiled=compiled, steps=args.steps)
+            lines.append(f"| {batch} | {'yes' if compiled else 'no'} | {rate:.1f} | {memory:.1f} | {busy:.0f} |")
+            print(lines[-1], flush=True)
+    loaded = loader_rate(recipe, args.work / "loader", workers=args.workers)
+    lines += ["", f"The loader gives {loaded:.0f} photographs/s with {args.workers} processes."]
+    path = RESULTS / f"gpu_{re.sub('[^a-z0-9]+', '_', name.lower()).strip('_')}.md"
+    files.write_bytes(path, ("\n".join(lines) + "\n").encode())
+    print(lines[-1], f"wrote {path}", sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main, go_on="start again")
