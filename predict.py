@@ -1,4 +1,4 @@
-"""A checkpoint + photographs -> results/result.csv (id_code,diagnosis), results/details.csv (scores, flags, errors)."""
+"""A checkpoint + photographs -> results/: result.csv (id_code,diagnosis), details.csv (scores, flags), report.html."""
 
 import sys
 
@@ -8,7 +8,7 @@ from dr import cli
 def main() -> int:
     args = cli.parser("predict", description=__doc__).parse_args()
     cli.check_at_least(1, batch_size=args.batch_size)
-    cli.check_at_least(0, workers=args.workers)
+    cli.check_at_least(0, workers=args.workers, **({} if args.explain == "all" else {"explain": args.explain}))
 
     from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
 
@@ -22,12 +22,16 @@ def main() -> int:
         workers=args.workers,
         device_name=args.device,
         submission=args.submission,
+        report=args.report,
+        explain=args.explain,
     )
     if prediction.cuts is not None:
         print(prediction.cuts)
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")
+    if args.report:
+        print(f"wrote {args.output}/report.html")
     unreadable = prediction.details[prediction.details["error"] != ""]
     for row in unreadable.itertuples():
         print(f"not graded: {row.file}: {row.error}", file=sys.stderr)

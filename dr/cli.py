@@ -84,7 +84,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-m", "--model"), {"nargs": "+", "default": [DEFAULT_MODEL], "metavar": "PATH",
                              "help": f"a checkpoint, or several whose scores are averaged (default: {DEFAULT_MODEL})"}),
         (("-i", "--images"), {"default": "results/images", "help": "a folder, a zip or one photograph"}),
-        (("-o", "--output"), {"default": "results", "help": "where result.csv and details.csv are written"}),
+        (("-o", "--output"), {"default": "results",
+                              "help": "where result.csv, details.csv and report.html are written"}),
         (("-b", "--batch_size"), {"type": int, "default": 16, "help": "photographs in a batch"}),
         (("--tta",), {"choices": ("none", "flips", "d4", "five", "ten"),
                       "help": "views of each photograph: its flips, its eight orientations, or five or ten shifted "
@@ -95,6 +96,11 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("--workers",), _WORKERS),
         (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
         (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),
+        (("--explain",), {"type": _count_or_all, "default": 12, "metavar": "N",
+                          "help": "photographs that report.html explains by a map, half of them the most severe, half "
+                                  "the most doubtful; all, or 0 for none"}),
+        (("--no-report", "--no_report"), {"action": "store_false", "dest": "report",
+                                          "help": "do not write report.html"}),
     ],
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from dr.objectives import Binary, Objective, Ordinal, Regression
 
 FINEST = 4  # a map whose places are smaller than so many pixels is not the end of a network
 MOST_PREFIX_TOKENS = 8  # class and register tokens, which stand at no place of the picture
-STRENGTH = 0.6  # of the colour where the heat is greatest
+STRENGTH = 0.6  # of the colour where the heat is greatest; blue to green, which no retina is
 
 
 def heat(grader: Grader, objective: Objective, images: torch.Tensor, *, grades: np.ndarray | None = None) -> np.ndarray:
@@ -45,7 +45,7 @@ def heat(grader: Grader, objective: Objective, images: torch.Tensor, *, grades: 
 def overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """photo (H, W, 3) uint8 RGB, heat (h, w) in 0..1 -> the photograph, coloured where it is hot."""
     enlarged = cv2.resize(np.float32(heat), photo.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap(np.uint8(255 * enlarged), cv2.COLORMAP_INFERNO)[..., ::-1]
+    colours = cv2.applyColorMap(np.uint8(255 * enlarged), cv2.COLORMAP_WINTER)[..., ::-1]
     share = STRENGTH * enlarged[..., None]  # what is cold stays as it is
     return np.uint8((1 - share) * photo + share * colours)
 

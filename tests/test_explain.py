@@ -151,6 +151,6 @@ def test_an_overlay_colours_what_is_hot_and_leaves_the_rest():
     assert shown.shape == photo.shape
     assert shown.dtype == np.uint8
     assert (shown[30:, 40:] == 100).all()
-    expected = 0.4 * 100 + 0.6 * cv2.applyColorMap(np.full((1, 1), 255, np.uint8), cv2.COLORMAP_INFERNO)[0, 0, ::-1]
+    expected = 0.4 * 100 + 0.6 * cv2.applyColorMap(np.full((1, 1), 255, np.uint8), cv2.COLORMAP_WINTER)[0, 0, ::-1]
     assert np.abs(shown[15, 15] - expected).max() <= 1
     assert explain.overlay(photo, heat[::2, ::2]).shape == photo.shape

@@ -10,7 +10,7 @@ LAYERS = [
     {"data", "train", "predict"},
     {"prepare", "training", "sweep", "prediction", "demo"},
     {"outcome"},
-    {"run", "selection", "formats", "ensemble"},
+    {"run", "selection", "formats", "ensemble", "prediction_page"},
     {"arrays", "folders", "tables"},
     {"inference", "checkpoint", "evaluation", "report", "explain"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers", "page"},
