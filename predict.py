@@ -1,4 +1,4 @@
-"""A checkpoint + photographs -> results/result.csv (id_code,diagnosis), results/details.csv (scores, flags, errors)."""
+"""A checkpoint + photographs -> results/: result.csv (id_code,diagnosis), details.csv (scores, flags), report.html."""
 
 import sys
 
@@ -8,7 +8,7 @@ from dr import cli
 def main() -> int:
     args = cli.parser("predict", description=__doc__).parse_args()
     cli.check_at_least(1, batch_size=args.batch_size)
-    cli.check_at_least(0, workers=args.workers)
+    cli.check_at_least(0, workers=args.workers, **({} if args.explain == "all" else {"explain": args.explain}))
     cli.check_there(model=args.model)
     if args.export:
         from dr.export import export, in_words
@@ -20,20 +20,8 @@ def main() -> int:
     from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
     from dr.scoring import in_words
 
-    prediction = predict(
-        args.model,
-        args.images,
-        output=args.output,
-        batch_size=args.batch_size,
-        tta=args.tta,
-        tta_by=args.tta_by,
-        workers=args.workers,
-        device_name=args.device,
-        engine_name=args.engine,
-        submission=args.submission,
-        prevalence=args.prevalence,
-        labels=args.labels,
-    )
+    options = {name: value for name, value in vars(args).items() if name not in ("model", "images", "export")}
+    prediction = predict(args.model, args.images, **options)
     if prediction.cuts is not None:
         print(prediction.cuts)
     if prediction.metrics is not None:
@@ -42,6 +30,8 @@ def main() -> int:
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")
+    if args.report:
+        print(f"wrote {args.output}/report.html")
     unreadable = prediction.details[prediction.details["error"] != ""]
     for row in unreadable.itertuples():
         print(f"not graded: {row.file}: {row.error}", file=sys.stderr)

@@ -100,7 +100,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-m", "--model"), {"nargs": "+", "default": [DEFAULT_MODEL], "metavar": "PATH",
                              "help": f"a checkpoint, or several whose scores are averaged (default: {DEFAULT_MODEL})"}),
         (("-i", "--images"), {"default": "results/images", "help": "a folder, a zip or one photograph"}),
-        (("-o", "--output"), {"default": "results", "help": "where result.csv and details.csv are written"}),
+        (("-o", "--output"), {"default": "results",
+                              "help": "where result.csv, details.csv and report.html are written"}),
         (("-b", "--batch_size"), {"type": int, "default": 16, "help": "photographs in a batch"}),
         (("--tta",), {"choices": ("none", "flips", "d4", "five", "ten"),
                       "help": "views of each photograph: its flips, its eight orientations, or five or ten shifted "
@@ -109,8 +110,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
                          "help": "what becomes of several views: their mean, or the grade most get "
                                  "(default: the recipe's)"}),
         (("--workers",), _WORKERS),
-        (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
-        (("--engine",), {"choices": ("auto", "torch", "openvino"), "default": "auto",
+        (("--device",), {"default": "auto", "dest": "device_name", "help": "auto, cpu, cuda, cuda:1, mps"}),
+        (("--engine",), {"choices": ("auto", "torch", "openvino"), "default": "auto", "dest": "engine_name",
                          "help": "what runs the network: auto takes OpenVINO for many photographs on a CPU"}),
         (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),
         (("--prevalence",), {"type": _prevalence, "metavar": "SHARES",
@@ -120,6 +121,11 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("--labels",), {"metavar": "CSV", "help": "the true grades (id_code,diagnosis or image,level): "
                                                    "says how good the grading is, in metrics.json"}),
         (("--export",), {"metavar": "ONNX", "help": "write the network of one checkpoint as this file and end"}),
+        (("--explain",), {"type": _count_or_all, "default": 12, "metavar": "N",
+                          "help": "photographs that report.html explains by a map, half of them the most severe, half "
+                                  "the most doubtful; all, or 0 for none"}),
+        (("--no-report", "--no_report"), {"action": "store_false", "dest": "report",
+                                          "help": "do not write report.html"}),
     ],
 }  # fmt: skip
 

@@ -1,17 +1,19 @@
 """Stage 3: checkpoints + photographs -> result.csv (a valid submission) and details.csv."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import cv2
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dr import UsageError, device, engine, ensemble, files, fundus, ranks, scoring
+from dr import UsageError, device, engine, ensemble, files, fundus, prediction_page, ranks, scoring
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
@@ -21,7 +23,7 @@ from dr.sources import read_member, read_table, shallowest
 from dr.transforms import eval_transform
 
 SAMPLE = "sample_submission.csv"
-DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "flags", "error"]
+DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "cut_off", "flags", "error"]
 
 
 @dataclass(frozen=True)
@@ -107,13 +109,14 @@ class View(NamedTuple):
 
 
 class Photographs(Dataset):
-    """index -> {"index", "record", a (3, P, P) uint8 for each view, or no image where `record["error"]`}.
+    """index -> {"index", "record", a (3, P, P) uint8 for each view, or no image where `record["error"]`}, and with
+    `looks` the "look" that the page keeps.
 
     Photographs are prepared here, in the loading processes, by the function that data.py uses.
     """
 
-    def __init__(self, archive: Archive, names: list[str], *, views: Iterable[View]):
-        self.archive, self.names = archive, names
+    def __init__(self, archive: Archive, names: list[str], *, views: Iterable[View], looks: bool = False):
+        self.archive, self.names, self.looks = archive, names, looks
         self.transforms = {view: eval_transform(size_px=view.image_px, crop_px=view.crop_px) for view in views}
 
     def __len__(self) -> int:
@@ -130,8 +133,11 @@ class Photographs(Dataset):
         largest, retina = prepared[ways[-1]]
         measured = fundus.quality(largest)
         record |= {name: round(value, 2) for name, value in measured.items()}
+        record["cut_off"] = None if retina.cut_off is None else round(retina.cut_off, 3)
         record["flags"] = " ".join(fundus.flags(retina, measured))
         item = {"index": index, "record": record}
+        if self.looks:
+            item["look"] = prediction_page.look(largest, retina)
         for view, transform in self.transforms.items():
             photo = cv2.cvtColor(prepared[view.prepared_px, view.crop][0], cv2.COLOR_BGR2RGB)
             item[view.key] = to_tensor(transform(image=photo)["image"])
@@ -139,8 +145,9 @@ class Photographs(Dataset):
 
 
 def _collate(items: list[dict]) -> dict:
-    """Items -> a batch of those that have an image; the records of all."""
+    """Items -> a batch of those that have an image; the records of all, the looks of those that have one."""
     batch = {"records": [(item["index"], item["record"]) for item in items]}
+    batch["looks"] = [(item["record"]["file"], item["look"]) for item in items if "look" in item]
     readable = [item for item in items if not item["record"]["error"]]
     batch["index"] = torch.tensor([item["index"] for item in readable], dtype=torch.int64)
     for key in readable[0] if readable else ():
@@ -149,11 +156,12 @@ def _collate(items: list[dict]) -> dict:
     return batch
 
 
-def _readable(batches: DataLoader, records: dict[int, dict]) -> Iterator[dict]:
-    """Passes on the batches that hold an image and gathers the records of all, with a progress bar."""
+def _readable(batches: DataLoader, records: dict[int, dict], looks: dict[str, prediction_page.Look]) -> Iterator[dict]:
+    """Passes on the batches that hold an image and gathers the records and looks of all, with a progress bar."""
     with tqdm(total=sum(map(len, batches.batch_sampler)), desc="grading", unit=" photographs") as progress:
         for batch in batches:
             records.update(batch["records"])
+            looks.update(batch["looks"])
             if len(batch["index"]):
                 yield batch
             progress.update(len(batch["records"]))
@@ -173,14 +181,18 @@ def predict(
     submission: str | None = None,
     prevalence: Sequence[float] | str | None = None,
     labels: str | None = None,
+    report: bool = False,
+    explain: int | str = 0,
 ) -> Prediction:
-    """Grades the photographs of `images` -> output/result.csv and output/details.csv.
+    """Grades the photographs of `images` -> output/result.csv and output/details.csv, and with `report` the page
+    output/report.html, with maps of `explain` photographs or of 'all'.
 
     Predictions of several checkpoints are averaged, and so are their cuts, unless they are folds of one set; `tta` and
     `tta_by` are the first recipe's where they are not given. `prevalence`: the share of each class, or auto, that
     decisions are moved to. `labels`: a table of true grades, which output/metrics.json is made with. Several processes
     share the photographs, and the main one writes. Raises UsageError.
     """
+    start = time.monotonic()
     ids = _submission_ids(submission) if submission else None
     archive, names = find_photographs(images)
     if ids is not None:
@@ -212,15 +224,18 @@ def predict(
         )
         scorers.append(Scorer(network, one.objective, view.key))
         engines.append(used)
+    if report and explain:
+        prediction_page.check_explainable(checkpoints)
     batches = loader(
-        Photographs(archive, names, views=set(views)),
+        Photographs(archive, names, views=set(views), looks=report and len(names) <= prediction_page.MOST_THUMBNAILS),
         batch_size=batch_size,
         workers=min(workers, -(-len(names) // batch_size)),
         pin=accelerator.device.type == "cuda",
         collate=_collate,
     )
     records: dict[int, dict] = {}
-    index, outputs = infer(scorers, _readable(batches, records), accelerator=accelerator, views=shown)
+    looks: dict[str, prediction_page.Look] = {}
+    index, outputs = infer(scorers, _readable(batches, records, looks), accelerator=accelerator, views=shown)
     records = {i: record for own in ranks.gather(records) for i, record in own.items()}
     finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
     for i in index[~finite]:
@@ -254,6 +269,26 @@ def predict(
             scoring.write(measured, output)
         files.write_csv(Path(output) / "details.csv", details)
         files.write_csv(Path(output) / "result.csv", result)
+    if report:
+        looks = {file: one for own in ranks.gather(looks) for file, one in own.items()}
+        mean_cuts = None if cuts[0] is None else np.mean(cuts, axis=0)
+        doubt = prediction_page.doubts(details, objective=objective, cuts=mean_cuts)
+        chosen = prediction_page.choose(details, doubt, count=explain) if explain else []
+        maps = prediction_page.explained(details, chosen, checkpoints=checkpoints, read=archive.read)
+        if ranks.MAIN:
+            prediction_page.write(
+                Path(output) / "report.html",
+                details=details,
+                looks=looks,
+                maps=maps,
+                checkpoints=checkpoints,
+                cuts=mean_cuts,
+                cuts_in_words=cuts_in_words,
+                images=images,
+                tta=tta or recipe.tta,
+                seconds=time.monotonic() - start,
+                metrics=measured,
+            )
     used = ", ".join(dict.fromkeys(engines))
     return Prediction(result, details, checkpoints[0].classes, cuts_in_words, used, measured)
 

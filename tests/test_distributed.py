@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -163,6 +164,13 @@ def test_two_processes_grade_as_one(trained, tmp_path):
     assert err.count("not graded: bad.png: the file is empty") == 1
     for name in ("result.csv", "details.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    pages = [(tmp_path / folder / "report.html").read_text() for folder in ("one", "two")]
+    blocks = [re.findall(r'<script type="application/json".*?</script>', page, re.DOTALL) for page in pages]
+    assert len(blocks[0]) == 2
+    assert blocks[0] == blocks[1]
+    explained = [re.findall(r'class="pair"><img src="[^"]+" alt="([^"]+)"', page) for page in pages]
+    assert len(explained[0]) == 8
+    assert explained[0] == explained[1]
 
 
 def test_two_processes_prepare_as_one(zips, tmp_path):

@@ -1,0 +1,261 @@
+"""The page of stage 3, results/report.html: every photograph with its grade, how sure that is, and its flags."""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from dr import GRADES, duplicates, fundus, page, ranks
+from dr.checkpoint import Checkpoint
+from dr.dataset import to_tensor
+from dr.objectives import Binary, Objective
+from dr.transforms import eval_transform
+
+MOST_THUMBNAILS = 10_000  # about 65 MB of page, 80 MB of memory; beyond, a browser would rather have a table
+FLAGS = {  # words of `flags` -> how they read, the column with the measured value, its decimals, what they mean
+    "no_retina": ("no retina", None, 0, "no retina was found; the whole frame was graded"),
+    "too_dark": ("too dark", "brightness", 0, f"mean grey level inside the retina below {fundus.TOO_DARK:g} of 255"),
+    "too_bright": ("too bright", "brightness", 0, f"mean grey level above {fundus.TOO_BRIGHT:g} of 255"),
+    "blurred": (
+        "blurred",
+        "sharpness",
+        1,
+        f"mean absolute Laplacian at 384 pixels below {fundus.BLURRED:g} grey levels",
+    ),
+    "cut_off": ("cut off", "cut_off", 2, f"more than {100 * fundus.CUT_OFF:g} % of the retina's circle is not seen"),
+}
+EXPLANATION = {
+    True: "Maps by Grad-CAM: the brighter, the more of what raises the score comes from there.",
+    False: "Maps by Grad-CAM: the brighter, the more of what speaks for the grade given comes from there.",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the page keeps of a photograph: a thumbnail (bytes of a JPEG), its perceptual hash and its signature."""
+
+    thumbnail: bytes
+    hash: int
+    signature: np.ndarray
+
+
+def look(prepared: np.ndarray, retina: fundus.Retina) -> Look:
+    """(S, S, 3) uint8 BGR prepared photograph and where it was cropped -> its Look."""
+    # whole frames of one camera are alike but for what is inside the retina: copies are looked for there
+    whole = retina.found is not None or fundus.is_small(prepared)
+    x0, y0, x1, y1 = (fundus.whole_frame if whole else fundus.find_retina)(prepared).box
+    inside = prepared[y0:y1, x0:x1]
+    small = page.thumbnail(cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB))
+    return Look(small, duplicates.perceptual_hash(inside), duplicates.signature(inside))
+
+
+def copies(looks: Sequence[Look | None]) -> list[int | None]:
+    """Looks (N,), None of what could not be read -> a number that photographs of one picture share, None of others."""
+    places = [place for place, one in enumerate(looks) if one is not None]
+    found: list[int | None] = [None] * len(looks)
+    if not places:
+        return found
+    hashes = np.array([looks[place].hash for place in places], np.uint64)
+    pairs = duplicates.same_pixels(duplicates.near_pairs(hashes), np.stack([looks[p].signature for p in places]))
+    groups = duplicates.groups(len(places), pairs)
+    several = np.flatnonzero(np.bincount(groups) > 1)
+    for place, group in zip(places, groups, strict=True):
+        if group in several:
+            found[place] = int(np.searchsorted(several, group))
+    return found
+
+
+def doubts(details: pd.DataFrame, *, objective: Objective, cuts: np.ndarray | None) -> pd.Series:
+    """details (N rows), cuts (K-1,) -> doubt (N,) in 0..1, NaN where there is no score.
+
+    1 at a cut; of scores in grades, 0 from half a grade away on; of a probability, 0 where it is 0 or 1 (with a cut at
+    0.5 one minus the margin of the two classes). Without cuts one minus the margin of the two likeliest classes.
+    """
+    scores = details["score"]
+    if cuts is None:
+        probabilities = np.sort(details.filter(regex=r"^probability_\d+$").to_numpy(float), axis=1)
+        return pd.Series(1 - (probabilities[:, -1] - probabilities[:, -2]), index=details.index)
+    if isinstance(objective, Binary):
+        cut = min(max(float(cuts[0]), 1e-6), 1 - 1e-6)
+        return (1 - ((cut - scores) / cut).where(scores < cut, (scores - cut) / (1 - cut))).clip(0, 1)
+    away = np.abs(scores.to_numpy(float)[:, None] - cuts).min(axis=1)
+    return pd.Series((1 - 2 * away).clip(0, 1), index=details.index)
+
+
+def choose(details: pd.DataFrame, doubt: pd.Series, *, count: int | str) -> list[tuple[int, str]]:
+    """-> (row of details, why it is shown) of those to be explained: half of them those with the highest scores, half
+    those most in doubt; with count 'all' every one that has a grade, the highest score first."""
+    severe = details["score"].dropna().sort_values(ascending=False, kind="stable").index.tolist()
+    why = {row: f"doubt {doubt[row]:.2f}" for row in severe}
+    if count == "all" or count >= len(severe):
+        return list(why.items())
+    doubtful = doubt.dropna().sort_values(ascending=False, kind="stable").index.tolist()
+    chosen = dict.fromkeys(severe[: count - count // 2], "among the highest scores")
+    others = [row for row in doubtful if row not in chosen][: count // 2]
+    return list((chosen | {row: f"among the most doubtful ({doubt[row]:.2f})" for row in others}).items())
+
+
+def explained_one(data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of a photograph -> the largest prepared photograph (S, S, 3) uint8 RGB and the mean heat (S, S) of the
+    networks. One that sees another frame (the background cropped away or not) has no part in it."""
+    from dr import explain  # grad-cam takes a second to import: only where something is explained
+
+    widest = max(checkpoints, key=lambda one: (one.prepared_px, one.crop))
+    photo = None
+    heats = []
+    for one in sorted(checkpoints, key=lambda one: one is not widest):
+        if one.crop != widest.crop:
+            continue
+        prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px, crop=one.crop)
+        seen = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
+        photo = seen if photo is None else photo
+        whole_px, crop_px = one.recipe.image_size, one.recipe.crop_size
+        image = to_tensor(eval_transform(size_px=whole_px, crop_px=crop_px)(image=seen)["image"])
+        heat = explain.heat(one.grader, one.objective, image[None], grades=np.array([grade]))[0]
+        before = (whole_px - len(heat)) // 2  # what was not seen stays cold
+        heat = np.pad(heat, (before, whole_px - len(heat) - before))
+        heats.append(cv2.resize(heat, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+    return photo, np.mean(heats, axis=0)
+
+
+def explained(
+    details: pd.DataFrame,
+    chosen: Sequence[tuple[int, str]],
+    *,
+    checkpoints: Sequence[Checkpoint],
+    read: Callable[[str], bytes],
+) -> list[dict]:
+    """The photographs chosen, each with the map of what its grade comes from. Several processes share them."""
+    from dr import explain
+
+    own = []
+    for row, why in chosen[ranks.RANK :: ranks.COUNT]:
+        name, grade = details.loc[row, "file"], int(details.loc[row, "grade"])
+        photo, heat = explained_one(read(name), checkpoints, grade=grade)
+        pictures = {"photo": photo, "heat": explain.overlay(photo, heat)}
+        told = {"file": name, "grade": grade, "score": float(details.loc[row, "score"]), "why": why}
+        own.append(told | {key: page.data_uri(page.jpeg(picture)) for key, picture in pictures.items()})
+    place = {details.loc[row, "file"]: number for number, (row, _) in enumerate(chosen)}
+    return sorted((one for share in ranks.gather(own) for one in share), key=lambda one: place[one["file"]])
+
+
+def _plain(value: object, digits: int) -> float | None:
+    return None if pd.isna(value) else round(float(value), digits)
+
+
+def _rows(details: pd.DataFrame, doubt: pd.Series, groups: Sequence[int | None]) -> list[dict]:
+    """What the list of the page shows of each photograph, as JSON has it."""
+    likely = [name for name in details.columns if name.startswith("probability_")]
+    rows = []
+    for (place, one), group in zip(details.iterrows(), groups, strict=True):
+        graded = not pd.isna(one["grade"])
+        rows.append(
+            {
+                "file": one["file"],
+                "grade": int(one["grade"]) if graded else None,
+                "score": _plain(one["score"], 4),
+                "doubt": _plain(doubt[place], 4),
+                "probabilities": [_plain(one[name], 4) for name in likely] if likely and graded else None,
+                "flags": [] if pd.isna(one["flags"]) else one["flags"].split(),
+                **{name: _plain(one[name], 2) for name in ("brightness", "sharpness", "cut_off")},
+                "group": group,
+                "error": one["error"],
+            }
+        )
+    return rows
+
+
+def _range(objective: Objective, cuts: np.ndarray | None) -> list[float]:
+    """The ends of the scale that scores are shown on: all grades, and room beyond the outermost cuts."""
+    highest = float(objective.num_classes - 1)
+    if cuts is None or isinstance(objective, Binary):
+        return [0.0, 1.0 if isinstance(objective, Binary) else highest]
+    return [min(0.0, float(cuts[0]) - 0.5), max(highest, float(cuts[-1]) + 0.5)]
+
+
+def _recipe(checkpoints: Sequence[Checkpoint], tta: str) -> str:
+    systems = dict.fromkeys(f"{one.recipe.backbone} at {one.recipe.image_size} pixels" for one in checkpoints)
+    recipe = checkpoints[0].recipe
+    return f"{', '.join(systems)}; {recipe.objective}, loss {recipe.loss}, cuts {recipe.cuts}; views: {tta}"
+
+
+def _in_words(objective: Objective, cuts: np.ndarray | None) -> str:
+    if cuts is None:
+        return "one minus the difference between the probabilities of the two likeliest classes"
+    if isinstance(objective, Binary):
+        return "1 at the cut, 0 where the probability is 0 or 1"
+    return "1 at a cut, 0 half a grade or more away from every cut"
+
+
+def _taken(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def write(
+    path: Path,
+    *,
+    details: pd.DataFrame,
+    looks: dict[str, Look],
+    maps: Sequence[dict],
+    checkpoints: Sequence[Checkpoint],
+    cuts: np.ndarray | None,
+    cuts_in_words: str | None,
+    images: str,
+    tta: str,
+    seconds: float,
+    metrics: dict | None = None,
+) -> None:
+    """Writes the page: details as in details.csv, looks by file (empty where there are too many photographs), maps as
+    `explained` makes them, cuts (K-1,) and where they are from; `metrics` where labels were given."""
+    first = checkpoints[0]
+    labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
+    seen = [looks.get(name) for name in details["file"]]
+    rows = _rows(details, doubts(details, objective=first.objective, cuts=cuts), copies(seen))
+    counts = details["grade"].value_counts()
+    page.write(
+        path,
+        "predictions.html.j2",
+        rows=rows,
+        place=images,
+        date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        graded=sum(row["grade"] is not None for row in rows),
+        flagged=sum(bool(row["flags"]) for row in rows),
+        copies=sum(row["group"] is not None for row in rows),
+        seconds=_taken(seconds),
+        unreadable=[row for row in rows if row["error"]],
+        counts=[(label, int(counts.get(k, 0))) for k, label in enumerate(labels)],
+        facts=[
+            ("Model", ", ".join(str(one.path) for one in checkpoints)),
+            ("Recipe", _recipe(checkpoints, tta)),
+            ("Cuts", (cuts_in_words or "none: the likeliest class is the grade").removeprefix("cuts ")),
+        ],
+        metrics=metrics,
+        explained=maps,
+        explanation=EXPLANATION[first.recipe.objective == "regression"],
+        labels=labels,
+        cuts=None if cuts is None else [float(cut) for cut in cuts],
+        range=_range(first.objective, cuts),
+        flags=[
+            {"name": name, "label": label, "column": column, "digits": digits, "meaning": meaning}
+            for name, (label, column, digits, meaning) in FLAGS.items()
+        ],
+        doubt=_in_words(first.objective, cuts),
+        thumbnails=[None if one is None else base64.b64encode(one.thumbnail).decode() for one in seen] if looks else [],
+        most_thumbnails=MOST_THUMBNAILS,
+    )
+
+
+def check_explainable(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UsageError for a network that no map can be made of, before a photograph is graded."""
+    from dr import explain
+
+    for one in checkpoints:
+        side = one.recipe.crop_size or one.recipe.image_size
+        noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8))
+        explain.heat(one.grader, one.objective, noise)
