@@ -72,7 +72,8 @@ def _test(
             lambda: evaluation.measured_intervals(truth, grades, likeness, seed=chosen.recipe.seed)
         ),
     }
-    seen = {"predictions": torch.from_numpy(predictions), "truth": torch.from_numpy(truth)}
+    kept = {"predictions": predictions, "truth": truth, "grades": grades}  # grades that were voted follow from nothing
+    seen = {name: torch.from_numpy(array) for name, array in kept.items()}
     return figures, seen, grades
 
 

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
-    {"prepare", "training", "sweep", "prediction", "demo"},
+    {"prepare", "training", "sweep", "compare", "prediction", "demo"},
     {"outcome"},
     {"run", "selection", "formats", "ensemble"},
     {"arrays", "folders", "tables"},
