@@ -12,8 +12,8 @@ LAYERS = [
     {"outcome"},
     {"run", "selection", "formats", "ensemble"},
     {"arrays", "folders", "tables"},
-    {"inference", "checkpoint", "evaluation", "report"},
-    {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
+    {"inference", "checkpoint", "evaluation", "report", "explain"},
+    {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers", "page"},
     {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},
     {"recipes", "ranks"},
 ]
