@@ -62,6 +62,32 @@ def per_class(truth, grades, likeness):
     }
 
 
+def per_class_intervals(truth, grades, *, num_classes=5, repeats=1000, level=0.95, seed=0):
+    """truth, grades (N,) int -> {figure: (2, K)}: low and high of recall, precision and f1 of each class, percentile
+    bootstrap over samples. Repeats in which a figure is not defined do not count; NaN where it never is."""
+    truth, grades = _checked(truth, grades, num_classes)
+    rng = np.random.default_rng(seed)
+    hits, sizes, given = (np.empty((repeats, num_classes)) for _ in range(3))
+    for repeat in range(repeats):
+        rows = rng.integers(len(truth), size=len(truth))
+        drawn, graded = truth[rows], grades[rows]
+        hits[repeat] = np.bincount(drawn[drawn == graded], minlength=num_classes)
+        sizes[repeat] = np.bincount(drawn, minlength=num_classes)
+        given[repeat] = np.bincount(graded, minlength=num_classes)
+    values = {
+        "recall": np.where(sizes > 0, hits / np.maximum(sizes, 1), np.nan),
+        "precision": np.where(given > 0, hits / np.maximum(given, 1), np.nan),
+        "f1": 2 * hits / np.maximum(sizes + given, 1),
+    }
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    found = {}
+    for name, drawn in values.items():
+        never = np.isnan(drawn).all(axis=0)
+        found[name] = np.nanquantile(np.where(never, 0, drawn), ends, axis=0)
+        found[name][:, never] = np.nan
+    return found
+
+
 def majority(truth):
     """truth (N,) int -> accuracy of always giving the most frequent class, float in 0..1."""
     return float(np.bincount(truth).max() / len(truth))

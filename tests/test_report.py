@@ -145,7 +145,7 @@ def test_class_balance_puts_rows_in_the_order_of_grades_and_fills_the_gaps(tmp_p
     counts = pd.DataFrame({"train: mine": [9, 50, 20]}, index=[4, 0, 2])
     bars = report.class_balance(counts, path=tmp_path / "balance.png").axes[0]
     assert [bar.get_height() for bar in bars.containers[0]] == [50, 0, 20, 0, 9]
-    assert [label.get_text() for label in bars.get_xticklabels()] == report._names(GRADES, 5)
+    assert [label.get_text() for label in bars.get_xticklabels()] == report.names_of(GRADES, 5)
 
 
 def test_class_balance_draws_the_target_only_where_there_is_one(drawn, tmp_path, unpainted):
@@ -270,7 +270,7 @@ def test_numbers_can_be_read_on_every_shade():
 def test_score_histograms_count_every_photograph_of_each_true_grade(drawn):
     panels = drawn[1]["scores.png"].axes
     assert [panel.get_ylabel() for panel in panels] == [
-        f"{name}\nn = {count}" for name, count in zip(report._names(GRADES, 5), [12, 12, 12, 0, 12], strict=True)
+        f"{name}\nn = {count}" for name, count in zip(report.names_of(GRADES, 5), [12, 12, 12, 0, 12], strict=True)
     ]
     assert [panel.patches[-1].get_data().values.sum() for panel in panels] == [12, 12, 12, 0, 12]
 
