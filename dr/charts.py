@@ -94,7 +94,9 @@ def split_bars(counts: pd.DataFrame, *, path: Path, classes: Sequence[str] = GRA
     panels[-1].set_xticks(at, names_of(classes, len(classes)))
     panels[-1].tick_params(axis="x", length=0)
     if len(sources) > 1:
-        handles = {label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+        handles = {
+            label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=6, frameon=False, labelcolor=INK
         )

@@ -14,7 +14,8 @@ import timm
 import torch
 import torchvision
 
-from dr import GRADES, UsageError, __version__, files, objectives
+from dr import GRADES, UsageError, __version__, calibration, files, objectives
+from dr.calibration import Calibration
 from dr.dataset import Fold
 from dr.models import Grader, build, load_tensors, same_shape
 from dr.recipes import Recipe, from_dict
@@ -36,7 +37,8 @@ class HeldOut:
 class Checkpoint:
     """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
-    where it was trained with a fold left out."""
+    where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), and `calibration`
+    where it keeps them."""
 
     path: Path
     grader: Grader
@@ -47,6 +49,8 @@ class Checkpoint:
     prepared_px: int
     crop: bool = True
     held_out: HeldOut | None = None
+    validation: tuple[np.ndarray, np.ndarray] | None = None
+    calibration: Calibration | None = None
 
 
 def versions() -> dict[str, str]:
@@ -110,9 +114,40 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
     if "fold" in data and "test" in content:  # a run that was stopped has no test yet
         predictions, truth = (content["test"][name].numpy() for name in ("predictions", "truth"))
         held_out = HeldOut(Fold(**data["fold"]), predictions, truth)
+    validation = None
+    if "validation" in content:
+        validation = tuple(content["validation"][name].numpy() for name in ("predictions", "truth"))
     return Checkpoint(
-        path, grader.eval(), objective, recipe, content["cuts"], classes, data["size"], data.get("crop", True), held_out
+        path,
+        grader.eval(),
+        objective,
+        recipe,
+        content["cuts"],
+        classes,
+        data["size"],
+        data.get("crop", True),
+        held_out,
+        validation,
+        _calibration(content, validation, objective, path),
     )
+
+
+def _calibration(
+    content: Mapping, validation: tuple | None, objective: objectives.Objective, path: Path
+) -> Calibration | None:
+    """The one that is kept, else one fitted to the validation predictions, else None. Raises UsageError."""
+    if "calibration" in content:
+        try:
+            return calibration.from_dict(content["calibration"], num_offsets=calibration.num_offsets(objective))
+        except ValueError as exc:
+            raise UsageError(
+                f"{path}: its calibration is damaged ({exc}); give the checkpoint that train.py wrote"
+            ) from exc
+    if validation is None:
+        return None
+    predictions, truth = validation
+    seen = calibration.evidence(objective, predictions)
+    return calibration.fit(seen, truth, num_classes=objective.num_classes)
 
 
 def _check_fields(content: Mapping, path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dr import UsageError, checkpoint, evaluation
+from dr import UsageError, calibration, checkpoint, evaluation
 from dr.checkpoint import Checkpoint, HeldOut
 from dr.recipes import Recipe
 
@@ -48,6 +48,21 @@ def folds(checkpoints: Sequence[Checkpoint]) -> list[HeldOut] | None:
     if len(sets) > 1 or len(numbers) < len(held_out) or any(recipe != recipes[0] for recipe in recipes):
         return None
     return sorted(held_out, key=lambda each: each.fold.number)
+
+
+def probabilities(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) -> np.ndarray | None:
+    """predictions (N, P) -> calibrated probabilities (N, K), None where a checkpoint has no calibration. Folds of one
+    set share the one that is fitted to all the photographs that each has held out; of others it is the mean of what
+    each makes of the predictions."""
+    objective = checkpoints[0].objective
+    seen = calibration.evidence(objective, predictions)
+    held_out = folds(checkpoints)
+    if held_out is not None:
+        scores = calibration.evidence(objective, np.concatenate([each.predictions for each in held_out]))
+        truth = np.concatenate([each.truth for each in held_out])
+        return calibration.fit(scores, truth, num_classes=objective.num_classes).probabilities(seen)
+    fitted = [one.calibration for one in checkpoints]
+    return None if None in fitted else np.mean([each.probabilities(seen) for each in fitted], axis=0)
 
 
 def cuts(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], str | None]:

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from dr import checkpoint, evaluation, files, metrics, models, objectives, ranks, report
+from dr import calibration, checkpoint, evaluation, files, metrics, models, objectives, ranks, report
 from dr.dataset import EvaluationPhotographs, Prepared, loader
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
@@ -77,6 +77,13 @@ def _test(
     return figures, seen, grades
 
 
+def _calibrate(evidence: np.ndarray, truth: np.ndarray, *, run: Run) -> tuple[calibration.Calibration, np.ndarray]:
+    """-> the calibration of all of validation, and probabilities (R, N, K) by calibrations of its other half."""
+    classes = run.objective.num_classes
+    crossed = calibration.cross_fitted(evidence, truth, num_classes=classes, seed=run.recipe.seed)
+    return calibration.fit(evidence, truth, num_classes=classes), crossed
+
+
 def _pictures(run: Run, fields: dict, prefix: str) -> None:
     predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
     cuts, names = fields["cuts"], run.data.classes
@@ -124,11 +131,16 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
         )
     )
     fields["metrics"] = fields["metrics"] | {"intervals": found, "majority": metrics.majority(truth)}
+    evidence = calibration.evidence(run.objective, predictions)
+    fitted, crossed = ranks.once(lambda: _calibrate(evidence, truth, run=run))
+    fields["calibration"] = fitted.to_dict()
+    fields["metrics"]["ece"] = float(np.mean([calibration.expected_calibration_error(p, truth) for p in crossed]))
     tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
     prefix = str(best).removesuffix("best.pt")
     if ranks.MAIN:
         checkpoint.save(best, fields)
         _pictures(run, fields, prefix)
+        report.reliability(crossed, truth, path=Path(f"{prefix}reliability.png"), classes=run.data.classes)
     if run.data.test is not None:
         chosen = checkpoint.read(fields, best)  # the test is with the cuts that are saved
         fields["metrics"]["test"], fields["test"], grades = _test(

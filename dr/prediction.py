@@ -198,7 +198,9 @@ def predict(
     outputs = [each[:, finite] for each in outputs]
     predictions, grades = decide(scorers, outputs, cuts=cuts, by=tta_by or recipe.tta_by)
     graded = pd.DataFrame({"score": objective.scores(predictions).round(4), "grade": grades}, index=index[finite])
-    probabilities = objective.probabilities(predictions)
+    probabilities = ensemble.probabilities(checkpoints, predictions)
+    if probabilities is None:
+        probabilities = objective.probabilities(predictions)
     if probabilities is not None:
         for k in range(objective.num_classes):
             graded[f"probability_{k}"] = probabilities[:, k].round(4)

@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from dr import GRADES, files
+from dr.calibration import expected_calibration_error
 
 DPI = 120
 INK, FAINT, PAPER = "#222222", "#c4c4c4", "white"
@@ -28,6 +29,8 @@ PAGE = "#8c8c8c"  # of crops_sheet: neither the black nor the white surround of 
 BOX = "#56d4ff"
 PAIRS_PER_ROW = 4
 MOST_CLASSES = 30  # of a matrix or histogram that can still be read
+MOST_PANELS = 8  # classes that have a panel of their own
+SMALLEST_GROUP, LARGEST_GROUPS = 20, 10  # photographs of a point of a reliability diagram; points
 BEFORE_ASPECT = 1.5  # cameras write 4:3 or 3:2, squares fit as well
 
 
@@ -289,6 +292,50 @@ def _score_range(cuts: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     low = min(usual.min(initial=count) - inner, near.min(initial=count) - outer)
     high = max(usual.max(initial=-count) + inner, near.max(initial=-count) + outer)
     return (low, high) if low < high else (-0.2 * count, 1.2 * count - 1)
+
+
+def reliability(probabilities: np.ndarray, truth: np.ndarray, *, path: Path, classes: Sequence[str] = GRADES) -> Figure:
+    """probabilities (N, K), or (R, N, K) of R repeats over the same samples, truth (N,): how often the likeliest class
+    and, of a few classes, each one is right, against its probability. Groups of equally many samples (Nguyen and
+    O'Connor, EMNLP 2015) with Wilson's 95 % intervals; the base shows how samples spread."""
+    repeats = np.reshape(probabilities, (-1, *np.shape(probabilities)[-2:]))
+    error = np.mean([expected_calibration_error(each, truth) for each in repeats])
+    truth, count = np.tile(truth, len(repeats)), repeats.shape[-1]
+    flat = repeats.reshape(-1, count)
+    panels = [("likeliest grade", flat.max(axis=1), flat.argmax(axis=1) == truth)]
+    if count <= MOST_PANELS:
+        panels += [(name, flat[:, k], truth == k) for k, name in enumerate(names_of(classes, count))]
+    wide = min(3, len(panels))
+    high = -(-len(panels) // wide)
+    figure = new_figure(3.6 * wide, 3.4 * high + 0.5)
+    grid = figure.subplots(high, wide, squeeze=False).ravel()
+    for axes, (title, claimed, right) in zip(grid, panels, strict=False):
+        _draw_reliability(axes, claimed, right, repeats=len(repeats))
+        plain(axes, title=title.replace("\n", " "))
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel("probability given, percent", color=INK, fontsize=11)
+    figure.supylabel("share that is right, percent", color=INK, fontsize=11)
+    figure.suptitle(f"Expected calibration error of the likeliest grade {error:.3f}", color=INK, fontsize=12)
+    return save(figure, path)
+
+
+def _draw_reliability(axes: Axes, claimed: np.ndarray, right: np.ndarray, *, repeats: int) -> None:
+    """claimed (R N,) in 0..1, right (R N,) bool: one panel, in percent."""
+    order = np.argsort(claimed, kind="stable")
+    groups = np.array_split(order, min(LARGEST_GROUPS, max(1, len(order) // repeats // SMALLEST_GROUP)))
+    means = np.array([claimed[rows].mean() for rows in groups])
+    shares = np.array([right[rows].mean() for rows in groups])
+    sizes = np.array([len(rows) / repeats for rows in groups])
+    z = 1.96
+    centre = (shares + z**2 / (2 * sizes)) / (1 + z**2 / sizes)
+    half = z / (1 + z**2 / sizes) * np.sqrt(shares * (1 - shares) / sizes + z**2 / (4 * sizes**2))
+    axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1, zorder=0)
+    heights, bins = np.histogram(100 * claimed, 20, (0, 100))
+    axes.stairs(15 * heights / max(heights.max(), 1), bins, fill=True, color=FAINT, zorder=1)
+    spread = 100 * np.maximum([shares - (centre - half), centre + half - shares], 0)
+    axes.errorbar(100 * means, 100 * shares, spread, fmt="o-", color=BLUE, markersize=4, linewidth=1.4, elinewidth=1)
+    axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=range(0, 101, 25), yticks=range(0, 101, 25))
 
 
 def _label_regions(axes: Axes, borders: np.ndarray) -> None:

@@ -68,6 +68,57 @@ def bagged_cuts(scores, grades, num_classes=5, *, repeats=25, seed=0):
     return np.mean([optimal_cuts(scores[drawn], grades[drawn], num_classes) for drawn in rows], axis=0)
 
 
+def kappa_cuts(scores, grades, num_classes=5, *, weights=None):
+    """The cuts with the highest quadratic weighted kappa that any cuts reach on these samples -> (num_classes - 1,)
+    finite float64, ascending. weights (N,) > 0, or None for equal ones; other arguments and errors are those of
+    best_cuts.
+
+    Kappa is 1 - O / E, where a sample of grade i given j adds (i - j)^2 to O and the mean of (i' - j)^2 over all true
+    grades i' to E. For a fixed ratio r the sum O - r E is over samples, so that dynamic programming over sorted scores
+    finds its minimum; r becomes O / E there, until the minimum is 0 and r the lowest ratio (Dinkelbach, Management
+    Science 1967;13:492).
+    """
+    scores, grades = _checked(scores, grades, num_classes)
+    order = np.argsort(scores, kind="stable")
+    scores, grades = scores[order], grades[order]
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)[order]
+    places = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1], [True])))
+    classes = np.arange(num_classes)
+    distance = (grades[:, None] - classes) ** 2.0  # (N, K), if j were given to the sample
+    by_chance = np.broadcast_to(np.average(distance, axis=0, weights=weights), distance.shape)
+    # of the samples below each place, if all of them were given j
+    observed, expected = (
+        np.concatenate((np.zeros((1, num_classes)), np.cumsum(weights[:, None] * each, axis=0)))[places]
+        for each in (distance, by_chance)
+    )
+    ratio, chosen = 1.0, None  # kappa 0, which any single grade for all has
+    while True:
+        at = _least_sum(observed - ratio * expected)
+        borders = np.concatenate(([0], at, [len(places) - 1]))
+        found, chance = (np.diff(each[borders], axis=0)[classes, classes].sum() for each in (observed, expected))
+        if chosen is None or (chance > 0 and found / chance < ratio * (1 - 1e-12)):
+            ratio, chosen = found / chance if chance > 0 else ratio, at
+        else:
+            return _cuts_at(scores, places[chosen], num_classes)
+
+
+def _least_sum(below):
+    """below (P, K): the cost of the samples below each place, if all were of class j -> (K-1,) int: the ascending
+    places where classes 1..K-1 begin, so that the costs of what each class owns have the least sum."""
+    best, begins = below[:, 0], []
+    for k in range(1, below.shape[1]):
+        gain = best - below[:, k]  # up to a place, and less what class k would have cost there
+        least = np.minimum.accumulate(gain)
+        new = np.concatenate(([True], gain[1:] < least[:-1]))
+        begins.append(np.maximum.accumulate(np.where(new, np.arange(len(gain)), 0)))
+        best = below[:, k] + least
+    places, end = [], len(below) - 1
+    for begin in reversed(begins):
+        end = begin[end]
+        places.append(end)
+    return np.array(places[::-1])
+
+
 def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0, fit=optimal_cuts):
     """Grades from cuts that have not seen the sample -> (repeats, N) int64 in 0..num_classes - 1.
 
@@ -85,15 +136,20 @@ def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0, fi
     rng = np.random.default_rng(seed)
     predicted = np.empty((repeats, len(scores)), np.int64)
     for repeat in range(repeats):
-        # Dealt out in turn, class after class, every class is halved to within one sample, and so is the whole.
-        # The order of the classes is drawn too, or the single samples of two classes would always meet or always part.
-        class_order = rng.permutation(num_classes)
-        deal = np.lexsort((rng.random(len(scores)), class_order[grades]))
-        halves = deal[::2], deal[1::2]
-        for fitted, graded in (halves, halves[::-1]):
+        for fitted, graded in halves(grades, num_classes=num_classes, rng=rng):
             cuts = fit(scores[fitted], grades[fitted], num_classes)
             predicted[repeat, graded] = cut(scores[graded], cuts)
     return predicted
+
+
+def halves(grades, *, num_classes, rng):
+    """grades (N,) int -> two halves drawn at random, every class halved to within one sample, as the two pairs
+    (rows of one, rows of the other) and the reverse."""
+    # Dealt out in turn, class after class, every class is halved to within one sample, and so is the whole.
+    # The order of the classes is drawn too, or the single samples of two classes would always meet or always part.
+    class_order = rng.permutation(num_classes)
+    deal = np.lexsort((rng.random(len(grades)), class_order[grades]))
+    return (deal[::2], deal[1::2]), (deal[1::2], deal[::2])
 
 
 def cross_fitted_macro_f1(scores, grades, *, num_classes=5, repeats=20, seed=0):

@@ -31,7 +31,7 @@ from dr.inference import Scorer, infer, mean_predictions
 from dr.recipes import Recipe
 from dr.run import Run, content, random_states, resume, save_last, start
 
-PICTURES = ("curves.png", "confusion.png", "test_confusion.png", "scores.png")
+PICTURES = ("curves.png", "confusion.png", "test_confusion.png", "scores.png", "reliability.png")
 ENDINGS = ("best.pt", "last.pt", "epoch_*.pt", "history.csv", "classes.csv", *PICTURES)
 
 

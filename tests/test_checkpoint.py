@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -86,3 +87,20 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["a.pt"]
     monkeypatch.undo()
     assert path.read_bytes() == b"the old one"
+
+
+def test_a_calibration_is_the_one_that_is_kept_or_fitted_to_the_validation_that_is(tmp_path):
+    content = checkpoint_content()
+    checkpoint.save(tmp_path / "none.pt", content)
+    assert checkpoint.load(tmp_path / "none.pt").calibration is None
+    scores = torch.linspace(0, 4, 50)[:, None]
+    content |= {"validation": {"predictions": scores, "truth": scores[:, 0].round().long()}}
+    checkpoint.save(tmp_path / "old.pt", content)
+    fitted = checkpoint.load(tmp_path / "old.pt").calibration
+    assert fitted.probabilities(np.array([0.0, 4.0])).argmax(axis=1).tolist() == [0, 4]
+    kept = {"slope": 1.0, "offsets": [0.0, 1.0, 2.0, 3.0]}
+    checkpoint.save(tmp_path / "kept.pt", content | {"calibration": kept})
+    assert checkpoint.load(tmp_path / "kept.pt").calibration.to_dict() == kept
+    checkpoint.save(tmp_path / "damaged.pt", content | {"calibration": {"slope": 1.0}})
+    with pytest.raises(UsageError, match=r"damaged\.pt: its calibration is damaged .*4 offsets.*give the checkpoint"):
+        checkpoint.load(tmp_path / "damaged.pt")

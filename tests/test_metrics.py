@@ -248,3 +248,21 @@ def test_a_grader_is_no_better_than_itself_and_a_pair_is_told_apart_sooner_than_
 def test_paired_differences_refuse_what_cannot_be_paired():
     with pytest.raises(ValueError, match="must have one length"):
         metrics.paired_differences([0, 1, 2], [0, 1, 2], [0, 1])
+
+
+def test_intervals_of_each_class_are_those_of_a_bootstrap_of_scikit_learn_s_figures():
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 3, 80)
+    grades = np.where(rng.random(80) < 0.5, truth, rng.integers(0, 3, 80))
+    found = metrics.per_class_intervals(truth, grades, num_classes=5, repeats=100, seed=2)
+    draws, values = np.random.default_rng(2), []
+    for _ in range(100):
+        rows = draws.integers(80, size=80)
+        options = {"labels": range(5), "zero_division": 0}
+        values.append(precision_recall_fscore_support(truth[rows], grades[rows], **options)[:3])
+    for place, name in enumerate(("precision", "recall", "f1")):
+        expected = np.quantile([value[place] for value in values], [0.025, 0.975], axis=0)
+        assert found[name][:, :3] == pytest.approx(expected[:, :3])
+    assert np.isnan(found["recall"][:, 3:]).all()  # absent, never given
+    assert np.isnan(found["precision"][:, 3:]).all()
+    assert (found["f1"][:, 3:] == 0).all()

@@ -280,3 +280,26 @@ def test_ordinal_networks_with_and_without_cuts_are_not_averaged(images, tmp_pat
         checkpoint.save(path, checkpoint_content(recipe, **cuts))
     with pytest.raises(UsageError, match="one decides by cuts, the other by the likeliest grade; give them one by one"):
         run([paths[n] for n in order], images, tmp_path)
+
+
+def with_validation(content, *, seed=0, count=100):
+    """The fields of a checkpoint that has graded `count` photographs: scores spread as its own, grades that follow."""
+    rng = np.random.default_rng(seed)
+    scores = np.sort(rng.normal(0.2, 0.5, count))
+    truth = np.clip(np.round(2 + 2 * scores + rng.normal(0, 0.7, count)), 0, 4).astype(int)
+    return content | {"validation": {"predictions": torch.tensor(scores)[:, None], "truth": torch.tensor(truth)}}
+
+
+def test_a_score_alone_has_probabilities_where_the_checkpoint_keeps_its_validation(model, images, tmp_path):
+    content = with_validation(dict(torch.load(model, weights_only=True)))
+    checkpoint.save(tmp_path / "calibrated.pt", content)
+    run(str(tmp_path / "calibrated.pt"), images, tmp_path)
+    details = read(tmp_path)[1]
+    expected = checkpoint.load(tmp_path / "calibrated.pt").calibration.probabilities(details["score"].to_numpy())
+    assert np.allclose(details[[f"probability_{k}" for k in range(5)]], expected, atol=1e-3)
+    run(model, images, tmp_path)
+    assert "probability_0" not in read(tmp_path)[1]
+    run([model, str(tmp_path / "calibrated.pt")], images, tmp_path)
+    assert "probability_0" not in read(tmp_path)[1]
+    run([str(tmp_path / "calibrated.pt")] * 2, images, tmp_path)
+    assert np.allclose(read(tmp_path)[1][[f"probability_{k}" for k in range(5)]], expected, atol=1e-3)

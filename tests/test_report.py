@@ -38,6 +38,15 @@ def pair(caption: str = "10_left, 2 Moderate", box=(30, 0, 110, 90)) -> tuple:
     return before, box, np.full((64, 64, 3), 90, np.uint8), caption
 
 
+def claimed() -> tuple[np.ndarray, np.ndarray]:
+    """Two repeats over 200 photographs: probabilities that the truth was drawn from, and ones that are too sure."""
+    rng = np.random.default_rng(0)
+    right = rng.dirichlet([4, 1, 2, 1, 1], 200)
+    truth = (rng.random(200)[:, None] > right.cumsum(axis=1)).sum(axis=1)
+    sure = right**3
+    return np.stack([right, sure / sure.sum(axis=1, keepdims=True)]), truth
+
+
 def draw_all(folder) -> dict[str, Figure]:
     return {
         "balance.png": report.class_balance(COUNTS, path=folder / "balance.png", target=1000),
@@ -45,6 +54,7 @@ def draw_all(folder) -> dict[str, Figure]:
         "curves.png": report.learning_curves(history(6), best=4, path=folder / "curves.png"),
         "confusion.png": report.confusion_matrices(MATRIX, path=folder / "confusion.png"),
         "scores.png": report.score_histograms(*scored([0, 1, 2, 4]), [0.5, 1.5, 2.5, 3.5], path=folder / "scores.png"),
+        "reliability.png": report.reliability(*claimed(), path=folder / "reliability.png"),
     }
 
 
@@ -200,6 +210,11 @@ def test_a_long_caption_keeps_both_ends_and_a_dollar_sign_is_no_formula(tmp_path
     assert second == "$5 to $6"
 
 
+def test_crops_sheet_says_what_the_box_is(drawn):
+    [legend] = drawn[1]["crops.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["what is kept of the photograph (left)"]
+
+
 def test_a_sheet_without_photographs_says_so(tmp_path):
     assert texts(report.crops_sheet([], path=tmp_path / "crops.png")) == ["no photographs to show"]
 
@@ -226,6 +241,10 @@ def test_one_epoch_is_drawn_as_points(tmp_path, rate):
         assert all(line.get_markersize() > 0 for line in axes.lines if line.get_label()[0] != "_")
         assert axes.get_xlim() == (0.5, 1.5)
         assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+        assert axes.get_ylim()[0] == 0
+    for axes, lines in zip(figure.axes[:2], (2, 3), strict=True):  # the values, where there is no curve to be read
+        assert [text.get_text() for text in axes.texts] == ["0.500"] * lines
+        assert np.diff([text.xyann[1] for text in axes.texts]).min() > 0
 
 
 def cells(axes) -> list[list[str]]:
@@ -240,6 +259,11 @@ def test_confusion_matrices_show_counts_and_percents_of_each_row(drawn):
     assert cells(right)[0] == [">99", "<1", "<1", "<1", "0"]
     assert cells(right)[1] == ["8", "67", "23", "2", "<1"]
     assert "0 No DR\nn = 1,400" in texts(left)
+
+
+def test_confusion_matrices_say_of_which_run_and_photographs(tmp_path, unpainted):
+    figure = report.confusion_matrices(MATRIX, path=tmp_path / "confusion.png", title="run $5, test")
+    assert "run $5, test" in texts(figure)
 
 
 def test_a_grade_without_photographs_has_no_percents(drawn):
@@ -280,7 +304,16 @@ def test_the_cuts_run_through_every_row_and_the_predicted_grades_stand_between_t
     for panel in panels:
         assert [segment[0, 0] for segment in panel.collections[0].get_segments()] == [0.5, 1.5, 2.5, 3.5]
     labels = {text.get_text(): text.xyann[0] for text in panels[0].texts if hasattr(text, "xyann")}
-    assert labels == pytest.approx({"0": -0.25, "1": 1, "2": 2, "3": 3, "4": 4.25})
+    low, high = panels[0].get_xlim()
+    assert labels == pytest.approx({"0": (low + 0.5) / 2, "1": 1, "2": 2, "3": 3, "4": (3.5 + high) / 2})
+
+
+def test_the_axis_ends_near_the_scores_and_beyond_every_cut(tmp_path, unpainted):
+    scores, truth = np.linspace(0.2, 1.9, 50), np.repeat([0, 4], 25)
+    axes = report.score_histograms(scores, truth, [0.5, 0.9, 1.2, 3.1], path=tmp_path / "scores.png").axes[0]
+    assert axes.get_xlim() == pytest.approx((0.0, 3.6))
+    axes = report.score_histograms(scores, truth, [0.5, 0.9, 1.2, 1.3], path=tmp_path / "scores.png").axes[0]
+    assert axes.get_xlim() == pytest.approx((0.0, 2.0))
 
 
 @pytest.mark.parametrize("cuts", [[1.4, 1.4, 1.41, 1.42], [-np.inf, -np.inf, 1.0, np.inf], [0.5, 1.5, 2.5, 1e6]])
@@ -297,8 +330,27 @@ def test_labels_of_narrow_regions_keep_apart_and_on_the_axis(tmp_path, unpainted
 def test_extreme_scores_stay_in_the_outermost_bars_and_are_told(tmp_path):
     scores, truth = np.array([0.1, 50.0, -1e9, np.nan, np.inf]), np.array([0, 4, 0, 1, 2])
     panels = report.score_histograms(scores, truth, [0.5, 1.5, 2.5, 3.5], path=tmp_path / "scores.png").axes
-    assert panels[0].get_xlim() == (-1, 5)
+    assert panels[0].get_xlim() == pytest.approx((0, 4))  # half a grade beyond the outermost cuts, no score near
     assert panels[4].patches[-1].get_data().values[-1] == 1
     assert panels[0].patches[-1].get_data().values[0] == 1
     assert "2 beyond the axis" in panels[4].get_xlabel()
     assert "2 without a finite score" in panels[4].get_xlabel()
+
+
+def test_a_reliability_diagram_shows_how_often_each_group_is_right(drawn, tmp_path, unpainted):
+    panels = [axes for axes in drawn[1]["reliability.png"].axes if axes.get_visible()]
+    assert [axes.get_title(loc="left") for axes in panels][:2] == ["likeliest grade", "0 No DR"]
+    assert len(panels) == 1 + 5
+    (probabilities, _), truth = claimed()
+    axes = report.reliability(probabilities, truth, path=tmp_path / "one.png").axes[0]
+    sure = probabilities.max(axis=1)
+    groups = np.array_split(np.argsort(sure, kind="stable"), 10)
+    points = axes.containers[0].lines[0].get_xydata()
+    right = probabilities.argmax(axis=1) == truth
+    assert np.allclose(points, [[100 * sure[rows].mean(), 100 * right[rows].mean()] for rows in groups])
+
+
+def test_of_many_classes_only_the_likeliest_has_a_panel_and_few_photographs_are_one_point(tmp_path, unpainted):
+    made = report.reliability(np.full((6, 9), 1 / 9), np.zeros(6, int), path=tmp_path / "nine.png")
+    (axes,) = made.axes
+    assert len(axes.containers[0].lines[0].get_xydata()) == 1

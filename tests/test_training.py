@@ -56,7 +56,7 @@ def test_one_batch_is_over_fitted_in_a_few_steps():
 def test_a_run_writes_all_its_files_and_no_others(finished):
     folder, _ = finished
     names = {"run__best.pt", "run__last.pt", "run__history.csv", "run__classes.csv", "runs.csv"}
-    pictures = {"run__curves.png", "run__confusion.png", "run__scores.png"}
+    pictures = {"run__curves.png", "run__confusion.png", "run__scores.png", "run__reliability.png"}
     assert {path.name for path in folder.iterdir()} == names | pictures
     for name in pictures:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
@@ -65,6 +65,8 @@ def test_a_run_writes_all_its_files_and_no_others(finished):
 def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field(finished, data):
     folder, row = finished
     best = torch.load(folder / "run__best.pt", weights_only=True)
+    assert 0 <= best["metrics"]["ece"] <= 1
+    assert len(best["calibration"]["offsets"]) == 4
     assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
     assert from_dict(best["recipe"]) == TINY
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
