@@ -91,6 +91,17 @@ def fit(scores: np.ndarray, truth: np.ndarray, *, num_classes: int) -> Calibrati
     return Calibration(float(slope), tuple(offsets.tolist()))
 
 
+def calibrated_cuts(
+    scores: np.ndarray, grades: np.ndarray, num_classes: int = 5, *, prevalence: np.ndarray | None = None
+) -> np.ndarray:
+    """scores (N,), grades (N,) -> the cuts (K-1,) of highest expected macro-F1 where grades are as likely as the
+    proportional-odds model fitted to these samples says: steadier than the best cuts of the samples themselves. With
+    `prevalence` (K,), each grade is weighed so that it has that share. Raises ValueError as fit does."""
+    likely = fit(scores, grades, num_classes=num_classes).probabilities(scores)
+    weights = 1.0 if prevalence is None else prevalence / likely.mean(axis=0)
+    return thresholds.expected_cuts(scores, likely * weights)
+
+
 def _lowest(cost: Callable[[torch.Tensor], torch.Tensor], start: np.ndarray) -> np.ndarray:
     """Where a cost of a vector of parameters is lowest, from `start`."""
 

@@ -19,6 +19,7 @@ from dr.calibration import Calibration
 from dr.dataset import Fold
 from dr.models import Grader, build, load_tensors, same_shape
 from dr.recipes import Recipe, from_dict
+from dr.recipes import load as load_recipe
 
 PUBLISHED_CUTS = [0.5, 1.5, 2.5, 3.5]
 PUBLISHED_PREPARED_PX = 512
@@ -79,7 +80,7 @@ def _bare_state_dict(tensors: Mapping, path: Path) -> dict:
         raise UsageError(f"{path}: it is neither a checkpoint of train.py nor a state_dict of efficientnet_v2_m")
     return {
         "model": {key.removeprefix("module."): value for key, value in tensors.items()},  # saved from DataParallel
-        "recipe": Recipe().to_dict(),
+        "recipe": load_recipe(None).to_dict(),
         "cuts": PUBLISHED_CUTS,
         "classes": list(GRADES),
         "data": {"size": PUBLISHED_PREPARED_PX},

@@ -2,10 +2,15 @@
 
 import numpy as np
 
-from dr import metrics, objectives, thresholds
+from dr import calibration, metrics, objectives, thresholds
 from dr.objectives import Objective
 
-FITTED_CUTS = {"optimal": thresholds.optimal_cuts, "bagged": thresholds.bagged_cuts}
+FITTED_CUTS = {
+    "calibrated": calibration.calibrated_cuts,
+    "optimal": thresholds.optimal_cuts,
+    "bagged": thresholds.bagged_cuts,
+    "kappa": thresholds.kappa_cuts,
+}
 RECALLS_UP_TO = 10  # classes; more would fill a table with columns that nobody reads
 REPEATS, FEWER_REPEATS = 1000, 200  # of the bootstrap; fewer where one takes long
 LONG = 100_000  # samples times classes

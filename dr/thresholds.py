@@ -6,6 +6,7 @@ ascending floats. A score equal to a cut gets the higher grade.
 
 import numpy as np
 
+MOST_PLACES = 500  # that expected_cuts tries
 MIXED = -1  # stands for the grade of several samples that share one score but not one grade
 
 
@@ -68,10 +69,9 @@ def bagged_cuts(scores, grades, num_classes=5, *, repeats=25, seed=0):
     return np.mean([optimal_cuts(scores[drawn], grades[drawn], num_classes) for drawn in rows], axis=0)
 
 
-def kappa_cuts(scores, grades, num_classes=5, *, weights=None):
+def kappa_cuts(scores, grades, num_classes=5):
     """The cuts with the highest quadratic weighted kappa that any cuts reach on these samples -> (num_classes - 1,)
-    finite float64, ascending. weights (N,) > 0, or None for equal ones; other arguments and errors are those of
-    best_cuts.
+    finite float64, ascending. Arguments and errors are those of best_cuts.
 
     Kappa is 1 - O / E, where a sample of grade i given j adds (i - j)^2 to O and the mean of (i' - j)^2 over all true
     grades i' to E. For a fixed ratio r the sum O - r E is over samples, so that dynamic programming over sorted scores
@@ -81,15 +81,13 @@ def kappa_cuts(scores, grades, num_classes=5, *, weights=None):
     scores, grades = _checked(scores, grades, num_classes)
     order = np.argsort(scores, kind="stable")
     scores, grades = scores[order], grades[order]
-    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)[order]
     places = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1], [True])))
     classes = np.arange(num_classes)
     distance = (grades[:, None] - classes) ** 2.0  # (N, K), if j were given to the sample
-    by_chance = np.broadcast_to(np.average(distance, axis=0, weights=weights), distance.shape)
+    by_chance = np.broadcast_to(distance.mean(axis=0), distance.shape)
     # of the samples below each place, if all of them were given j
     observed, expected = (
-        np.concatenate((np.zeros((1, num_classes)), np.cumsum(weights[:, None] * each, axis=0)))[places]
-        for each in (distance, by_chance)
+        np.concatenate((np.zeros((1, num_classes)), np.cumsum(each, axis=0)))[places] for each in (distance, by_chance)
     )
     ratio, chosen = 1.0, None  # kappa 0, which any single grade for all has
     while True:
@@ -117,6 +115,38 @@ def _least_sum(below):
         end = begin[end]
         places.append(end)
     return np.array(places[::-1])
+
+
+def expected_cuts(scores, masses):
+    """The cuts with the highest macro-F1 to be expected, F1 taken of expected counts, where it is known of each sample
+    how likely it is of each grade (the plug-in rule of Koyejo et al., NeurIPS 2014).
+
+    scores (N,) finite float, N >= 1; masses (N, K) >= 0: the probability of each grade, times the sample's weight
+    -> (K-1,) finite float64, ascending. Found by the dynamic programme of best_cuts; of more than MOST_PLACES places
+    where a cut may lie as many are tried, as the sums change little between them. Raises ValueError for scores that
+    are not finite.
+    """
+    scores, masses = _finite(scores, "scores"), np.asarray(masses, np.float64)
+    order = np.argsort(scores, kind="stable")
+    scores = scores[order]
+    places = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1], [True])))
+    if len(places) > MOST_PLACES:
+        places = places[np.linspace(0, len(places) - 1, MOST_PLACES).round().astype(int)]
+    num_classes = masses.shape[1]
+    below = np.concatenate((np.zeros((1, num_classes)), np.cumsum(masses[order], axis=0)))[places]
+    within = below.sum(axis=1) - below.sum(axis=1)[:, None]  # mass between a start (row) and an end
+    ascending = np.triu(np.ones(within.shape, bool))
+    best, begins = np.where(np.arange(len(places)) == 0, 0.0, -np.inf), []
+    for seen in below.T:
+        f1 = 2 * (seen - seen[:, None]) / np.maximum(seen[-1] + np.maximum(within, 0), np.finfo(float).tiny)
+        totals = np.where(ascending, f1, -np.inf) + best[:, None]
+        begins.append(totals.argmax(axis=0))
+        best = totals.max(axis=0)
+    positions, end = [], len(places) - 1
+    for begin in begins[:0:-1]:
+        end = begin[end]
+        positions.append(places[end])
+    return _cuts_at(scores, np.array(positions[::-1]), num_classes)
 
 
 def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0, fit=optimal_cuts):

@@ -4,7 +4,7 @@ import torch
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 
-from dr import calibration, objectives
+from dr import calibration, objectives, thresholds
 from dr.recipes import Recipe, from_dict
 
 
@@ -111,3 +111,22 @@ def test_what_does_not_fit_is_refused():
         with pytest.raises(ValueError, match="a calibration has a slope and 1 offsets"):
             calibration.from_dict(damaged, num_offsets=1)
     assert calibration.num_offsets(objectives.build(Recipe())) == 4
+
+
+def test_calibrated_cuts_are_steadier_than_the_best_of_the_sample():
+    found = {calibration.calibrated_cuts: [], thresholds.optimal_cuts: []}
+    for seed in range(12):
+        scores, truth, _ = drawn(100, seed=seed)
+        for rule, cuts in found.items():
+            cuts.append(rule(scores, truth, 4))
+    calibrated, optimal = (np.std(cuts, axis=0) for cuts in found.values())
+    assert (calibrated < optimal).all()
+
+
+def test_calibrated_cuts_move_with_the_prevalence():
+    scores, truth, expected = drawn(4000)
+    own = calibration.calibrated_cuts(scores, truth, 4)
+    same = calibration.calibrated_cuts(scores, truth, 4, prevalence=expected.mean(axis=0))
+    assert same == pytest.approx(own, abs=0.05)
+    milder = calibration.calibrated_cuts(scores, truth, 4, prevalence=np.array([0.85, 0.1, 0.04, 0.01]))
+    assert (milder > own).all()

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.metrics import f1_score
 
-from dr.thresholds import best_cuts, cross_fitted_macro_f1, cut, rounding_cuts
+from dr.metrics import macro_f1, quadratic_kappa
+from dr.thresholds import best_cuts, cross_fitted_macro_f1, cut, expected_cuts, kappa_cuts, rounding_cuts
 
 FUNDUS_SHARES = (0.73, 0.07, 0.15, 0.03, 0.02)  # of the five grades in large screening sets
 LARGEST = float(np.finfo(np.float64).max)
@@ -291,3 +292,46 @@ def test_unusable_samples_are_refused_in_words(scores, grades, message):
 def test_unusable_choices_are_refused_in_words(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def all_cuts(scores, num_classes):
+    """One choice of cuts for each way to part these scores."""
+    distinct = np.unique(scores)
+    borders = np.concatenate(([distinct[0] - 1], (distinct[1:] + distinct[:-1]) / 2, [distinct[-1] + 1]))
+    return [np.array(chosen) for chosen in itertools.combinations_with_replacement(borders, num_classes - 1)]
+
+
+@given(small_cases(max_classes=4, max_size=8))
+def test_no_cuts_have_a_higher_kappa(case):
+    scores, grades, num_classes = case
+    cuts = kappa_cuts(scores, grades, num_classes)
+    reached = quadratic_kappa(grades, cut(scores, cuts), num_classes)
+    highest = max(quadratic_kappa(grades, cut(scores, other), num_classes) for other in all_cuts(scores, num_classes))
+    assert reached == pytest.approx(highest, abs=1e-9)
+
+
+@given(small_cases(max_classes=4, max_size=8), st.integers(0, 2**31))
+def test_no_cuts_have_a_higher_expected_macro_f1(case, seed):
+    scores, _, num_classes = case
+    masses = np.random.default_rng(seed).dirichlet(np.ones(num_classes), len(scores))
+
+    def expected(cuts):
+        given_grade = cut(scores, cuts)[:, None] == np.arange(num_classes)
+        return np.mean(2 * (masses * given_grade).sum(axis=0) / (masses.sum(axis=0) + (given_grade.sum(axis=0))))
+
+    reached = expected(expected_cuts(scores, masses))
+    assert reached == pytest.approx(max(map(expected, all_cuts(scores, num_classes))), abs=1e-9)
+
+
+def test_where_the_grades_are_certain_the_expected_macro_f1_is_the_macro_f1():
+    rng = np.random.default_rng(4)
+    grades = rng.integers(5, size=300)
+    scores = grades + rng.normal(scale=0.8, size=300)
+    cuts = expected_cuts(scores, np.eye(5)[grades])
+    assert macro_f1(grades, cut(scores, cuts)) == pytest.approx(best_cuts(scores, grades)[1])
+
+
+def test_of_very_many_scores_expected_cuts_lie_where_fewer_would_put_them():
+    scores = np.linspace(0, 1, 50_000)
+    masses = np.column_stack([1 - scores, scores])
+    assert expected_cuts(scores, masses) == pytest.approx(expected_cuts(scores[::200], masses[::200]), abs=0.01)

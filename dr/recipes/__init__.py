@@ -15,6 +15,7 @@ else:
     import tomli as tomllib
 
 FOLDER = Path(__file__).parent
+PUBLISHED = "published"  # the recipe of a run that names none
 CHOICES = {
     "objective": ("regression", "ordinal", "classification", "binary"),
     "head": ("linear", "relu_256", "leaky_relu_256"),
@@ -28,7 +29,7 @@ CHOICES = {
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
     "scheduler": ("step", "multistep", "exponential", "plateau", "cosine", "none"),
     "best_by": ("macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"),
-    "cuts": ("optimal", "bagged", "round", "likeliest"),
+    "cuts": ("calibrated", "optimal", "bagged", "kappa", "round", "likeliest"),
     "tta": ("none", "flips", "d4", "five", "ten"),
     "tta_by": ("mean", "vote"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
@@ -43,7 +44,8 @@ LOSSES = {  # of each objective, its own first
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Every choice of a run. The defaults are the published method; a value that cannot work raises UsageError."""
+    """Every choice of a run. The defaults are the published method but for its cuts; a value that cannot work raises
+    UsageError."""
 
     # network
     backbone: str = "efficientnet_v2_m"  # a name of torchvision, else of timm
@@ -97,8 +99,10 @@ class Recipe:
     best_by: str = "macro_f1_cross_fitted"
     patience: int | None = None  # epochs without a better one before training ends
     keep_epochs: tuple[int, ...] = ()  # weights of these epochs are kept as NAME__epoch_N.pt
-    # optimal: for macro-F1; bagged: their mean over bootstrap samples; round: none fitted; likeliest: ordinal, uncut
-    cuts: str = "optimal"
+    # calibrated: of highest expected macro-F1, grades being as likely as a model fitted to the scores says; optimal: of
+    # highest macro-F1 on the very photographs; bagged: their mean over bootstrap samples; kappa: of highest quadratic
+    # kappa on the very photographs; round: none fitted; likeliest: ordinal, uncut
+    cuts: str = "calibrated"
     # views of a photograph to test and predict with: its flips, its eight orientations, or five or ten shifted ones
     tta: str = "none"
     tta_by: str = "mean"  # vote: the grade that most views get
@@ -114,7 +118,7 @@ class Recipe:
             raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
         if self.cuts == "likeliest" and self.objective in ("regression", "binary"):
             raise UsageError(
-                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has none; use --set cuts=optimal"
+                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has none; use --set cuts=calibrated"
             )
         self._check_ranges()
         if self.crop_size is not None and self.crop_size > self.image_size:
@@ -219,22 +223,22 @@ def available() -> list[str]:
 def load(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe:
     """A recipe by name or path of a TOML (None: the published method), with `overrides` on top; another objective
     takes its own loss with it. Raises UsageError."""
-    choices: dict[str, Any] = {}
     overrides = overrides or {}
-    place = "--set"
-    if name is not None:
-        path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
-        place = str(path) if name.endswith(".toml") else f"recipe {name}"
-        if not path.is_file():
-            raise UsageError(
-                f"--recipe {name}: there is no such recipe; known are {', '.join(available())}, or a path to a .toml"
-            )
-        try:
-            choices = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-            raise UsageError(f"{path}: it is not valid TOML: {exc}") from exc
-        choices = {key: (None if value == "none" and type(None) in get_args(_TYPES.get(key)) else value)
-                   for key, value in choices.items()}  # TOML has no null  # fmt: skip
+    place = "--set" if name is None else f"recipe {name}"
+    name = name or PUBLISHED
+    path = FOLDER / f"{name}.toml"
+    if name.endswith(".toml"):
+        path, place = Path(name), name
+    if not path.is_file():
+        raise UsageError(
+            f"--recipe {name}: there is no such recipe; known are {', '.join(available())}, or a path to a .toml"
+        )
+    try:
+        choices = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise UsageError(f"{path}: it is not valid TOML: {exc}") from exc
+    choices = {key: (None if value == "none" and type(None) in get_args(_TYPES.get(key)) else value)
+               for key, value in choices.items()}  # TOML has no null  # fmt: skip
     own = choices.get("objective", Recipe.objective)
     if overrides.get("objective", own) != own:
         choices.pop("loss", None)
