@@ -14,12 +14,14 @@ WORKING_SIDE_PX = 384  # the retina is looked for on a copy of this size
 MIN_RETINA_AREA = 0.04  # of the frame; below it what was found is a reflex or text, not a retina
 MIN_ROUNDNESS = 0.9  # of the enclosing circle inside its own box; real discs, flat or cut, fill 0.95 and more
 AS_ROUND = 0.02  # roundness may differ by so much and count as equal
+HAZE = 0.7  # of what was found; a retina within haze fills more than this
 RIM_REACH = 0.03  # of the disc: a blurred rim is smeared no farther than this
 RIM_LIGHT = 0.25  # of the light just inside the rim; the half of it would be the middle of the smear
 
 # Flags. 2,902 real photographs have a brightness of 109 to 190 and a sharpness of 2.2 to 32: what is marked is worse
 TOO_DARK = 22.0  # mean grey level inside the retina, 0..255
 TOO_BRIGHT = 215.0
+CUT_OFF = 0.2  # of the circle of the retina; of those 2,902 the median is 0.05, the 99th percentile 0.15, 4 are above
 BLURRED = 1.6  # mean absolute Laplacian inside the retina after resizing to 384 px, in grey levels
 
 _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
@@ -33,11 +35,13 @@ class UnreadablePhotograph(Exception):  # noqa: N818  (it names the photograph's
 class Retina:
     """Where the retina is: box (x0, y0, x1, y1) in pixels, x1 and y1 exclusive; `found` is False when it is the whole
     frame because nothing retina-like stood out, None when nobody looked; `surround` is the (B, G, R) colour outside
-    the retina."""
+    the retina; `cut_off` is the part of its circle, 0..1, that the frame or the camera's mask has cut off, None where
+    it was not found."""
 
     box: tuple[int, int, int, int]
     found: bool | None
     surround: tuple[int, int, int]
+    cut_off: float | None = None
 
 
 def size_of(data: bytes) -> tuple[int, int]:
@@ -138,9 +142,9 @@ def _roundness(contour: np.ndarray, shape: tuple[int, int]) -> float:
     return float((region & disc).sum() / disc.sum())
 
 
-def _roundest(distance: np.ndarray) -> np.ndarray | None:
-    """(H, W) float32 -> contour of the roundest region over thresholds that rise from the noise of the surround; of
-    about equally round ones the lowest's, so that a dark rim stays inside and noise or text stays outside."""
+def _round_regions(distance: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    """(H, W) float32 -> (roundness, contour) over thresholds that rise from the noise of the surround; none where the
+    roundest is not round."""
     # from the three quietest corners: text or retina may stand in the fourth
     noise = np.sort(np.percentile(_corner_pixels(distance[..., None])[..., 0], 98, axis=1))[2]
     level = np.percentile(distance, 95)
@@ -151,9 +155,14 @@ def _roundest(distance: np.ndarray) -> np.ndarray | None:
             if contour is not None:
                 found.append((_roundness(contour, distance.shape), contour))
     best = max((roundness for roundness, _ in found), default=0.0)
-    if best < MIN_ROUNDNESS:
-        return None
-    return next(contour for roundness, contour in found if roundness >= best - AS_ROUND)
+    return found if best >= MIN_ROUNDNESS else []
+
+
+def _roundest(regions: list[tuple[float, np.ndarray]]) -> np.ndarray | None:
+    """-> the contour of the roundest; of about equally round ones the lowest threshold's, so that a dark rim stays
+    inside and noise or text stays outside. None of none."""
+    best = max((roundness for roundness, _ in regions), default=0.0)
+    return next((contour for roundness, contour in regions if roundness >= best - AS_ROUND), None)
 
 
 def _rim(contour: np.ndarray, distance: np.ndarray) -> tuple[int, int, int, int]:
@@ -171,6 +180,28 @@ def _rim(contour: np.ndarray, distance: np.ndarray) -> tuple[int, int, int, int]
             sides.append(side + inwards * int(np.argmax(profile >= RIM_LIGHT * profile.max())))
     x0, x1, y0, y1 = sides
     return x0, y0, x1 + 1, y1 + 1
+
+
+def _outside(contour: np.ndarray) -> float:
+    """A contour -> the part of its enclosing circle that lies outside of its box, 0..1."""
+    (cx, cy), radius = cv2.minEnclosingCircle(contour)
+    x, y, w, h = cv2.boundingRect(contour)
+    left, right, top, bottom = np.array([cx - x, x + w - cx, cy - y, y + h - cy]) / max(radius, 1.0)
+    across = np.linspace(-1, 1, 121)
+    inside = np.hypot(across, across[:, None]) <= 1
+    columns, rows = (across >= -left) & (across <= right), (across >= -top) & (across <= bottom)
+    return float(1 - (inside & columns & rows[:, None]).sum() / inside.sum())
+
+
+def _cut_off(regions: list[tuple[float, np.ndarray]], contour: np.ndarray) -> float:
+    """Round regions, one of them the retina -> the part of its circle that is cut off, 0..1: the least of all that are
+    not much smaller, as haze around a retina makes the circle of a low threshold too large."""
+    least = HAZE * cv2.contourArea(contour)
+    return min(
+        _outside(other)
+        for how_round, other in regions
+        if other is contour or (how_round >= MIN_ROUNDNESS and cv2.contourArea(other) >= least)
+    )
 
 
 def is_small(photo: np.ndarray) -> bool:
@@ -201,12 +232,14 @@ def find_retina(photo: np.ndarray) -> Retina:
     surround = _surround(small)
     for colour in [surround] if surround.max() < 16 else [surround, np.zeros(3)]:
         distance = _distance(small, colour)
-        contour = _roundest(distance)
+        regions = _round_regions(distance)
+        contour = _roundest(regions)
         if contour is not None:
             x0, y0, x1, y1 = _rim(contour, distance)
             sx, sy = width / small.shape[1], height / small.shape[0]
             x1, y1 = min(width, int(np.ceil(x1 * sx))), min(height, int(np.ceil(y1 * sy)))
-            return Retina((int(x0 * sx), int(y0 * sy), x1, y1), True, tuple(int(v) for v in colour))
+            box = (int(x0 * sx), int(y0 * sy), x1, y1)
+            return Retina(box, True, tuple(int(v) for v in colour), _cut_off(regions, contour))
     return Retina((0, 0, width, height), False, tuple(int(v) for v in surround))
 
 
@@ -272,4 +305,6 @@ def flags(retina: Retina, measured: dict[str, float]) -> list[str]:
         raised.append("too_bright")
     if measured["sharpness"] < BLURRED:
         raised.append("blurred")
+    if retina.cut_off is not None and retina.cut_off > CUT_OFF:
+        raised.append("cut_off")
     return raised

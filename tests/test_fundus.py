@@ -263,6 +263,40 @@ def test_flags_tell_what_a_grader_should_know():
     assert fundus.flags(retina, {"brightness": 240.0, "sharpness": 5.0}) == ["too_bright"]
 
 
+def cap(away):
+    """The part of a disc beyond a line so many radii from its centre."""
+    return (np.arccos(away) - away * np.sqrt(1 - away**2)) / np.pi
+
+
+@pytest.mark.parametrize(
+    ("where", "cut_off"),
+    [
+        ({}, 0.0),
+        ({"flat": 0.4}, 2 * cap(0.6)),  # by the camera's mask, inside of the frame
+        ({"centre": (0.6 * 160, 180)}, cap(0.6)),  # by the frame, on the left
+        ({"centre": (0.3 * 160, 180)}, cap(0.3)),
+    ],
+)
+def test_cut_off_is_the_part_of_the_circle_that_is_not_seen(where, cut_off):
+    photo, _ = draw_retina(shape=(360, 480), radius=160, **where)
+    retina = fundus.find_retina(photo)
+    assert retina.cut_off == pytest.approx(cut_off, abs=0.03)
+    assert ("cut_off" in fundus.flags(retina, {"brightness": 100.0, "sharpness": 5.0})) == (cut_off > fundus.CUT_OFF)
+
+
+def test_haze_around_a_retina_is_not_a_larger_circle():
+    photo, _ = draw_retina(shape=(360, 480), radius=170, flat=0.1)
+    y, x = np.mgrid[:360, :480]
+    haze = (np.abs(y - 180) < 153) & (np.hypot(x - 240, y - 180) > 168)
+    photo[haze] = np.maximum(photo[haze], 14)
+    assert fundus.find_retina(photo).cut_off < 0.1
+
+
+def test_what_was_not_found_has_no_circle():
+    assert fundus.whole_frame(np.zeros((200, 200, 3), np.uint8)).cut_off is None
+    assert fundus.find_retina(np.full((200, 200, 3), 90, np.uint8)).cut_off is None
+
+
 def test_brightness_is_the_mean_inside_and_blur_lowers_sharpness():
     prepared, _ = prepare(draw_retina(shape=(512, 512), radius=220)[0], size_px=384)
     sharp, blurry = fundus.quality(prepared), fundus.quality(cv2.GaussianBlur(prepared, (0, 0), 6))
