@@ -130,6 +130,5 @@ def write(
         skipped=content["skipped"][:MOST_NAMED],
         skipped_count=len(content["skipped"]),
         short=content["short_of_per_class"],
-        seconds=content["seconds"],
         versions=content["versions"],
     )

@@ -18,7 +18,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from dr import GRADES, files
-from dr.calibration import expected_calibration_error
 
 DPI = 120
 INK, FAINT, PAPER = "#222222", "#c4c4c4", "white"
@@ -298,6 +297,8 @@ def reliability(probabilities: np.ndarray, truth: np.ndarray, *, path: Path, cla
     """probabilities (N, K), or (R, N, K) of R repeats over the same samples, truth (N,): how often the likeliest class
     and, of a few classes, each one is right, against its probability. Groups of equally many samples (Nguyen and
     O'Connor, EMNLP 2015) with Wilson's 95 % intervals; the base shows how samples spread."""
+    from dr.calibration import expected_calibration_error  # torch takes seconds to import: data.py draws without it
+
     repeats = np.reshape(probabilities, (-1, *np.shape(probabilities)[-2:]))
     error = np.mean([expected_calibration_error(each, truth) for each in repeats])
     truth, count = np.tile(truth, len(repeats)), repeats.shape[-1]

@@ -55,8 +55,10 @@ def test_one_batch_is_over_fitted_in_a_few_steps():
 
 def test_a_run_writes_all_its_files_and_no_others(finished):
     folder, _ = finished
-    names = {"run__best.pt", "run__last.pt", "run__history.csv", "run__classes.csv", "run__report.html", "run__card.md"}
+    names = {"run__best.pt", "run__last.pt", "run__history.csv", "run__classes.csv", "run__card.md"}
+    names |= {"run__report.html", "runs.csv"}
     pictures = {"run__curves.png", "run__confusion.png", "run__scores.png", "run__reliability.png"}
+    pictures |= {"run__classes.png", "run__split.png"}
     assert {path.name for path in folder.iterdir()} == names | pictures
     for name in pictures:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
