@@ -105,7 +105,7 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
         grades = objectives.grades(run.objective, predictions, cuts)
         matrix = metrics.confusion(truth, grades, len(names))
         fitted = run.objective.has_cuts and run.recipe.cuts in evaluation.FITTED_CUTS
-        title = _title(prefix, "validation", len(truth)) + (", cuts fitted to the same" if fitted else "")
+        title = _title(prefix, "validation", len(truth)) + (", cuts fitted to them" if fitted else "")
         report.confusion_matrices(matrix, path=Path(f"{prefix}confusion.png"), classes=names, title=title)
     if cuts is not None:
         scores = run.objective.scores(predictions)

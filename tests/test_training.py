@@ -25,6 +25,12 @@ def data(tmp_path_factory):
     return read_prepared(write_prepared(tmp_path_factory.mktemp("data")))
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """The page takes longer than training: of this file only the run of `finished`, which is made before, has one."""
+    monkeypatch.setattr("dr.run_page.write", lambda *_, **__: None)
+
+
 def run(data, folder, *, name="run", **options):
     options = {"recipe": TINY, "device_name": "cpu", "workers": 0} | options
     return training.train(options.pop("recipe"), data=data, folder=str(folder), name=name, **options)
