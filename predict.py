@@ -11,6 +11,7 @@ def main() -> int:
     cli.check_at_least(0, workers=args.workers)
 
     from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
+    from dr.scoring import in_words
 
     prediction = predict(
         args.model,
@@ -22,9 +23,13 @@ def main() -> int:
         workers=args.workers,
         device_name=args.device,
         submission=args.submission,
+        prevalence=args.prevalence,
+        labels=args.labels,
     )
     if prediction.cuts is not None:
         print(prediction.cuts)
+    if prediction.metrics is not None:
+        print(*in_words(prediction.metrics), sep="\n")
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")

@@ -27,6 +27,21 @@ def _fold(text: str) -> tuple[int, int]:
     return int(number), int(of)
 
 
+def _prevalence(text: str) -> tuple[float, ...] | str:
+    if text == "auto":
+        return text
+    try:
+        shares = tuple(float(share) for share in text.split(","))
+    except ValueError:
+        shares = ()
+    if not (shares and all(share >= 0 for share in shares) and round(abs(sum(shares) - 1), 6) <= 0.01):
+        raise argparse.ArgumentTypeError(
+            "expected auto, or a share of each class, none negative, together 1, as 0.73,0.07,0.15,0.03,0.02, "
+            f"got {text!r}"
+        )
+    return tuple(share / sum(shares) for share in shares)
+
+
 _WORKERS = {
     "type": int,
     "default": max(1, (os.cpu_count() or 1) // ranks.LOCAL_COUNT),
@@ -97,6 +112,12 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("--workers",), _WORKERS),
         (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
         (("--submission",), {"metavar": "SAMPLE_CSV", "help": "grade the ids of this table, in its order"}),
+        (("--prevalence",), {"type": _prevalence, "metavar": "SHARES",
+                             "help": "the share of each grade among these photographs, as 0.73,0.07,0.15,0.03,0.02, "
+                                     "or auto, estimated from them: grades are decided for that mix (default: that of "
+                                     "validation)"}),
+        (("--labels",), {"metavar": "CSV", "help": "the true grades (id_code,diagnosis or image,level): "
+                                                   "says how good the grading is, in metrics.json"}),
     ],
 }  # fmt: skip
 

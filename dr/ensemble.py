@@ -50,16 +50,26 @@ def folds(checkpoints: Sequence[Checkpoint]) -> list[HeldOut] | None:
     return sorted(held_out, key=lambda each: each.fold.number)
 
 
+def validation(checkpoints: Sequence[Checkpoint]) -> list[tuple[np.ndarray, np.ndarray]] | None:
+    """-> predictions (N, P) and truth (N,) to fit decisions to, for each checkpoint: of folds of one set, for all of
+    them those of the photographs that each has held out; else its own. None where a checkpoint keeps none."""
+    held_out = folds(checkpoints)
+    if held_out is not None:
+        pooled = tuple(np.concatenate([getattr(each, name) for each in held_out]) for name in ("predictions", "truth"))
+        return [pooled] * len(checkpoints)
+    own = [one.validation for one in checkpoints]
+    return None if None in own else own
+
+
 def probabilities(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) -> np.ndarray | None:
     """predictions (N, P) -> calibrated probabilities (N, K), None where a checkpoint has no calibration. Folds of one
     set share the one that is fitted to all the photographs that each has held out; of others it is the mean of what
     each makes of the predictions."""
     objective = checkpoints[0].objective
     seen = calibration.evidence(objective, predictions)
-    held_out = folds(checkpoints)
-    if held_out is not None:
-        scores = calibration.evidence(objective, np.concatenate([each.predictions for each in held_out]))
-        truth = np.concatenate([each.truth for each in held_out])
+    if folds(checkpoints) is not None:
+        scores, truth = validation(checkpoints)[0]
+        scores = calibration.evidence(objective, scores)
         return calibration.fit(scores, truth, num_classes=objective.num_classes).probabilities(seen)
     fitted = [one.calibration for one in checkpoints]
     return None if None in fitted else np.mean([each.probabilities(seen) for each in fitted], axis=0)
@@ -79,8 +89,7 @@ def cuts(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], st
     if all(one.recipe.cuts == "round" for one in checkpoints):
         source = "scores are rounded, nothing was fitted"
     elif held_out is not None:
-        predictions = np.concatenate([each.predictions for each in held_out])
-        truth = np.concatenate([each.truth for each in held_out])
+        predictions, truth = validation(checkpoints)[0]
         fitted = evaluation.fit_cuts(predictions, truth, objective=first.objective, rule=first.recipe.cuts)
         own = [fitted] * len(own)
         numbers = ", ".join(str(each.fold.number) for each in held_out)

@@ -11,10 +11,12 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dr import UsageError, device, ensemble, files, fundus, ranks
+from dr import UsageError, device, ensemble, files, fundus, ranks, scoring
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
-from dr.inference import VIEWS, Scorer, decide, infer
+from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
+from dr.prevalence import Shift
+from dr.prevalence import check as check_prevalence
 from dr.sources import read_table
 from dr.transforms import eval_transform
 
@@ -24,12 +26,13 @@ DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "flags"
 @dataclass(frozen=True)
 class Prediction:
     """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; the names of the
-    classes; the cuts and where they are from, in words, None without cuts."""
+    classes; the cuts and where they are from, in words, None without cuts; with labels, what metrics.json holds."""
 
     result: pd.DataFrame
     details: pd.DataFrame
     classes: tuple[str, ...]
     cuts: str | None
+    metrics: dict | None = None
 
 
 def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
@@ -157,18 +160,26 @@ def predict(
     workers: int = 2,
     device_name: str = "auto",
     submission: str | None = None,
+    prevalence: Sequence[float] | str | None = None,
+    labels: str | None = None,
 ) -> Prediction:
     """Grades the photographs of `images` -> output/result.csv and output/details.csv.
 
     Predictions of several checkpoints are averaged, and so are their cuts, unless they are folds of one set; `tta` and
-    `tta_by` are the first recipe's where they are not given. Several processes share the photographs, and the main one
-    writes. Raises UsageError.
+    `tta_by` are the first recipe's where they are not given. `prevalence`: the share of each class, or auto, that
+    decisions are moved to. `labels`: a table of true grades, which output/metrics.json is made with. Several processes
+    share the photographs, and the main one writes. Raises UsageError.
     """
     ids = _submission_ids(submission) if submission else None
     archive, names = find_photographs(images)
     if ids is not None:
         names = _select(names, ids, images=images, submission=submission)
     checkpoints = ensemble.load(models)
+    truth = scoring.read_labels(labels, classes=checkpoints[0].classes) if labels else None
+    if truth is not None:
+        scoring.check([PurePosixPath(name).stem for name in names], truth, path=labels)
+    if prevalence is not None:
+        check_prevalence(checkpoints, prevalence, by=tta_by or checkpoints[0].recipe.tta_by)
     cuts, cuts_in_words = ensemble.cuts(checkpoints)
     recipe, objective = checkpoints[0].recipe, checkpoints[0].objective
     precisions = {one.recipe.precision for one in checkpoints}
@@ -196,9 +207,16 @@ def predict(
     for i in index[~finite]:
         records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
     outputs = [each[:, finite] for each in outputs]
-    predictions, grades = decide(scorers, outputs, cuts=cuts, by=tta_by or recipe.tta_by)
+    by = tta_by or recipe.tta_by
+    shift = None
+    if prevalence is not None:
+        shift = Shift(checkpoints, mean_predictions(scorers, outputs), prevalence)
+        cuts, cuts_in_words = shift.cuts or cuts, shift.in_words()
+    predictions, grades = decide(scorers, outputs, cuts=cuts, by=by)
     graded = pd.DataFrame({"score": objective.scores(predictions).round(4), "grade": grades}, index=index[finite])
     probabilities = ensemble.probabilities(checkpoints, predictions)
+    if shift is not None:
+        probabilities, grades = shift.probabilities, grades if shift.grades is None else shift.grades
     if probabilities is None:
         probabilities = objective.probabilities(predictions)
     if probabilities is not None:
@@ -206,10 +224,18 @@ def predict(
             graded[f"probability_{k}"] = probabilities[:, k].round(4)
     graded["class"] = [checkpoints[0].classes[grade] for grade in grades]
     result, details = _tables(records, graded, ordered=ids is not None)
+    measured = None
+    if truth is not None:
+        stems = {i: PurePosixPath(record["file"]).stem for i, record in records.items()}
+        unreadable = [stems[i] for i, record in records.items() if record["error"]]
+        done = scoring.Graded([stems[i] for i in graded.index], predictions, grades, unreadable)
+        measured = scoring.score(done, truth, objective=objective, classes=checkpoints[0].classes)
     if ranks.MAIN:
+        if measured is not None:
+            scoring.write(measured, output)
         files.write_csv(Path(output) / "details.csv", details)
         files.write_csv(Path(output) / "result.csv", result)
-    return Prediction(result, details, checkpoints[0].classes, cuts_in_words)
+    return Prediction(result, details, checkpoints[0].classes, cuts_in_words, measured)
 
 
 def _tables(records: dict[int, dict], graded: pd.DataFrame, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -7,7 +7,7 @@ import torchvision
 from made import TINY, checkpoint_content
 
 from dr import UsageError, checkpoint
-from dr.recipes import Recipe
+from dr.recipes import load
 
 
 def test_saved_and_loaded_the_scores_are_the_same(tmp_path):
@@ -29,7 +29,7 @@ def test_the_published_state_dict_is_read_as_it_is(tmp_path):
     published.classifier[1] = torch.nn.Linear(1280, 1)
     torch.save(published.state_dict(), tmp_path / "published.pt")
     loaded = checkpoint.load(tmp_path / "published.pt")
-    assert loaded.recipe == Recipe()
+    assert loaded.recipe == load("published")
     assert loaded.recipe.image_size == 380
     assert loaded.cuts == [0.5, 1.5, 2.5, 3.5]
     images = torch.randint(0, 255, (1, 3, 128, 128), dtype=torch.uint8)

@@ -94,3 +94,14 @@ def test_the_policies_offered_are_those_that_exist():
         assert cli.parser("data", description="").parse_args(["--conflicts", policy]).conflicts == policy
     with pytest.raises(UsageError, match="invalid choice: 'guess'"):
         cli.parser("data", description="").parse_args(["--conflicts", "guess"])
+
+
+@pytest.mark.parametrize("shares", ["0.5,0.6", "1.5,-0.5", "half,half", "nan,1", "", "0.9"])
+def test_a_prevalence_that_is_none_is_told(shares):
+    with pytest.raises(UsageError, match="argument --prevalence: expected auto, or a share of each class"):
+        cli.parser("predict", description="").parse_args([f"--prevalence={shares}"])
+
+
+def test_a_prevalence_sums_to_one():
+    args = cli.parser("predict", description="").parse_args(["--prevalence", "0.33,0.33,0.33"])
+    assert args.prevalence == pytest.approx((1 / 3,) * 3)

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
     {"prepare", "training", "sweep", "compare", "prediction", "demo"},
-    {"outcome", "run_page"},
+    {"outcome", "run_page", "prevalence", "scoring"},
     {"card", "mistakes"},
     {"data_page"},
     {"run", "selection", "formats", "ensemble"},

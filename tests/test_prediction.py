@@ -1,3 +1,4 @@
+import json
 import shutil
 import zipfile
 
@@ -303,3 +304,39 @@ def test_a_score_alone_has_probabilities_where_the_checkpoint_keeps_its_validati
     assert "probability_0" not in read(tmp_path)[1]
     run([str(tmp_path / "calibrated.pt")] * 2, images, tmp_path)
     assert np.allclose(read(tmp_path)[1][[f"probability_{k}" for k in range(5)]], expected, atol=1e-3)
+
+
+def test_labels_are_scored_and_written_beside_the_grades(model, images, tmp_path, capsys):
+    truth = [0, 1, 2, 3, 4, 0, 1]
+    (images / "bad.png").touch()
+    rows = "".join(f"photo_{number},{grade}\n" for number, grade in enumerate(truth))
+    (tmp_path / "truth.csv").write_text(f"image,level\n{rows}bad,1\n")
+    prediction = run(model, images, tmp_path, labels=str(tmp_path / "truth.csv"))
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert written == prediction.metrics
+    assert written["photographs"] == 7
+    assert written["unreadable"] == ["bad"]
+    agree = np.mean(read(tmp_path)[0].set_index("id_code")["diagnosis"].loc[[f"photo_{i}" for i in range(7)]] == truth)
+    assert written["metrics"]["accuracy"]["value"] == pytest.approx(agree, abs=1e-6)
+    assert (tmp_path / "out" / "confusion.png").is_file()
+
+
+def test_labels_of_other_photographs_write_nothing(model, images, tmp_path):
+    (tmp_path / "truth.csv").write_text("id_code,diagnosis\nelsewhere,1\n")
+    with pytest.raises(UsageError, match="none of its 1 ids"):
+        run(model, images, tmp_path, labels=str(tmp_path / "truth.csv"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prevalence_moves_cuts_and_probabilities(model, images, tmp_path):
+    content = with_validation(dict(torch.load(model, weights_only=True)))
+    path = str(tmp_path / "calibrated.pt")
+    checkpoint.save(path, content)
+    healthy = run(path, images, tmp_path, prevalence=(0.96, 0.01, 0.01, 0.01, 0.01)).details
+    ill = run(path, images, tmp_path, prevalence=(0.01, 0.01, 0.01, 0.01, 0.96)).details
+    assert healthy["grade"].sum() < ill["grade"].sum()
+    assert (healthy["probability_0"] > ill["probability_0"]).all()
+    moved = run([path, path], images, tmp_path, prevalence="auto", tta_by="vote", tta="flips")
+    assert "for a prevalence of" in moved.cuts
+    with pytest.raises(UsageError, match="keeps no validation scores"):
+        run(model, images, tmp_path, prevalence="auto")

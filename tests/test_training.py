@@ -9,7 +9,19 @@ from made import TINY, checkpoint_content, write_prepared
 from torch.nn.functional import one_hot
 
 import dr.run
-from dr import UsageError, checkpoint, dataset, device, objectives, outcome, ranks, surgery, thresholds, training
+from dr import (
+    UsageError,
+    calibration,
+    checkpoint,
+    dataset,
+    device,
+    objectives,
+    outcome,
+    ranks,
+    surgery,
+    thresholds,
+    training,
+)
 from dr.dataset import read_prepared
 from dr.inference import VIEWS, Scorer, infer, mean_predictions
 from dr.models import build
@@ -83,9 +95,8 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
     assert best["metrics"]["epoch"] == chosen["epoch"] == row["best_epoch"]
     scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
-    cuts, macro_f1 = thresholds.best_cuts(scores, truth)
-    assert best["cuts"] == cuts.tolist()
-    assert best["metrics"]["macro_f1_optimal"] == pytest.approx(macro_f1)
+    assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
+    assert best["metrics"]["macro_f1_optimal"] == pytest.approx(thresholds.best_cuts(scores, truth)[1])
 
 
 def test_the_history_has_a_row_for_each_epoch_with_every_figure(finished):
@@ -266,7 +277,7 @@ def test_cuts_are_those_of_the_views_that_predict(data, tmp_path):
     run(data, tmp_path, recipe=recipe(tta="flips"))
     best = torch.load(tmp_path / "run__best.pt", weights_only=True)
     scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
-    assert best["cuts"] == thresholds.best_cuts(scores, truth)[0].tolist()
+    assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
     loaded = checkpoint.load(tmp_path / "run__best.pt")
     photographs = dataset.EvaluationPhotographs(data.root, data.val, loaded.recipe)
     batches = dataset.loader(photographs, batch_size=5, workers=0, pin=False)

@@ -1,0 +1,97 @@
+"""Decisions for photographs whose mix of grades is not validation's: stated by the user, or estimated from them.
+
+K classes; a prevalence is the share of each class (K,), its sum 1.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dr import UsageError, calibration, ensemble
+from dr.calibration import SMALLEST
+from dr.checkpoint import Checkpoint
+
+TOLERANCE, MOST_STEPS = 1e-6, 1000
+PRIOR = 0.5  # how many photographs of validation's mix count with each one at hand: by maximum likelihood alone, grades
+#              that a score hardly tells apart vanish
+
+
+def estimate(probabilities: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """probabilities (N, K), N >= 1, calibrated where the prevalence was `trained` (K,) > 0 -> the prevalence of these
+    samples: the EM of Saerens, Latinne and Decaestecker (Neural Computation 2002;14:21), with a Dirichlet prior around
+    `trained`."""
+    found = trained
+    for _ in range(MOST_STEPS):
+        before, found = found, reweighted(probabilities, found / trained).mean(axis=0)
+        found = (found + PRIOR * trained) / (1 + PRIOR)
+        if np.abs(found - before).max() < TOLERANCE:
+            break
+    return found
+
+
+def reweighted(probabilities: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """probabilities (N, K), ratio (K,) of the new prevalence to the old one -> probabilities under the new one."""
+    weighed = probabilities * ratio
+    return weighed / weighed.sum(axis=1, keepdims=True)
+
+
+class Shift:
+    """What changes where photographs, with these mean predictions (N, P), have another prevalence: `prevalence` (K,),
+    calibrated `probabilities` (N, K), and either `cuts` (K-1,) for each checkpoint or, without cuts, `grades` (N,).
+
+    Cuts are those of highest expected macro-F1 of validation re-weighed; without cuts the likeliest class is taken of
+    the network's own probabilities, their temperature and prevalence set right. Raises UsageError for a checkpoint
+    that keeps no validation and for a prevalence of other classes.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], predictions: np.ndarray, stated: Sequence[float] | str):
+        first = checkpoints[0]
+        check(checkpoints, stated)
+        likely = ensemble.probabilities(checkpoints, predictions)
+        seen = ensemble.validation(checkpoints)
+        trained = np.maximum(np.bincount(np.concatenate([t for _, t in seen]), minlength=likely.shape[1]), 0.5)
+        trained = trained / trained.sum()  # half a photograph of a class that validation has none of
+        if isinstance(stated, str):
+            self.prevalence = estimate(likely, trained) if len(likely) else trained
+        else:
+            self.prevalence = np.maximum(stated, SMALLEST)
+        ratio = self.prevalence / trained
+        self.probabilities = reweighted(likely, ratio)
+        self.cuts, self.grades = None, None
+        if first.objective.has_cuts:
+            self.cuts = [
+                calibration.calibrated_cuts(
+                    first.objective.scores(scores), truth, first.objective.num_classes, prevalence=self.prevalence
+                )
+                for scores, truth in seen
+            ]
+        else:
+            slope = np.mean([one.calibration.slope for one in checkpoints])
+            own = np.maximum(first.objective.probabilities(predictions), SMALLEST) ** slope
+            self.grades = (own * ratio).argmax(axis=1)
+
+    def in_words(self) -> str:
+        shares = " ".join(f"{share:.3f}" for share in self.prevalence)
+        decided = f"cuts {' '.join(f'{cut:.3f}' for cut in np.mean(self.cuts, axis=0))}" if self.cuts else "likeliest"
+        return f"{decided}: for a prevalence of {shares}"
+
+
+def check(checkpoints: Sequence[Checkpoint], stated: Sequence[float] | str, *, by: str = "mean") -> None:
+    """Raises UsageError where this prevalence cannot be met, before the first photograph is looked at."""
+    for one in checkpoints:
+        if one.validation is None:
+            raise UsageError(
+                f"--prevalence: {one.path} keeps no validation scores to move its cuts by; give a checkpoint that "
+                "train.py wrote, or leave --prevalence out"
+            )
+    if by == "vote" and not checkpoints[0].objective.has_cuts:
+        raise UsageError(
+            f"--prevalence: {checkpoints[0].path} has no cuts, and the mean of its views is re-weighed, not their "
+            "votes; add --tta_by mean"
+        )
+    classes = checkpoints[0].classes
+    if not isinstance(stated, str) and len(stated) != len(classes):
+        raise UsageError(
+            f"--prevalence: it has {len(stated)} shares, but {checkpoints[0].path} has {len(classes)} classes "
+            f"({', '.join(classes)})"
+        )

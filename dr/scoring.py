@@ -1,0 +1,169 @@
+"""How good a grading of photographs is whose true grades are given: figures with intervals, for people and programs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pandas as pd
+
+from dr import GRADES, UsageError, evaluation, files, metrics, objectives, report
+from dr.objectives import Objective
+from dr.sources import once_each, parse_grade, read_rows, read_table, refuse_empty
+
+COLUMNS = (("id_code", "diagnosis"), ("image", "level"))
+REFERABLE = 2  # from this grade on: more than mild retinopathy (Gulshan et al., JAMA 2016;316:2402)
+FILES = ("metrics.json", "confusion.png")
+NAMED = 3  # photographs in one line; the others are counted
+
+
+def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
+    """A label table, id_code,diagnosis or image,level, grades as numbers or names of classes -> true grade by id.
+    Raises UsageError naming table and row."""
+    if not Path(path).is_file():
+        raise UsageError(f"--labels {path}: there is no such file")
+    data = Path(path).read_bytes()
+    rows = read_rows(data, name=path)
+    header = rows[0] if rows else []
+    found = [pair for pair in COLUMNS if set(pair) <= set(header)]
+    if not found:
+        expected = " or ".join(",".join(pair) for pair in COLUMNS)
+        raise UsageError(f"--labels {path}: its header is {','.join(header)!r}, expected {expected}")
+    ids, grades = found[0]
+    table = read_table(data, name=path, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
+    refuse_empty(table, name=path, column="original", shown=ids)
+    numbers = {name: number for number, name in enumerate(classes)}
+    table["diagnosis"] = [
+        numbers[text]
+        if text in numbers
+        else parse_grade(text, name=path, row=row, column=grades, num_classes=len(classes))
+        for text, row in zip(table["diagnosis"], table["row"], strict=True)
+    ]
+    table["original"] = [PurePosixPath(original).name for original in table["original"]]
+    return once_each(table, name=path, column=grades).set_index("original")["diagnosis"]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Photographs that were graded: their ids, mean predictions (N, P), grades (N,), and the ids of those that could
+    not be."""
+
+    ids: Sequence[str]
+    predictions: np.ndarray
+    grades: np.ndarray
+    unreadable: Sequence[str]
+
+
+def check(ids: Sequence[str], labels: pd.Series, *, path: str) -> None:
+    """Raises UsageError where no photograph has a label, before the first one is looked at."""
+    if not set(ids) & set(labels.index):
+        raise UsageError(
+            f"--labels {path}: none of its {len(labels)} ids is the name of one of the {len(ids)} photographs "
+            f"(such as {labels.index[0]} and {ids[0]}); give the table of these photographs"
+        )
+
+
+def score(graded: Graded, labels: pd.Series, *, objective: Objective, classes: Sequence[str], seed: int = 0) -> dict:
+    """-> what metrics.json holds: primitives, None where a figure is not defined; 95 % bootstrap intervals over
+    photographs. Figures are of the photographs that have both a grade and a label. Raises UsageError for none."""
+    known = np.array([name in labels.index for name in graded.ids], bool)
+    if not known.any():
+        raise UsageError(
+            f"--labels: of the photographs that have a label none could be read ({len(graded.unreadable)})"
+        )
+    truth = labels.loc[[name for name, has in zip(graded.ids, known, strict=True) if has]].to_numpy()
+    grades, predictions = graded.grades[known], graded.predictions[known]
+    likeness = objectives.likeness(objective, predictions)
+    values = evaluation.measure(truth, grades, likeness)
+    intervals = evaluation.measured_intervals(truth, grades, likeness, seed=seed)
+    per_class = pd.DataFrame(metrics.per_class(truth, grades, likeness)).assign(**{"class": classes})
+    photographs = {*graded.ids, *graded.unreadable}
+    content = {
+        "photographs": len(truth),
+        "unreadable": sorted(name for name in graded.unreadable if name in labels.index),
+        "without_label": len(photographs - set(labels.index)),
+        "without_photograph": len(set(labels.index) - photographs),
+        "metrics": {name: _figure(values[name], intervals[name]) for name in values},
+        "referable": None,
+        "per_class": [{name: _plain(value) for name, value in row.items()} for row in per_class.to_dict("records")],
+        "confusion": metrics.confusion(truth, grades, len(classes)).tolist(),
+        "classes": list(classes),
+    }
+    if len(classes) == len(GRADES):
+        content["referable"] = _referable(truth, grades, _more_than_mild(objective, predictions), seed=seed)
+    return content
+
+
+def _more_than_mild(objective: Objective, predictions: np.ndarray) -> np.ndarray:
+    """predictions (N, P) -> (N,), higher for likelier referable photographs."""
+    probabilities = objective.probabilities(predictions)
+    return objective.scores(predictions) if probabilities is None else probabilities[:, REFERABLE:].sum(axis=1)
+
+
+def _referable(truth: np.ndarray, grades: np.ndarray, evidence: np.ndarray, *, seed: int) -> dict:
+    """Sensitivity and specificity of the grades, AUC of the evidence (N,), for grades from REFERABLE on."""
+
+    def sensitivity(truth, given):
+        return np.nan if not truth.any() else float(given[truth].mean())
+
+    def specificity(truth, given):
+        return sensitivity(~truth, ~given)
+
+    def area(truth, evidence):
+        return metrics.auc(truth.astype(int), np.column_stack([-evidence, evidence]))
+
+    ill, given = truth >= REFERABLE, grades >= REFERABLE
+    calls = {"sensitivity": (sensitivity, given), "specificity": (specificity, given), "auc": (area, evidence)}
+    return {
+        name: _figure(figure(ill, other), metrics.bootstrap_interval(figure, ill, other, seed=seed))
+        for name, (figure, other) in calls.items()
+    }
+
+
+def _plain(value: object) -> object:
+    """A number -> a primitive that JSON has: whole, rounded to 6 decimals, or None for NaN."""
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return None if np.isnan(value) else round(float(value), 6)
+    return value
+
+
+def _figure(value: float, interval: Sequence[float]) -> dict:
+    return {name: _plain(float(part)) for name, part in zip(("value", "low", "high"), (value, *interval), strict=True)}
+
+
+def write(content: dict, folder: str | Path) -> None:
+    """FOLDER/metrics.json, and confusion.png where it can be read."""
+    files.write_json(Path(folder) / FILES[0], content)
+    if len(content["classes"]) <= report.MOST_CLASSES:
+        matrix = np.array(content["confusion"])
+        report.confusion_matrices(matrix, path=Path(folder) / FILES[1], classes=content["classes"])
+
+
+def _shown(figure: dict) -> str:
+    if figure["value"] is None:
+        return "not defined"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def in_words(content: dict) -> list[str]:
+    """What metrics.json holds -> lines for a person."""
+    named = {"macro_f1": "macro-F1", "kappa": "kappa", "accuracy": "accuracy", "auc": "AUC"}
+    figures = ", ".join(f"{word} {_shown(content['metrics'][name])}" for name, word in named.items())
+    lines = [f"on {content['photographs']} photographs with a label: {figures}"]
+    if content["referable"]:
+        parts = (f"{name.replace('auc', 'AUC')} {_shown(value)}" for name, value in content["referable"].items())
+        lines.append(f"referable (grade {REFERABLE} and above): {', '.join(parts)}")
+    left_out = {
+        "photographs without a label": content["without_label"],
+        "labels without a photograph": content["without_photograph"],
+    }
+    if any(left_out.values()):
+        lines.append("not scored: " + ", ".join(f"{count} {what}" for what, count in left_out.items() if count))
+    if bad := content["unreadable"]:
+        more = ", ..." if len(bad) > NAMED else ""
+        lines.append(f"not in these figures: {len(bad)} that could not be read ({', '.join(bad[:NAMED])}{more})")
+    return lines
