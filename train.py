@@ -10,6 +10,11 @@ def main() -> int:
     args = cli.parser("train", description=__doc__).parse_args()
     cli.check_at_least(1, batch_size=args.batch_size, epochs=args.epochs)
     cli.check_at_least(0, workers=args.workers, seed=args.seed)
+    if args.compare:
+        from dr.compare import compare
+
+        print(compare(args.save), f"wrote {args.save}/runs.md", sep="\n")
+        return 0
     given = {"batch_size": args.batch_size, "epochs": args.epochs, "pretrained": args.pretrained, "seed": args.seed}
     overrides = dict(recipes.parse_override(text) for text in args.overrides)
     overrides |= {key: value for key, value in given.items() if value is not None}
@@ -30,10 +35,8 @@ def main() -> int:
         failed = [row for row in rows if row["error"]]
         for row in failed:
             print(f"not trained: {row['name']}: {row['error']}", file=sys.stderr)
-        print(sweep.best_in_words(trials, rows))
-        print(f"wrote {args.save}/{args.name}__sweep.md")
+        print(sweep.best_in_words(trials, rows), f"wrote {args.save}/{args.name}__sweep.md", sep="\n")
         return 1 if failed else 0
-
     [run] = trials
     row = train(run.recipe, data=data, name=run.name, go_on=args.resume, recorded=run.recorded, **where)
     print(*in_words(row), sep="\n")

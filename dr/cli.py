@@ -88,6 +88,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
                       "help": "change one choice of the recipe; may be repeated"}),
         (("--sweep",), {"action": "append", "default": [], "metavar": "KEY=VALUE,VALUE",
                         "help": "train with each of these values; repeated, with every combination"}),
+        (("--compare",), {"action": "store_true",
+                          "help": "train nothing: print the runs of --save, best first, and write them to runs.md"}),
         (("--fold",), {"type": _fold, "metavar": "K/N",
                        "help": "hold out part K of N of the photographs, whole patients, as a test"}),
         (("--pretrained",), {"metavar": "imagenet|none|PATH", "help": "weights to start from (default: the recipe's)"}),

@@ -25,7 +25,7 @@ def fit_cuts(predictions: np.ndarray, truth: np.ndarray, *, objective: Objective
     return FITTED_CUTS[rule](objective.scores(predictions), truth, objective.num_classes)
 
 
-def _crossed_grades(
+def crossed_grades(
     predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str, seed: int
 ) -> np.ndarray:
     """-> grades (repeats, N) by a decision that has not seen the sample: cuts of the other half where cuts are fitted,
@@ -48,7 +48,7 @@ def evaluate(
     """
     classes = objective.num_classes
     cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)
-    crossed = _crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)
+    crossed = crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)
     figures = {}
     if objective.has_cuts:
         scores = objective.scores(predictions)
@@ -107,7 +107,7 @@ def intervals(
 ) -> dict[str, list[float]]:
     """95 % bootstrap intervals of the headline figures of `evaluate`, the cuts held fixed -> {name: [low, high]}."""
     classes = objective.num_classes
-    crossed = _crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed).T  # (N, repeats)
+    crossed = crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed).T  # (N, repeats)
 
     def cross_fitted(truth: np.ndarray, crossed: np.ndarray) -> float:
         return float(np.mean([metrics.macro_f1(truth, fold, classes) for fold in crossed.T]))

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from dr import calibration, checkpoint, evaluation, files, metrics, models, objectives, ranks, report
+from dr import calibration, card, checkpoint, evaluation, files, metrics, models, objectives, ranks, report
 from dr.dataset import EvaluationPhotographs, Prepared, loader
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
@@ -23,8 +23,16 @@ def _validation(run: Run, predictions: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def save_best(path: Path, fields: dict, *, predictions: np.ndarray, run: Run) -> None:
-    """`fields` with the validation predictions that its metrics come from."""
-    checkpoint.save(path, {**fields, "validation": _validation(run, predictions)})
+    """`fields` with the validation predictions that its metrics come from, and the card of what they say."""
+    content = {**fields, "validation": _validation(run, predictions)}
+    checkpoint.save(path, content)
+    write_card(path, content, run=run)
+
+
+def write_card(best: Path, content: dict, *, run: Run) -> None:
+    """NAME__card.md beside NAME__best.pt."""
+    prefix = str(best).removesuffix("best.pt")
+    card.write(f"{prefix}card.md", content, name=Path(prefix).name.removesuffix("__"), data=run.data)
 
 
 def _look(
@@ -72,7 +80,8 @@ def _test(
             lambda: evaluation.measured_intervals(truth, grades, likeness, seed=chosen.recipe.seed)
         ),
     }
-    seen = {"predictions": torch.from_numpy(predictions), "truth": torch.from_numpy(truth)}
+    kept = {"predictions": predictions, "truth": truth, "grades": grades}  # grades that were voted follow from nothing
+    seen = {name: torch.from_numpy(array) for name, array in kept.items()}
     return figures, seen, grades
 
 
@@ -83,6 +92,10 @@ def _calibrate(evidence: np.ndarray, truth: np.ndarray, *, run: Run) -> tuple[ca
     return calibration.fit(evidence, truth, num_classes=classes), crossed
 
 
+def _title(prefix: str, side: str, count: int) -> str:
+    return f"{Path(prefix).name.removesuffix('__')}: {side}, {count:,} photographs"
+
+
 def _pictures(run: Run, fields: dict, prefix: str) -> None:
     predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
     cuts, names = fields["cuts"], run.data.classes
@@ -91,7 +104,9 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
     if len(names) <= report.MOST_CLASSES:
         grades = objectives.grades(run.objective, predictions, cuts)
         matrix = metrics.confusion(truth, grades, len(names))
-        report.confusion_matrices(matrix, path=Path(f"{prefix}confusion.png"), classes=names)
+        fitted = run.objective.has_cuts and run.recipe.cuts in evaluation.FITTED_CUTS
+        title = _title(prefix, "validation", len(truth)) + (", cuts fitted to them" if fitted else "")
+        report.confusion_matrices(matrix, path=Path(f"{prefix}confusion.png"), classes=names, title=title)
     if cuts is not None:
         scores = run.objective.scores(predictions)
         report.score_histograms(scores, truth, np.array(cuts), path=Path(f"{prefix}scores.png"), classes=names)
@@ -113,7 +128,8 @@ def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFram
 def _test_pictures(run: Run, fields: dict, grades: np.ndarray, prefix: str) -> None:
     if len(run.data.classes) <= report.MOST_CLASSES:
         matrix = metrics.confusion(fields["test"]["truth"].numpy(), grades, len(run.data.classes))
-        report.confusion_matrices(matrix, path=Path(f"{prefix}test_confusion.png"), classes=run.data.classes)
+        path, title = Path(f"{prefix}test_confusion.png"), _title(prefix, "test", len(grades))
+        report.confusion_matrices(matrix, path=path, classes=run.data.classes, title=title)
 
 
 def finish(run: Run, best: Path, *, workers: int) -> dict:
@@ -150,6 +166,7 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
             _test_pictures(run, fields, grades, prefix)
             checkpoint.save(best, fields)
     if ranks.MAIN:
+        write_card(best, fields, run=run)
         files.write_csv(f"{prefix}classes.csv", pd.concat(tables))
     return fields
 

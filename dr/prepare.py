@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import __version__, fundus, ranks, report
+from dr import __version__, data_page, fundus, ranks, report
 from dr.files import sha256, write_csv, write_json
 from dr.selection import Settings, choose
 from dr.sources import COMPETITION, SIDES, Source
@@ -198,6 +198,8 @@ def _prepare(sources: dict[str, Source], *, directory: str, settings: Settings, 
         "versions": _versions(),
         "sha256": _hashes(root, sides),
     }
+    made_from = {"sources": sources, "assigned": assigned, "listed": listed, "failed": failed, "crops": crops}
+    data_page.write(root, content, workspace=workspace, **made_from)
     workspace.remove_others(sides)  # last of all: a run that is stopped before finds them finished
     write_json(root / "report.json", content)
     return content

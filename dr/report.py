@@ -15,9 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from scipy.optimize import isotonic_regression
 
 from dr import GRADES, files
-from dr.calibration import expected_calibration_error
 
 DPI = 120
 INK, FAINT, PAPER = "#222222", "#c4c4c4", "white"
@@ -40,9 +40,9 @@ def class_balance(
     # a table made by counting comes in the order of frequency, without the grades nobody has
     counts = counts.reindex(range(counts.index.max() + 1), fill_value=0)
     sources = [column for column in counts.columns if column != VALIDATION]
-    colours = dict(zip(sources, _shades("Blues_r", len(sources), 0.15, 0.6), strict=True)) | {VALIDATION: ORANGE}
+    colours = dict(zip(sources, shades("Blues_r", len(sources), 0.15, 0.6), strict=True)) | {VALIDATION: ORANGE}
     columns = [column for column in (*sources, VALIDATION) if column in counts.columns]
-    figure = _figure(1.6 * max(len(counts), 4) + 2.4, 4.4 + 0.28 * len(columns))
+    figure = new_figure(1.6 * max(len(counts), 4) + 2.4, 4.4 + 0.28 * len(columns))
     axes, table = figure.subplots(2, 1, height_ratios=[4, 0.28 * (len(columns) + 1)])
 
     grades, aside = np.arange(len(counts)), 0.2 if VALIDATION in columns else 0.0
@@ -50,26 +50,26 @@ def class_balance(
     for source in sources:
         axes.bar(grades - aside, counts[source], 0.36, bottom=base, color=colours[source])
         base = base + counts[source].to_numpy()
-    _label_bars(axes, grades - aside, base)
+    label_bars(axes, grades - aside, base)
     if VALIDATION in columns:
         axes.bar(grades + aside, counts[VALIDATION], 0.36, color=ORANGE)
-        _label_bars(axes, grades + aside, counts[VALIDATION].to_numpy())
+        label_bars(axes, grades + aside, counts[VALIDATION].to_numpy())
     if target is not None:
         axes.axhline(target, color=INK, linestyle="--", linewidth=1)
         axes.text(1.01, target, f"target\n{target:,}", transform=axes.get_yaxis_transform(), va="center", color=INK)
 
     tallest = max(base.max(initial=1), counts.to_numpy().max(initial=1), target or 1)
-    _plain(axes, title="Photographs per grade")
+    plain(axes, title="Photographs per grade")
     axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(0, 1.1 * tallest))
-    axes.set_xticks(grades, _names(classes, len(counts)))
+    axes.set_xticks(grades, names_of(classes, len(counts)))
     axes.tick_params(axis="x", length=0)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     _count_table(table, counts[columns], colours)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _label_bars(axes: Axes, at: np.ndarray, totals: np.ndarray) -> None:
+def label_bars(axes: Axes, at: np.ndarray, totals: np.ndarray) -> None:
     # a paper-coloured ground, so that the target line never runs through a number
     style = {"ha": "center", "color": INK, "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
     for x, total in zip(at, totals, strict=True):
@@ -97,7 +97,7 @@ def crops_sheet(
     """rows: (before (H, W, 3) uint8 BGR, box (x0, y0, x1, y1) in its pixels, after (S, S, 3) uint8 BGR, caption)."""
     wide = max(1, min(PAIRS_PER_ROW, len(rows)))
     high = max(1, -(-len(rows) // wide))
-    figure = _figure(3.7 * wide, 1.8 * high, PAGE)
+    figure = new_figure(3.7 * wide, 1.8 * high, PAGE)
     grid = figure.subplots(high, wide, squeeze=False).ravel()
     for axes in grid:
         axes.set(xlim=(0, BEFORE_ASPECT + 1.04), ylim=(1, 0), aspect="equal", xticks=[], yticks=[], facecolor=PAGE)
@@ -109,7 +109,12 @@ def crops_sheet(
         axes.set_xlabel(_shorten(caption), fontsize=8, color="black", labelpad=3, parse_math=False)
     if not rows:
         grid[0].text(0.5, 0.5, "no photographs to show", transform=grid[0].transAxes, ha="center", color="black")
-    return _save(figure, path)
+        return save(figure, path)
+    box = Rectangle(
+        (0, 0), 1, 1, fill=False, edgecolor=BOX, linewidth=1.2, label="what is kept of the photograph (left)"
+    )
+    figure.legend(handles=[box], loc="outside upper left", frameon=False, labelcolor="black", fontsize=9)
+    return save(figure, path)
 
 
 def _draw_before(axes: Axes, photo: np.ndarray, box: tuple[float, float, float, float]) -> None:
@@ -142,7 +147,7 @@ def _shorten(caption: str, *, most: int = 48) -> str:
 def learning_curves(history: pd.DataFrame, *, best: int, path: Path) -> Figure:
     """history: a row per epoch, columns epoch, train_loss, val_loss, lr, macro_f1_cross_fitted and, where cuts are
     fitted, macro_f1_{rounded,optimal}; best: the epoch that was kept."""
-    figure = _figure(13, 4)
+    figure = new_figure(13, 4)
     loss, macro_f1, rate = figure.subplots(1, 3)
     _line(loss, history, "train_loss", BLUE, "training", "o")
     _line(loss, history, "val_loss", ORANGE, "validation", "s")
@@ -161,7 +166,7 @@ def learning_curves(history: pd.DataFrame, *, best: int, path: Path) -> Figure:
     for axes in (loss, macro_f1, rate):
         axes.axvline(best, color=FAINT, linewidth=1, zorder=0)
     for axes, title in zip((loss, macro_f1, rate), titles, strict=True):
-        _plain(axes, title=title)
+        plain(axes, title=title)
         axes.set_xlabel("epoch", color=INK)
         axes.set_xlim(history["epoch"].min() - 0.5, history["epoch"].max() + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
@@ -169,9 +174,24 @@ def learning_curves(history: pd.DataFrame, *, best: int, path: Path) -> Figure:
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14), "ncols": 3, "columnspacing": 1.2}
     for axes in (loss, macro_f1):  # beneath the panel, where no curve can run through it
         axes.legend(**below, fontsize=9, frameon=False, labelcolor=INK)
+        if len(history) == 1:
+            _label_points(axes)
     rate.set_ylim(bottom=0)
     rate.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / power:.3g}"))
-    return _save(figure, path)
+    return save(figure, path)
+
+
+def _label_points(axes: Axes) -> None:
+    """The value beside the one point of each line, on an axis from 0: a single epoch has no curve to be read."""
+    values = [line.get_ydata()[0] for line in axes.lines if line.get_label()[0] != "_"]
+    low, high = min(0, *values), max(1e-3, *values)
+    apart = 0.06 * (high - low) * np.arange(len(values))
+    order = np.argsort(values)
+    spots = isotonic_regression(np.array(values)[order] - apart).x + apart
+    for place, spot in zip(order, spots, strict=True):
+        text = {"xy": (1, values[place]), "xytext": (1.12, spot), "xycoords": "data", "textcoords": "data"}
+        axes.annotate(f"{values[place]:.3f}", **text, va="center", color=INK, fontsize=9)
+    axes.set_ylim(low, high + 0.15 * (high - low))
 
 
 def _line(axes: Axes, history: pd.DataFrame, column: str, colour: str, label: str, marker: str) -> None:
@@ -181,18 +201,23 @@ def _line(axes: Axes, history: pd.DataFrame, column: str, colour: str, label: st
     )
 
 
-def confusion_matrices(matrix: np.ndarray, *, path: Path, classes: Sequence[str] = GRADES) -> Figure:
-    """matrix (K, K) int, rows truth, columns prediction: its counts, and the same in percent of each row."""
+def confusion_matrices(
+    matrix: np.ndarray, *, path: Path, classes: Sequence[str] = GRADES, title: str | None = None
+) -> Figure:
+    """matrix (K, K) int, rows truth, columns prediction: its counts, and the same in percent of each row. `title` says
+    of which run and photographs."""
     matrix = np.asarray(matrix)
     totals = matrix.sum(axis=1, keepdims=True)
     share = matrix / np.maximum(totals, 1)
-    names = _names(classes, len(matrix))
-    figure = _figure(2.1 * max(len(matrix), 3) + 2.0, 0.9 * max(len(matrix), 3) + 1.2)
+    names = names_of(classes, len(matrix))
+    figure = new_figure(2.1 * max(len(matrix), 3) + 2.0, 0.9 * max(len(matrix), 3) + 1.2)
     left, right = figure.subplots(1, 2)
     # the root lets 24 photographs of a scarce grade be seen beside 1,400 of a common one
     _heatmap(left, np.sqrt(matrix / max(matrix.max(), 1)), [[f"{count:,}" for count in row] for row in matrix])
     percents = [[_percent(cell) if total else "-" for cell in row] for row, (total,) in zip(share, totals, strict=True)]
     _heatmap(right, share, percents)
+    if title is not None:
+        figure.suptitle(title, color=INK, fontsize=12, parse_math=False)
     left.set_title("Photographs", color=INK, fontsize=12)
     right.set_title("Percent of each true grade", color=INK, fontsize=12)
     left.set_ylabel("true grade", color=INK)
@@ -201,7 +226,7 @@ def confusion_matrices(matrix: np.ndarray, *, path: Path, classes: Sequence[str]
     for axes in (left, right):
         axes.set_xticklabels(names)
         axes.set_xlabel("predicted grade", color=INK)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _heatmap(axes: Axes, shade: np.ndarray, texts: list[list[str]]) -> None:
@@ -229,19 +254,19 @@ def score_histograms(
 ) -> Figure:
     """scores (N,) float, truth (N,) int in 0..K-1, cuts (K-1,) ascending: a histogram per true grade, all cut alike."""
     scores, truth, cuts = np.asarray(scores, float), np.asarray(truth), np.asarray(cuts, float)
-    names = _names(classes, len(cuts) + 1)
-    low, high = _score_range(cuts)
+    names = names_of(classes, len(cuts) + 1)
     finite = np.isfinite(scores)
+    low, high = _score_range(cuts, scores[finite])
     borders = np.concatenate([[low], np.clip(cuts, low, high), [high]])
-    figure = _figure(10, 0.95 * len(names) + 1.3)
+    figure = new_figure(10, 0.95 * len(names) + 1.3)
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False).ravel()
     bins = np.linspace(low, high, 61)
-    for grade, (axes, colour) in enumerate(zip(panels, _shades("YlGnBu", len(names), 0.4, 0.9), strict=True)):
+    for grade, (axes, colour) in enumerate(zip(panels, shades("YlGnBu", len(names), 0.4, 0.9), strict=True)):
         heights, _ = np.histogram(np.clip(scores[finite & (truth == grade)], low, high), bins)
         axes.axvspan(borders[grade], borders[grade + 1], color="#ececec", linewidth=0, zorder=0)
         axes.stairs(heights, bins, fill=True, color=colour, zorder=2)
         axes.vlines(cuts[(low < cuts) & (cuts < high)], 0, 1, INK, transform=axes.get_xaxis_transform(), linewidth=1)
-        _plain(axes)
+        plain(axes)
         axes.spines["left"].set_visible(False)
         axes.set(xlim=(low, high), ylim=(0, 1.08 * heights.max(initial=1)), yticks=[])
         label = f"{names[grade]}\nn = {(truth == grade).sum():,}"
@@ -253,41 +278,47 @@ def score_histograms(
     if missing := (~finite).sum():
         notes.append(f"{missing:,} without a finite score: not drawn")
     panels[-1].set_xlabel("\n".join(notes), color=INK)
-    return _save(figure, path)
+    return save(figure, path)
 
 
-def _score_range(cuts: np.ndarray) -> tuple[float, float]:
-    """The same axis for every run, 0..K-1 and a margin, wider only where a cut lies beyond it and not absurdly far."""
+def _score_range(cuts: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """From the lowest to the highest of scores and cuts and a margin, without those that are absurdly far from the
+    grades 0..K-1; half a grade at least beyond every cut, where the outermost grades are named."""
     count = len(cuts) + 1
     near = cuts[(-count < cuts) & (cuts < 2 * count)]
-    margin = 0.2 * count
-    return min(0, near.min(initial=0)) - margin, max(count - 1, near.max(initial=0)) + margin
+    usual = scores[(-0.2 * count <= scores) & (scores <= 1.2 * count - 1)]
+    inner, outer = 0.02 * count, 0.1 * count
+    low = min(usual.min(initial=count) - inner, near.min(initial=count) - outer)
+    high = max(usual.max(initial=-count) + inner, near.max(initial=-count) + outer)
+    return (low, high) if low < high else (-0.2 * count, 1.2 * count - 1)
 
 
 def reliability(probabilities: np.ndarray, truth: np.ndarray, *, path: Path, classes: Sequence[str] = GRADES) -> Figure:
     """probabilities (N, K), or (R, N, K) of R repeats over the same samples, truth (N,): how often the likeliest class
     and, of a few classes, each one is right, against its probability. Groups of equally many samples (Nguyen and
     O'Connor, EMNLP 2015) with Wilson's 95 % intervals; the base shows how samples spread."""
+    from dr.calibration import expected_calibration_error  # torch takes seconds to import: data.py draws without it
+
     repeats = np.reshape(probabilities, (-1, *np.shape(probabilities)[-2:]))
     error = np.mean([expected_calibration_error(each, truth) for each in repeats])
     truth, count = np.tile(truth, len(repeats)), repeats.shape[-1]
     flat = repeats.reshape(-1, count)
     panels = [("likeliest grade", flat.max(axis=1), flat.argmax(axis=1) == truth)]
     if count <= MOST_PANELS:
-        panels += [(name, flat[:, k], truth == k) for k, name in enumerate(_names(classes, count))]
+        panels += [(name, flat[:, k], truth == k) for k, name in enumerate(names_of(classes, count))]
     wide = min(3, len(panels))
     high = -(-len(panels) // wide)
-    figure = _figure(3.6 * wide, 3.4 * high + 0.5)
+    figure = new_figure(3.6 * wide, 3.4 * high + 0.5)
     grid = figure.subplots(high, wide, squeeze=False).ravel()
     for axes, (title, claimed, right) in zip(grid, panels, strict=False):
         _draw_reliability(axes, claimed, right, repeats=len(repeats))
-        _plain(axes, title=title.replace("\n", " "))
+        plain(axes, title=title.replace("\n", " "))
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     figure.supxlabel("probability given, percent", color=INK, fontsize=11)
     figure.supylabel("share that is right, percent", color=INK, fontsize=11)
     figure.suptitle(f"Expected calibration error of the likeliest grade {error:.3f}", color=INK, fontsize=12)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _draw_reliability(axes: Axes, claimed: np.ndarray, right: np.ndarray, *, repeats: int) -> None:
@@ -309,12 +340,12 @@ def _draw_reliability(axes: Axes, claimed: np.ndarray, right: np.ndarray, *, rep
 
 
 def _label_regions(axes: Axes, borders: np.ndarray) -> None:
-    """Above the top panel the grade given between each two borders (K+1,), pushed apart where a region is narrow."""
+    """Above the top panel the grade given between each two borders (K+1,), moved apart, to both sides and no farther
+    than needed, where a region is narrow."""
     low, high = borders[[0, -1]]
     centres = (borders[:-1] + borders[1:]) / 2
-    apart = 0.028 * (high - low) * np.arange(len(centres))
-    spots = np.maximum.accumulate(centres - apart) + apart
-    spots = np.minimum(spots, high - apart[::-1])
+    apart = min(0.04, 0.9 / len(centres)) * (high - low) * np.arange(len(centres))
+    spots = isotonic_regression(centres - apart).x.clip(low, high - apart[-1]) + apart
     place = axes.get_xaxis_transform()
     for grade, (centre, spot) in enumerate(zip(centres, spots, strict=True)):
         axes.annotate(
@@ -331,25 +362,25 @@ def _label_regions(axes: Axes, borders: np.ndarray) -> None:
     axes.text(-0.02, 1.22, "predicted", transform=axes.transAxes, ha="right", color=INK, fontweight="bold")
 
 
-def _names(classes: Sequence[str], count: int) -> list[str]:
+def names_of(classes: Sequence[str], count: int) -> list[str]:
     """Number and name of each grade, wrapped to stand beneath a bar; numbers alone where the names are not theirs."""
     if len(classes) != count:
         return [f"grade {grade}" for grade in range(count)]
     return [textwrap.fill(f"{grade} {name}", 15) for grade, name in enumerate(classes)]
 
 
-def _shades(colormap: str, count: int, start: float, stop: float) -> list[tuple[float, ...]]:
+def shades(colormap: str, count: int, start: float, stop: float) -> list[tuple[float, ...]]:
     return [tuple(colour) for colour in colormaps[colormap](np.linspace(start, stop, count))]
 
 
-def _figure(width: float, height: float, colour: str = PAPER) -> Figure:
+def new_figure(width: float, height: float, colour: str = PAPER) -> Figure:
     """width, height in inches."""
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor=colour)
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
     return figure
 
 
-def _plain(axes: Axes, *, title: str = "") -> None:
+def plain(axes: Axes, *, title: str = "") -> None:
     """Colours are said, not inherited: a notebook's dark style must not print white on white."""
     axes.set_title(title, loc="left", color=INK, fontsize=12)
     axes.set_facecolor(PAPER)
@@ -358,7 +389,7 @@ def _plain(axes: Axes, *, title: str = "") -> None:
     axes.tick_params(labelsize=10, colors=INK)
 
 
-def _save(figure: Figure, path: Path) -> Figure:
+def save(figure: Figure, path: Path) -> Figure:
     with files.whole(path) as part:
         figure.savefig(part, format="png", dpi=DPI, facecolor="auto")
     return figure

@@ -255,14 +255,14 @@ def train_all(
 # --- the tables ---------------------------------------------------------------------------------
 
 
-def _number(row: dict[str, str], key: str) -> float | None:
+def number(row: dict[str, str], key: str) -> float | None:
     """None where the run has no such figure: it failed, or the figure is not defined."""
     return None if row.get(key, "") in ("", "nan") else float(row[key])
 
 
-def _figure(row: dict[str, str], key: str) -> str:
+def figure(row: dict[str, str], key: str) -> str:
     """'0.512 (0.430 to 0.591)': with the 95 % interval where there is one."""
-    value, low, high = (_number(row, f"{key}{end}") for end in ("", "_low", "_high"))
+    value, low, high = (number(row, f"{key}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return ""
     mark = "†" if _no_better(row, key) else ""
@@ -271,7 +271,7 @@ def _figure(row: dict[str, str], key: str) -> str:
 
 def _no_better(row: dict[str, str], key: str) -> bool:
     """Whether an accuracy is no better than that of always giving the most frequent class."""
-    value, always = _number(row, key), _number(row, MAJORITY.get(key, ""))
+    value, always = number(row, key), number(row, MAJORITY.get(key, ""))
     return value is not None and always is not None and value <= always
 
 
@@ -284,18 +284,18 @@ def _best_by(trials: list[Trial]) -> str:
 def _best(trials: list[Trial], rows: list[dict[str, str]]) -> dict[str, str] | None:
     """The row of the best run, the first of equals; None where no run has the figure."""
     by = _best_by(trials)
-    candidates = [row for row in rows if _number(row, by) is not None]
+    candidates = [row for row in rows if number(row, by) is not None]
     sign = -1 if by == "val_loss" else 1
-    return max(candidates, key=lambda row: sign * _number(row, by), default=None)
+    return max(candidates, key=lambda row: sign * number(row, by), default=None)
 
 
 def best_in_words(trials: list[Trial], rows: list[dict[str, str]]) -> str:
     """One line about the best run."""
     by, best = _best_by(trials), _best(trials, rows)
-    return "no run was finished" if best is None else f"best run {best['name']}: {by} {_figure(best, by)}"
+    return "no run was finished" if best is None else f"best run {best['name']}: {by} {figure(best, by)}"
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
+def markdown_table(header: list[str], lines: list[list[str]]) -> str:
     escaped = [[cell.replace("|", r"\|") for cell in line] for line in [header, ["---"] * len(header), *lines]]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
@@ -308,7 +308,7 @@ def _over_seeds(rows: list[dict[str, str]], *, swept: list[str], figures: list[s
         groups.setdefault(tuple(row[key] for key in others), []).append(row)
 
     def spread(group: list[dict[str, str]], figure: str) -> str:
-        values = [_number(row, figure) for row in group]
+        values = [number(row, figure) for row in group]
         if not values or None in values:
             return ""
         deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
@@ -318,25 +318,25 @@ def _over_seeds(rows: list[dict[str, str]], *, swept: list[str], figures: list[s
     for key, group in groups.items():
         finished = [row for row in group if not row["error"]]
         lines.append([*key, str(len(finished)), *(spread(finished, figure) for figure in figures)])
-    return _markdown([*others, "seeds", *figures], lines)
+    return markdown_table([*others, "seeds", *figures], lines)
 
 
 def markdown(trials: list[Trial], rows: list[dict[str, str]], *, name: str, command: str) -> str:
     """The rows of the runs so far as the table of a paper, the best in bold, and a second one over seeds."""
     swept = list(trials[0].chosen)
-    figures = [key for key in FIGURES if any(_number(row, key) is not None for row in rows)]
+    figures = [key for key in FIGURES if any(number(row, key) is not None for row in rows)]
     errors = ["error"] if any(row["error"] for row in rows) else []
     best, lines = _best(trials, rows), []
     for row in rows:
         start, end = [row[key] for key in swept] + [row.get("best_epoch", "")], [row.get("minutes", "")]
-        line = [*start, *(_figure(row, key) for key in figures), *end, *(row[key] for key in errors)]
+        line = [*start, *(figure(row, key) for key in figures), *end, *(row[key] for key in errors)]
         lines.append([f"**{cell}**" if cell and row is best else cell for cell in line])
     marked = any(_no_better(row, key) for row in rows for key in MAJORITY)
     note = "† no better than always answering with the most frequent class.\n\n" if marked else ""
     text = (
         f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs; in parentheses 95 % intervals; "
         f"in bold the best by {_best_by(trials)}. Figures without test_ are of the validation photographs.\n\n"
-        f"{note}{_markdown([*swept, 'best_epoch', *figures, 'minutes', *errors], lines)}"
+        f"{note}{markdown_table([*swept, 'best_epoch', *figures, 'minutes', *errors], lines)}"
     )
     if "seed" in swept:
         text += f"\nOver seeds, mean ± standard deviation:\n\n{_over_seeds(rows, swept=swept, figures=figures)}"

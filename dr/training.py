@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dr import UsageError, checkpoint, device, evaluation, files, models, objectives, outcome, ranks
+from dr import UsageError, checkpoint, device, evaluation, files, models, objectives, outcome, ranks, run_page
 from dr.dataset import (
     EpochSampler,
     EvaluationPhotographs,
@@ -31,8 +31,16 @@ from dr.inference import Scorer, infer, mean_predictions
 from dr.recipes import Recipe
 from dr.run import Run, content, random_states, resume, save_last, start
 
-PICTURES = ("curves.png", "confusion.png", "test_confusion.png", "scores.png", "reliability.png")
-ENDINGS = ("best.pt", "last.pt", "epoch_*.pt", "history.csv", "classes.csv", *PICTURES)
+ENDINGS = (
+    "best.pt",
+    "last.pt",
+    "epoch_*.pt",
+    "history.csv",
+    "classes.csv",
+    "report.html",
+    "card.md",
+    *run_page.PICTURES,
+)
 
 
 def loaders(
@@ -272,4 +280,5 @@ def train(
     row = finished | (recorded or {}) | outcome.summary(run, best=chosen)
     if ranks.MAIN:
         outcome.append_run(save_to / "runs.csv", row)
+        run_page.write(f"{prefix}__", chosen, data=data, row=row, epochs=run.epoch, device=accelerator.device)
     return row

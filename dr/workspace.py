@@ -53,7 +53,7 @@ class Workspace:
 
     def _remove_own(self) -> None:
         tables = ("report.json", *(f"labels_{side}.csv" for side in SIDES), "duplicates.csv", self.log.name)
-        for name in (*tables, "class_balance.png", "crops.png"):
+        for name in (*tables, "class_balance.png", "crops.png", "report.html"):
             (self.root / name).unlink(missing_ok=True)
         for path in self._photographs():
             path.unlink()

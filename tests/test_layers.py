@@ -8,10 +8,13 @@ import pytest
 ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
-    {"prepare", "training", "sweep", "prediction", "export", "demo"},
-    {"outcome", "prevalence", "scoring"},
+    {"prepare", "training", "sweep", "compare", "prediction", "export", "demo"},
+    {"outcome", "run_page", "prevalence", "scoring"},
+    {"card", "mistakes"},
+    {"data_page"},
     {"run", "selection", "formats", "ensemble", "prediction_page"},
     {"arrays", "folders", "tables"},
+    {"charts", "run_facts"},
     {"inference", "engine", "checkpoint", "evaluation", "report", "explain"},
     {"calibration"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers", "page"},

@@ -205,3 +205,64 @@ def test_draws_in_which_a_figure_is_not_defined_do_not_count():
     low, high = bootstrap_interval(metrics.auc, truth, np.eye(2)[truth])
     assert (low, high) == (1, 1)
     assert np.isnan(bootstrap_interval(lambda values: float("nan"), truth)).all()
+
+
+def test_paired_differences_are_those_of_a_bootstrap_that_draws_the_same_photographs_for_both():
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, 4, 150)
+    one, other = (np.where(rng.random((2, 150)) < share, truth, rng.integers(0, 4, (2, 150))) for share in (0.6, 0.4))
+    found = metrics.paired_differences(truth, one, other, num_classes=4, repeats=200, seed=5)
+    macro = {"labels": range(4), "average": "macro", "zero_division": 0}
+    references = {
+        "macro_f1": lambda t, g: f1_score(t, g, **macro),
+        "kappa": lambda t, g: cohen_kappa_score(t, g, labels=range(4), weights="quadratic"),
+        "accuracy": accuracy_score,
+    }
+    assert found.keys() == references.keys()
+    for name, reference in references.items():
+
+        def difference(rows, reference=reference):
+            of = [np.mean([reference(truth[rows], row[rows]) for row in graded]) for graded in (one, other)]
+            return of[0] - of[1]
+
+        draws = np.random.default_rng(5)
+        values = [difference(draws.integers(150, size=150)) for _ in range(200)]
+        expected = difference(np.arange(150)), *np.quantile(values, [0.025, 0.975])
+        assert found[name] == pytest.approx(expected), name
+
+
+def test_a_grader_is_no_better_than_itself_and_a_pair_is_told_apart_sooner_than_two_intervals():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 200)
+    one = np.where(rng.random(200) < 0.6, truth, (truth + 1) % 3)
+    other = np.where(rng.random(200) < 0.1, (truth + 1) % 3, one)  # the same but for a tenth, which is worse
+    assert metrics.paired_differences(truth, one, one, num_classes=3)["kappa"] == (0, 0, 0)
+    _, low, high = metrics.paired_differences(truth, one, other, num_classes=3)["accuracy"]
+    intervals = [
+        metrics.bootstrap_interval(lambda t, g: metrics.accuracy(t, g, 3), truth, graded) for graded in (one, other)
+    ]
+    assert low > 0
+    assert high - low < min(above - below for below, above in intervals)
+
+
+def test_paired_differences_refuse_what_cannot_be_paired():
+    with pytest.raises(ValueError, match="must have one length"):
+        metrics.paired_differences([0, 1, 2], [0, 1, 2], [0, 1])
+
+
+def test_intervals_of_each_class_are_those_of_a_bootstrap_of_scikit_learn_s_figures():
+    rng = np.random.default_rng(1)
+    truth = rng.integers(0, 3, 80)
+    grades = np.where(rng.random(80) < 0.5, truth, rng.integers(0, 3, 80))
+    found = metrics.per_class_intervals(truth, grades, num_classes=5, repeats=100, seed=2)
+    draws, values = np.random.default_rng(2), []
+    for _ in range(100):
+        rows = draws.integers(80, size=80)
+        options = {"labels": range(5), "zero_division": 0}
+        values.append(precision_recall_fscore_support(truth[rows], grades[rows], **options)[:3])
+    for place, name in enumerate(("precision", "recall", "f1")):
+        expected = np.quantile([value[place] for value in values], [0.025, 0.975], axis=0)
+        assert found[name][:, :3] == pytest.approx(expected[:, :3])
+    assert np.isnan(found["recall"][:, 3:]).all()  # absent, never given
+    assert np.isnan(found["precision"][:, 3:]).all()
+    assert (found["f1"][:, 3:] == 0).all()

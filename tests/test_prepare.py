@@ -108,7 +108,7 @@ def test_the_pictures_are_pngs_and_nothing_is_left_over(finished):
     assert [path.name for path in directory.iterdir()] == ["kaggle_retina"]
     assert {path.name for path in root.iterdir()} == {
         *("train", "val", "prepared", "prepared.jsonl", "settings.json", "report.json"),
-        *("class_balance.png", "crops.png", *TABLES),
+        *("class_balance.png", "crops.png", "report.html", *TABLES),
     }
     assert list((root / "prepared").iterdir()) == []
 

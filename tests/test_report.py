@@ -155,7 +155,7 @@ def test_class_balance_puts_rows_in_the_order_of_grades_and_fills_the_gaps(tmp_p
     counts = pd.DataFrame({"train: mine": [9, 50, 20]}, index=[4, 0, 2])
     bars = report.class_balance(counts, path=tmp_path / "balance.png").axes[0]
     assert [bar.get_height() for bar in bars.containers[0]] == [50, 0, 20, 0, 9]
-    assert [label.get_text() for label in bars.get_xticklabels()] == report._names(GRADES, 5)
+    assert [label.get_text() for label in bars.get_xticklabels()] == report.names_of(GRADES, 5)
 
 
 def test_class_balance_draws_the_target_only_where_there_is_one(drawn, tmp_path, unpainted):
@@ -210,6 +210,11 @@ def test_a_long_caption_keeps_both_ends_and_a_dollar_sign_is_no_formula(tmp_path
     assert second == "$5 to $6"
 
 
+def test_crops_sheet_says_what_the_box_is(drawn):
+    [legend] = drawn[1]["crops.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["what is kept of the photograph (left)"]
+
+
 def test_a_sheet_without_photographs_says_so(tmp_path):
     assert texts(report.crops_sheet([], path=tmp_path / "crops.png")) == ["no photographs to show"]
 
@@ -236,6 +241,10 @@ def test_one_epoch_is_drawn_as_points(tmp_path, rate):
         assert all(line.get_markersize() > 0 for line in axes.lines if line.get_label()[0] != "_")
         assert axes.get_xlim() == (0.5, 1.5)
         assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+        assert axes.get_ylim()[0] == 0
+    for axes, lines in zip(figure.axes[:2], (2, 3), strict=True):  # the values, where there is no curve to be read
+        assert [text.get_text() for text in axes.texts] == ["0.500"] * lines
+        assert np.diff([text.xyann[1] for text in axes.texts]).min() > 0
 
 
 def cells(axes) -> list[list[str]]:
@@ -250,6 +259,11 @@ def test_confusion_matrices_show_counts_and_percents_of_each_row(drawn):
     assert cells(right)[0] == [">99", "<1", "<1", "<1", "0"]
     assert cells(right)[1] == ["8", "67", "23", "2", "<1"]
     assert "0 No DR\nn = 1,400" in texts(left)
+
+
+def test_confusion_matrices_say_of_which_run_and_photographs(tmp_path, unpainted):
+    figure = report.confusion_matrices(MATRIX, path=tmp_path / "confusion.png", title="run $5, test")
+    assert "run $5, test" in texts(figure)
 
 
 def test_a_grade_without_photographs_has_no_percents(drawn):
@@ -280,7 +294,7 @@ def test_numbers_can_be_read_on_every_shade():
 def test_score_histograms_count_every_photograph_of_each_true_grade(drawn):
     panels = drawn[1]["scores.png"].axes
     assert [panel.get_ylabel() for panel in panels] == [
-        f"{name}\nn = {count}" for name, count in zip(report._names(GRADES, 5), [12, 12, 12, 0, 12], strict=True)
+        f"{name}\nn = {count}" for name, count in zip(report.names_of(GRADES, 5), [12, 12, 12, 0, 12], strict=True)
     ]
     assert [panel.patches[-1].get_data().values.sum() for panel in panels] == [12, 12, 12, 0, 12]
 
@@ -290,7 +304,16 @@ def test_the_cuts_run_through_every_row_and_the_predicted_grades_stand_between_t
     for panel in panels:
         assert [segment[0, 0] for segment in panel.collections[0].get_segments()] == [0.5, 1.5, 2.5, 3.5]
     labels = {text.get_text(): text.xyann[0] for text in panels[0].texts if hasattr(text, "xyann")}
-    assert labels == pytest.approx({"0": -0.25, "1": 1, "2": 2, "3": 3, "4": 4.25})
+    low, high = panels[0].get_xlim()
+    assert labels == pytest.approx({"0": (low + 0.5) / 2, "1": 1, "2": 2, "3": 3, "4": (3.5 + high) / 2})
+
+
+def test_the_axis_ends_near_the_scores_and_beyond_every_cut(tmp_path, unpainted):
+    scores, truth = np.linspace(0.2, 1.9, 50), np.repeat([0, 4], 25)
+    axes = report.score_histograms(scores, truth, [0.5, 0.9, 1.2, 3.1], path=tmp_path / "scores.png").axes[0]
+    assert axes.get_xlim() == pytest.approx((0.0, 3.6))
+    axes = report.score_histograms(scores, truth, [0.5, 0.9, 1.2, 1.3], path=tmp_path / "scores.png").axes[0]
+    assert axes.get_xlim() == pytest.approx((0.0, 2.0))
 
 
 @pytest.mark.parametrize("cuts", [[1.4, 1.4, 1.41, 1.42], [-np.inf, -np.inf, 1.0, np.inf], [0.5, 1.5, 2.5, 1e6]])
@@ -307,7 +330,7 @@ def test_labels_of_narrow_regions_keep_apart_and_on_the_axis(tmp_path, unpainted
 def test_extreme_scores_stay_in_the_outermost_bars_and_are_told(tmp_path):
     scores, truth = np.array([0.1, 50.0, -1e9, np.nan, np.inf]), np.array([0, 4, 0, 1, 2])
     panels = report.score_histograms(scores, truth, [0.5, 1.5, 2.5, 3.5], path=tmp_path / "scores.png").axes
-    assert panels[0].get_xlim() == (-1, 5)
+    assert panels[0].get_xlim() == pytest.approx((0, 4))  # half a grade beyond the outermost cuts, no score near
     assert panels[4].patches[-1].get_data().values[-1] == 1
     assert panels[0].patches[-1].get_data().values[0] == 1
     assert "2 beyond the axis" in panels[4].get_xlabel()

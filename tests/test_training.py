@@ -37,6 +37,12 @@ def data(tmp_path_factory):
     return read_prepared(write_prepared(tmp_path_factory.mktemp("data")))
 
 
+@pytest.fixture(autouse=True)
+def no_page(monkeypatch):
+    """The page takes longer than training: of this file only the run of `finished`, which is made before, has one."""
+    monkeypatch.setattr("dr.run_page.write", lambda *_, **__: None)
+
+
 def run(data, folder, *, name="run", **options):
     options = {"recipe": TINY, "device_name": "cpu", "workers": 0} | options
     return training.train(options.pop("recipe"), data=data, folder=str(folder), name=name, **options)
@@ -67,8 +73,10 @@ def test_one_batch_is_over_fitted_in_a_few_steps():
 
 def test_a_run_writes_all_its_files_and_no_others(finished):
     folder, _ = finished
-    names = {"run__best.pt", "run__last.pt", "run__history.csv", "run__classes.csv", "runs.csv"}
+    names = {"run__best.pt", "run__last.pt", "run__history.csv", "run__classes.csv", "run__card.md"}
+    names |= {"run__report.html", "runs.csv"}
     pictures = {"run__curves.png", "run__confusion.png", "run__scores.png", "run__reliability.png"}
+    pictures |= {"run__classes.png", "run__split.png"}
     assert {path.name for path in folder.iterdir()} == names | pictures
     for name in pictures:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")

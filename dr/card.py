@@ -1,0 +1,96 @@
+"""NAME__card.md: what a network is, was made from, reaches, and is not for (Mitchell et al., Model Cards for Model
+Reporting, FAccT 2019). Written with each better epoch, and again at the end with intervals and the test."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from dr import files, run_facts
+from dr.dataset import Prepared
+from dr.page import TEMPLATES
+from dr.report import MOST_CLASSES
+
+
+def _cell(text: str) -> str:
+    """A name from the outside as plain Markdown: it opens no tag, table cell, link or emphasis."""
+    escaped = " ".join(str(text).split())
+    for sign in "\\`*[]|<>":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return escaped
+
+
+def _composition(data: Prepared) -> list[dict[str, Any]]:
+    table = run_facts.composition(data)
+    return [
+        {
+            "side": side,
+            "source": source or "-",
+            "photographs": int(row.drop("patients").sum()),
+            "patients": "-" if pd.isna(row["patients"]) else int(row["patients"]),
+            "counts": [int(count) for count in row.drop("patients")],
+        }
+        for (side, source), row in table.iterrows()
+    ]
+
+
+def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
+    """The fields of a checkpoint and the data of its run -> the card, in Markdown."""
+    recipe, _ = run_facts.recipe_of(content)
+    side = run_facts.sides(content)[-1]  # the test, where there is one
+    figures, intervals = run_facts.class_figures(content, side)
+    rows = run_facts.class_rows(content["classes"], figures, intervals)
+    worst = sorted(rows, key=lambda row: row["f1"][0])[:MOST_CLASSES] if len(rows) > MOST_CLASSES else rows
+    measured = [
+        row | {"text": run_facts.with_interval(row["value"], row["low"], row["high"])}
+        for row in run_facts.figure_rows(content)
+    ]
+    composition = _composition(data)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"cell": _cell, "number": run_facts.number, "spread": lambda v: run_facts.with_interval(*v)}
+    text = environment.get_template("card.md.j2").render(
+        name=name,
+        classes=content["classes"],
+        retina=run_facts.of_retina(content["classes"]),
+        finished="intervals" in content["metrics"],
+        intervals="intervals" in content["metrics"],
+        has_test=data.test is not None,
+        epoch=content["metrics"]["epoch"],
+        epochs=recipe.epochs,
+        seed=recipe.seed,
+        backbone=recipe.backbone,
+        objective=recipe.objective,
+        chosen=[(key, value) for key, value, default in run_facts.choices(recipe) if not default],
+        cuts=content["cuts"],
+        composition=composition,
+        patients=any(row["patients"] != "-" for row in composition),
+        few=len(rows) <= MOST_CLASSES,
+        parting=run_facts.parting(data),
+        size=content["data"]["size"],
+        crop=content["data"]["crop"],
+        fold=content["data"].get("fold"),
+        fingerprint=content["data"]["fingerprint"],
+        figures=measured,
+        flattered=any(row["flattered"] for row in measured),
+        no_better=run_facts.no_better(content),
+        side=side.word,
+        fitted=side.fitted,
+        class_rows=worst,
+        more_classes=len(worst) < len(rows),
+        scarcest=min(rows, key=lambda row: row["n"]),
+        versions=content["versions"],
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def write(path: str | Path, content: Mapping[str, Any], *, name: str, data: Prepared) -> None:
+    """The card as a file, whole or not there."""
+    files.write_bytes(path, render(content, name=name, data=data).encode())

@@ -1,0 +1,161 @@
+"""The runs of runs.csv, best first, and how sure the lead of the best one is -> runs.md. It needs no photographs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dr import UsageError, evaluation, files, metrics, models, objectives, ranks, recipes
+from dr.sweep import figure, markdown_table, number
+
+BY = "macro_f1_cross_fitted"  # of validation: a test that chooses the best run would flatter it
+FIGURES = {
+    BY: "macro-F1, cross-fitted",
+    "kappa_cross_fitted": "kappa, cross-fitted",
+    "auc": "AUC",
+    "test_macro_f1": "test macro-F1",
+    "test_kappa": "test kappa",
+    "test_accuracy": "test accuracy",
+    "test_auc": "test AUC",
+}
+COMPARED = {"macro_f1": "macro-F1", "kappa": "kappa", "accuracy": "accuracy"}
+SIDES = {"val": "validation", "test": "test"}
+HEAD = """# Runs, best first
+
+By macro-F1 on validation, graded with cuts that have not seen the photograph; in parentheses 95 % intervals. Figures on
+other photographs cannot be compared: runs with the same `data` had the same. † is no better than always giving the most
+frequent class.
+"""
+PAIRED = """
+## Against the best run on the same photographs
+
+The run's figure minus that of the best one, and the 95 % interval of a paired bootstrap over photographs; bold where 0
+lies outside. Of many runs the best is so by luck as well: one interval of twenty misses the truth.
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What the checkpoint of a run keeps: for "val" and, where there is one, "test" the truth (N,) and the grades
+    (T, N), T decisions that have not seen the photographs."""
+
+    classes: tuple[str, ...]
+    sides: dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such table of runs; train first, or name its folder with --save")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in ("name", BY, "data_fingerprint"):
+        if column not in table:
+            raise UsageError(f"{path}: it has no column {column}, so it is not a table of train.py; move it")
+    return table.to_dict("records")
+
+
+def _kept(path: Path, row: dict[str, str]) -> Kept:
+    """The predictions of the run that this row is of. Raises UsageError, without the name of the file, where they are
+    not there."""
+    if not path.is_file():
+        raise UsageError("its checkpoint is gone or renamed")
+    fields = models.load_tensors(path)
+    known = {"recipe", "classes", "cuts", "metrics", "data", "validation"} <= fields.keys()
+    if not known or (fields["data"].get("fingerprint"), fields["metrics"].get(BY)) != (
+        row["data_fingerprint"],
+        number(row, BY),
+    ):
+        raise UsageError("the checkpoint of its name is of another run")
+    recipe = recipes.from_dict(dict(fields["recipe"]), place=str(path))
+    objective = objectives.build(recipe, num_classes=len(fields["classes"]))
+    predictions, truth = (fields["validation"][name].numpy() for name in ("predictions", "truth"))
+    graded = evaluation.crossed_grades(predictions, truth, objective=objective, rule=recipe.cuts, seed=recipe.seed)
+    sides = {"val": (truth, graded)}
+    if "test" in fields:
+        tested = {name: array.numpy() for name, array in fields["test"].items()}
+        if "grades" not in tested and recipe.tta_by == "vote":
+            raise UsageError("its checkpoint does not keep the grades that its views voted for")
+        cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
+        grades = tested.get("grades", objectives.grades(objective, tested["predictions"], cuts))
+        sides["test"] = tested["truth"], grades[None]
+    return Kept(tuple(fields["classes"]), sides)
+
+
+def _differences(run: Kept, best: Kept) -> dict[str, tuple[float, float, float]]:
+    """-> {column: (difference, low, high)} of every side that both have."""
+    found = {}
+    for side in run.sides.keys() & best.sides.keys():
+        (truth, graded), (_, other) = run.sides[side], best.sides[side]
+        paired = metrics.paired_differences(truth, graded, other, num_classes=len(run.classes))
+        found |= {f"{SIDES[side]} {COMPARED[name]}": values for name, values in paired.items()}
+    return found
+
+
+def _signed(difference: float, low: float, high: float) -> str:
+    text = f"{difference:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"**{text}**" if low > 0 or high < 0 else text
+
+
+def _against_the_best(rows: list[dict[str, str]], folder: Path) -> str:
+    """Runs on the same photographs, best first -> a table. Each stands against the first of the same classes (grades
+    may have been made into two) whose predictions are kept."""
+    bests: dict[tuple, tuple[str, Kept]] = {}
+    lines: list[dict[str, str]] = []
+    for row in rows:
+        line = {"run": row["name"]}
+        try:
+            kept = _kept(folder / f"{row['name']}__best.pt", row)
+        except UsageError as exc:
+            lines.append(line | {"note": f"not compared: {exc}"})
+            continue
+        kind = kept.classes, *(truth.tobytes() for truth, _ in kept.sides.values())
+        name, best = bests.setdefault(kind, (row["name"], kept))
+        if best is kept:
+            note = "the best" if row is rows[0] else f"the best of those left with these {len(kept.classes)} classes"
+            lines.append(line | {"note": note})
+        else:
+            paired = {column: _signed(*values) for column, values in _differences(kept, best).items()}
+            lines.append(line | paired | {"note": f"against {name}"})
+    columns = [f"{side} {name}" for side in SIDES.values() for name in COMPARED.values()]
+    header = ["run", *(column for column in columns if any(column in line for line in lines)), "note"]
+    table = markdown_table(header, [[line.get(column, "") for column in header] for line in lines])
+    return f"\n### Data {_data(rows[0])}\n\n{table}"
+
+
+def _data(row: dict[str, str]) -> str:
+    """The first letters of the fingerprint, enough to tell the data of a few hundred runs apart."""
+    return row["data_fingerprint"][:8]
+
+
+def _all_runs(rows: list[dict[str, str]], best: set[int]) -> str:
+    """One line for each run; `best` are the places of the best of each data."""
+    shown = [name for name in FIGURES if any(number(row, name) is not None for row in rows)]
+    lines = []
+    for place, row in enumerate(rows):
+        figures = [figure(row, name) for name in shown]
+        figures[0] = f"**{figures[0]}**" if place in best and figures[0] else figures[0]
+        choices = " ".join(filter(None, [row.get("recipe", ""), row.get("overrides", "")]))
+        minutes = "" if number(row, "minutes") is None else f"{number(row, 'minutes'):.1f}"
+        lines.append([row["name"], _data(row), *figures, minutes, row.get("finished", "")[:10], choices])
+    return markdown_table(
+        ["run", "data", *(FIGURES[name] for name in shown), "minutes", "finished", "recipe and choices"], lines
+    )
+
+
+def compare(folder: str) -> str:
+    """The folder of train.py's --save -> what its runs.md says, which is written there. Raises UsageError where it has
+    no runs.csv."""
+    rows = _read(Path(folder) / "runs.csv")
+    rows.sort(key=lambda row: -np.inf if number(row, BY) is None else number(row, BY), reverse=True)
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(row["data_fingerprint"], []).append(place)
+    text = f"{HEAD}\n{_all_runs(rows, {places[0] for places in groups.values()})}"
+    several = [places for places in groups.values() if len(places) > 1]
+    if several:
+        text += PAIRED + "".join(
+            _against_the_best([rows[place] for place in places], Path(folder)) for places in several
+        )
+    if ranks.MAIN:
+        files.write_bytes(Path(folder) / "runs.md", text.encode())
+    return text

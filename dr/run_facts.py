@@ -1,0 +1,177 @@
+"""What the fields of a checkpoint say about a run, ordered for people: tables for its page and its card."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dr import GRADES, evaluation, metrics, objectives
+from dr.dataset import Prepared
+from dr.recipes import Recipe, from_dict
+
+SIDES = {"train": "training", "val": "validation", "test": "test"}
+FIGURES = {
+    "macro_f1_cross_fitted": "macro-F1, cross-fitted",
+    "kappa_cross_fitted": "quadratic kappa, cross-fitted",
+    "macro_f1": "macro-F1",
+    "kappa": "quadratic kappa",
+    "accuracy": "accuracy",
+    "auc": "AUC, mean of one against the rest",
+    "ece": "expected calibration error, cross-fitted",
+    "macro_f1_optimal": "macro-F1, cuts fitted here",
+    "macro_f1_rounded": "macro-F1, scores rounded",
+    "majority": "accuracy of always the most frequent class",
+}
+FLATTERED = ("kappa", "accuracy", "macro_f1_optimal")  # of validation, by cuts fitted to the same photographs
+
+
+@dataclass(frozen=True)
+class Side:
+    """Validation or test as the checkpoint's network graded it: truth, grades (N,), predictions (N, P); `fitted`: the
+    cuts were fitted to these photographs, so that all figures by grades flatter."""
+
+    name: str
+    truth: np.ndarray
+    grades: np.ndarray
+    predictions: np.ndarray
+    fitted: bool
+
+    @property
+    def word(self) -> str:
+        return SIDES[self.name]
+
+
+def recipe_of(content: Mapping[str, Any]) -> tuple[Recipe, objectives.Objective]:
+    """The fields of a checkpoint -> its recipe and objective."""
+    recipe = from_dict(dict(content["recipe"]), place="the checkpoint")
+    return recipe, objectives.build(recipe, num_classes=len(content["classes"]))
+
+
+def sides(content: Mapping[str, Any]) -> list[Side]:
+    """The fields of a checkpoint -> validation and, once there is one, the test."""
+    recipe, objective = recipe_of(content)
+    cuts = None if content["cuts"] is None else np.array(content["cuts"])
+    found = []
+    for name, key in (("val", "validation"), ("test", "test")):
+        if key in content:
+            arrays = {field: tensor.numpy() for field, tensor in content[key].items()}
+            grades = arrays.get("grades", objectives.grades(objective, arrays["predictions"], cuts))
+            fitted = name == "val" and objective.has_cuts and recipe.cuts in evaluation.FITTED_CUTS
+            found.append(Side(name, arrays["truth"], grades, arrays["predictions"], fitted))
+    return found
+
+
+def figure_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """-> {side, name, value, low, high, flattered} of each figure, low and high None where there is no interval."""
+    recipe, objective = recipe_of(content)
+    fitted = objective.has_cuts and recipe.cuts in evaluation.FITTED_CUTS
+    measured = content["metrics"]
+    rows = []
+    for side, figures in (("validation", measured), ("test", measured.get("test", {}))):
+        for key, name in FIGURES.items():
+            if figures.get(key) is not None:
+                low, high = figures.get("intervals", {}).get(key, (None, None))
+                flattered = side == "validation" and key in FLATTERED and (fitted or key == "macro_f1_optimal")
+                row = {"side": side, "key": key, "name": name, "value": figures[key], "low": low, "high": high}
+                rows.append(row | {"flattered": flattered})
+    return rows
+
+
+def no_better(content: Mapping[str, Any]) -> list[str]:
+    """The sides on which the network is no better than always giving the most frequent class."""
+    measured = content["metrics"]
+    figures = {"validation": measured, "test": measured.get("test", {})}
+    return [
+        side for side, seen in figures.items() if "majority" in seen and "accuracy" in seen
+        if seen["accuracy"] <= seen["majority"]
+    ]  # fmt: skip
+
+
+def class_figures(content: Mapping[str, Any], side: Side) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """-> metrics.per_class and the intervals of recall, precision and F1 of one side."""
+    recipe, objective = recipe_of(content)
+    likeness = objectives.likeness(objective, side.predictions)
+    figures = metrics.per_class(side.truth, side.grades, likeness)
+    count = len(content["classes"])
+    return figures, metrics.per_class_intervals(side.truth, side.grades, num_classes=count, seed=recipe.seed)
+
+
+def class_rows(
+    classes: list[str], figures: Mapping[str, np.ndarray], intervals: Mapping[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    """-> for each class its name, n, auc, and (value, low, high) of recall, precision and f1; NaN where one is not
+    defined."""
+    return [
+        {"name": name, "n": int(figures["n"][k]), "auc": float(figures["auc"][k])}
+        | {key: (float(figures[key][k]), *map(float, intervals[key][:, k])) for key in intervals}
+        for k, name in enumerate(classes)
+    ]
+
+
+def confused(side: Side, classes: list[str], *, most: int = 12) -> list[tuple[str, str, int, int]]:
+    """-> (true class, grade given, how often, of how many), the most frequent mistakes first."""
+    matrix = metrics.confusion(side.truth, side.grades, len(classes))
+    sizes = matrix.sum(axis=1)
+    wrong = matrix - np.diag(np.diagonal(matrix))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(classes[i], classes[j], int(wrong[i, j]), int(sizes[i])) for i, j in pairs if wrong[i, j]]
+
+
+def composition(data: Prepared) -> pd.DataFrame:
+    """-> photographs by side and source (rows) and class 0..K-1 (columns), with their patients where they are known
+    (`patients`, missing where not)."""
+    counts = {}
+    for side, word in SIDES.items():
+        table = getattr(data, side)
+        if table is None:
+            continue
+        for source, rows in table.groupby(table.get("source", pd.Series("", index=table.index)), sort=False):
+            known = "patient" in rows and (rows["patient"] != "").all()
+            row = rows["diagnosis"].value_counts().reindex(range(len(data.classes)), fill_value=0).to_dict()
+            counts[word, source] = row | {"patients": rows["patient"].nunique() if known else pd.NA}
+    return pd.DataFrame.from_dict(counts, orient="index").rename_axis(["side", "source"])
+
+
+def parting(data: Prepared) -> str:
+    """One sentence about patients on several sides."""
+    tables = {name: getattr(data, name) for name in SIDES if getattr(data, name) is not None}
+    both = pd.concat(tables, names=["side"]).reset_index(level="side")
+    if "patient" not in both:
+        return "Whether a patient stands on two sides is not known."
+    shared = int((both.groupby([both.get("source", ""), both["patient"]])["side"].nunique() > 1).sum())
+    if shared:
+        return f"{shared} patients stand on more than one side."
+    return "No patient, as far as they are known, stands on two sides."
+
+
+def of_retina(classes: list[str]) -> bool:
+    """Whether the classes are grades of retinopathy, or made of them."""
+    return any(grade in name for grade in GRADES for name in classes)
+
+
+def choices(recipe: Recipe) -> list[tuple[str, str, bool]]:
+    """-> (name, value as it is written behind --set, whether it is the default of this objective) of every choice."""
+    default = Recipe(objective=recipe.objective)  # a loss that was not chosen is that of the objective
+    return [
+        (name, _text(getattr(recipe, name)), getattr(recipe, name) == getattr(default, name))
+        for name in (field.name for field in fields(recipe))
+    ]
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "true", False: "false"}[value]
+    return str(list(value) if isinstance(value, tuple) else value)
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash for what is not defined."""
+    return "-" if value is None or np.isnan(value) else f"{value:.3f}"
+
+
+def with_interval(value: float, low: float | None, high: float | None) -> str:
+    """'0.512 (0.430 to 0.591)', without the interval where there is none."""
+    return number(value) if low is None or np.isnan(low) else f"{value:.3f} ({low:.3f} to {high:.3f})"

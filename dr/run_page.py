@@ -1,0 +1,122 @@
+"""NAME__report.html: how a run went and how good its network is, in one file; and the pictures that only it needs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dr import charts, checkpoint, mistakes, page, run_facts
+from dr.dataset import Prepared
+from dr.objectives import Classification
+from dr.report import MOST_CLASSES
+from dr.run_facts import Side
+
+PICTURES = ("curves.png", "classes.png", "split.png", "confusion.png", "test_confusion.png", "scores.png",
+            "reliability.png")  # fmt: skip
+HEADLINES = ("macro_f1_cross_fitted", "kappa_cross_fitted", "macro_f1", "kappa", "accuracy", "auc")
+
+
+def _draw(content: Mapping[str, Any], side: Side, figures: tuple, *, data: Prepared, prefix: str, name: str) -> None:
+    classes = list(data.classes)
+    note = ", cuts fitted to the same photographs" if side.fitted else ""
+    title = f"{name}: {side.word}{note}"
+    charts.class_figures(*figures, path=Path(f"{prefix}classes.png"), classes=classes, title=title)
+    if len(classes) <= MOST_CLASSES:
+        counts = run_facts.composition(data).drop(columns="patients").astype(int)
+        charts.split_bars(counts, path=Path(f"{prefix}split.png"), classes=classes)
+
+
+def _shown_mistakes(
+    content: Mapping[str, Any], side: Side, *, best: Path, data: Prepared, device: Any
+) -> tuple[list[dict[str, Any]], str | None]:
+    """-> what the page shows of each of the worst mistakes, and why there is no heat."""
+    network = checkpoint.read(content, best)
+    network.grader.to(device)
+    table = getattr(data, side.name)
+    graded = {"predictions": side.predictions, "truth": side.truth, "grades": side.grades}
+    rows = mistakes.worst(network.objective, **graded)
+    found, why = mistakes.show(network, [data.root / path for path in table["path"]], rows, **graded)
+    what = "probability" if isinstance(network.objective, Classification) else "score"
+    return [
+        {
+            "file": table["path"].iloc[one.row],
+            "truth": one.truth,
+            "grade": one.grade,
+            "value": f"{what} {one.value:.2f}",
+            "photo": page.data_uri(page.jpeg(one.photo, quality=80)),
+            "heated": None if one.heated is None else page.data_uri(page.jpeg(one.heated, quality=80)),
+        }
+        for one in found
+    ], why
+
+
+def _headlines(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The few figures that matter: of the test where there is one, else of validation, none that flatter."""
+    sides = {row["side"] for row in rows}
+    side = "test" if "test" in sides else "validation"
+    honest = [row for row in rows if row["side"] == side and row["key"] in HEADLINES and not row["flattered"]]
+    found = []
+    for row in honest:
+        spread = "" if row["low"] is None else f" ({run_facts.number(row['low'])} to {run_facts.number(row['high'])})"
+        found.append((run_facts.number(row["value"]), f"{side}: {row['name']}{spread}"))
+    return found
+
+
+def _composition(data: Prepared) -> list[dict[str, Any]]:
+    table = run_facts.composition(data)
+    rows = []
+    for (side, source), row in table.iterrows():
+        counts = row.drop("patients").astype(int)
+        patients = "-" if pd.isna(row["patients"]) else f"{row['patients']:,}"
+        rows.append({"side": side, "source": source or "-", "patients": patients, "counts": counts.tolist()})
+    return rows
+
+
+def write(
+    prefix: str, content: Mapping[str, Any], *, data: Prepared, row: Mapping[str, Any], epochs: int, device: Any = "cpu"
+) -> None:
+    """The fields of a finished run's best checkpoint, its data and its row of runs.csv -> PREFIXreport.html, with the
+    pictures PREFIX*.png that are there and those drawn here. `epochs` were trained; `device` computes explanations."""
+    name = str(row["name"])
+    sides = run_facts.sides(content)
+    side = sides[-1]
+    figures = run_facts.class_figures(content, side)
+    _draw(content, side, figures, data=data, prefix=prefix, name=name)
+    recipe, _ = run_facts.recipe_of(content)
+    measured = run_facts.figure_rows(content)
+    shown, why = _shown_mistakes(content, side, best=Path(f"{prefix}best.pt"), data=data, device=device)
+    class_rows = run_facts.class_rows(content["classes"], *figures)
+    many = len(class_rows) > MOST_CLASSES
+    choices = run_facts.choices(recipe)
+    page.write(
+        f"{prefix}report.html",
+        "run.html.j2",
+        name=name,
+        row=row,
+        best=content["metrics"]["epoch"],
+        epochs=epochs,
+        headlines=_headlines(measured),
+        measured=[r | {"text": run_facts.with_interval(r["value"], r["low"], r["high"])} for r in measured],
+        no_better=run_facts.no_better(content),
+        classes=content["classes"],
+        many=many,
+        class_rows=sorted(class_rows, key=lambda r: r["f1"][0])[:MOST_CLASSES] if many else class_rows,
+        confused=run_facts.confused(side, content["classes"]),
+        side=side,
+        spread=lambda values: run_facts.with_interval(*values),
+        number=run_facts.number,
+        mistakes=shown,
+        wrong=int((side.truth != side.grades).sum()),
+        why_no_heat=why,
+        composition=_composition(data),
+        parting=run_facts.parting(data),
+        changed=[(key, value) for key, value, default in choices if not default],
+        defaults=[(key, value) for key, value, default in choices if default],
+        cuts=content["cuts"],
+        content=content,
+        pictures={
+            ending.removesuffix(".png"): page.data_uri(path) if (path := Path(f"{prefix}{ending}")).is_file() else None
+            for ending in PICTURES
+        },
+    )

@@ -1,0 +1,132 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from made import TINY, write_prepared
+
+from dr import UsageError, compare, metrics, training
+from dr.dataset import read_prepared
+from dr.recipes import from_dict
+
+
+def train(data, folder, name, **choices):
+    recipe = from_dict(TINY.to_dict() | {"epochs": 1, "loss": None} | choices)
+    recorded = {"recipe": "tiny", "overrides": "a|b"}
+    return training.train(
+        recipe, data=data, folder=str(folder), name=name, device_name="cpu", workers=0, recorded=recorded
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three runs on the same photographs, one that grades into two classes, one on other photographs."""
+    place = tmp_path_factory.mktemp("compare")
+    data = read_prepared(write_prepared(place / "data", val=20, test=15))
+    for name, choices in {
+        "one": {},
+        "rounded": {"cuts": "round", "seed": 11},
+        "views": {"objective": "ordinal", "tta": "flips", "tta_by": "vote", "seed": 12},
+        "two_classes": {"objective": "binary"},
+    }.items():
+        train(data, place / "weights", name, **choices)
+    other = read_prepared(write_prepared(place / "other", train=25))
+    train(other, place / "weights", "elsewhere", objective="classification")
+    return place / "weights"
+
+
+def lines(text: str) -> dict[str, list[list[str]]]:
+    """{run: its rows of the tables, as cells}."""
+    found = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            found.setdefault(cells[0], []).append(cells)
+    return found
+
+
+@pytest.fixture(scope="module")
+def compared(folder):
+    return compare.compare(str(folder))
+
+
+def test_every_run_is_a_row_best_first_with_its_interval(folder, compared):
+    assert (folder / "runs.md").read_text() == compared
+    table = pd.read_csv(folder / "runs.csv").sort_values("macro_f1_cross_fitted", ascending=False, kind="stable")
+    rows = lines(compared)
+    assert [name for name in rows if name not in ("run", "---")] == table["name"].tolist()
+    for row in table.itertuples():
+        low, high = row.macro_f1_cross_fitted_low, row.macro_f1_cross_fitted_high
+        assert f"{row.macro_f1_cross_fitted:.3f} ({low:.3f} to {high:.3f})" in rows[row.name][0][2]
+        assert rows[row.name][0][1] == row.data_fingerprint[:8]
+        assert rows[row.name][0][-1] == r"tiny a\|b"
+
+
+def test_the_differences_are_those_of_the_figures_that_the_runs_reported(folder, compared):
+    table = pd.read_csv(folder / "runs.csv").set_index("name")
+    rows = lines(compared)
+    five = table.loc[["one", "rounded", "views"]].sort_values("macro_f1_cross_fitted", ascending=False, kind="stable")
+    best = five.index[0]
+    assert rows[best][1][-1].startswith("the best")
+    columns = rows["run"][1]
+    for name in five.index[1:]:
+        paired = dict(zip(columns, rows[name][1], strict=True))
+        assert paired["note"] == f"against {best}"
+        for column, figure in {
+            "validation macro-F1": "macro_f1_cross_fitted",
+            "validation kappa": "kappa_cross_fitted",
+            "test macro-F1": "test_macro_f1",
+            "test kappa": "test_kappa",
+            "test accuracy": "test_accuracy",
+        }.items():
+            shown = float(re.match(r"\**([+-][\d.]+) ", paired[column])[1])
+            assert shown == pytest.approx(table.loc[name, figure] - table.loc[best, figure], abs=6e-4), (name, column)
+
+
+def test_runs_on_other_photographs_or_classes_are_not_compared(compared):
+    rows = lines(compared)
+    assert len(rows["elsewhere"]) == 1
+    assert rows["two_classes"][1][1:-1] == [""] * (len(rows["run"][1]) - 2)
+    assert rows["two_classes"][1][-1].startswith("the best")
+
+
+def test_a_checkpoint_that_is_gone_damaged_or_of_another_run_is_told(folder, tmp_path):
+    for path in [*folder.glob("*__best.pt"), folder / "runs.csv"]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "one__best.pt").unlink()
+    (tmp_path / "rounded__best.pt").write_bytes((tmp_path / "views__best.pt").read_bytes())
+    (tmp_path / "views__best.pt").write_bytes((folder / "views__best.pt").read_bytes()[:5000])
+    rows = lines(compare.compare(str(tmp_path)))
+    assert rows["one"][1][-1] == "not compared: its checkpoint is gone or renamed"
+    assert rows["rounded"][1][-1] == "not compared: the checkpoint of its name is of another run"
+    assert "truncated or not a file of weights" in rows["views"][1][-1]
+    assert rows["two_classes"][1][-1].startswith("the best")
+
+
+def test_of_an_older_checkpoint_the_grades_follow_from_its_cuts_unless_views_voted(folder, tmp_path):
+    table = pd.read_csv(folder / "runs.csv", dtype=str, keep_default_na=False).set_index("name", drop=False)
+    for name in ("rounded", "views"):
+        fields = torch.load(folder / f"{name}__best.pt", weights_only=True)
+        graded = fields["test"].pop("grades").numpy()
+        torch.save(fields, tmp_path / f"{name}__best.pt")
+        if name == "views":
+            with pytest.raises(UsageError, match="does not keep the grades that its views voted for"):
+                compare._kept(tmp_path / f"{name}__best.pt", table.loc[name].to_dict())
+            continue
+        truth, grades = compare._kept(tmp_path / f"{name}__best.pt", table.loc[name].to_dict()).sides["test"]
+        assert np.array_equal(grades, graded[None])
+        assert metrics.macro_f1(truth, grades[0]) == pytest.approx(float(table.loc[name, "test_macro_f1"]))
+
+
+def test_a_difference_whose_interval_leaves_out_0_is_bold():
+    assert compare._signed(0.1, 0.02, 0.2) == "**+0.100 (+0.020 to +0.200)**"
+    assert compare._signed(-0.1, -0.2, 0.0) == "-0.100 (-0.200 to +0.000)"
+
+
+def test_a_folder_without_runs_is_told(tmp_path):
+    with pytest.raises(UsageError, match=r"runs\.csv: there is no such table of runs; train first"):
+        compare.compare(str(tmp_path))
+    (tmp_path / "runs.csv").write_text("name,accuracy\nrun,1\n")
+    with pytest.raises(UsageError, match="it has no column macro_f1_cross_fitted"):
+        compare.compare(str(tmp_path))
