@@ -223,24 +223,19 @@ def predict(
         files.write_csv(Path(output) / "details.csv", details)
         files.write_csv(Path(output) / "result.csv", result)
     if report:
-        looks = {file: one for own in ranks.gather(looks) for file, one in own.items()}
-        mean_cuts = None if cuts[0] is None else np.mean(cuts, axis=0)
-        doubt = prediction_page.doubts(details, objective=objective, cuts=mean_cuts)
-        chosen = prediction_page.choose(details, doubt, count=explain) if explain else []
-        maps = prediction_page.explained(details, chosen, checkpoints=checkpoints, read=archive.read)
-        if ranks.MAIN:
-            prediction_page.write(
-                Path(output) / "report.html",
-                details=details,
-                looks=looks,
-                maps=maps,
-                checkpoints=checkpoints,
-                cuts=mean_cuts,
-                cuts_in_words=cuts_in_words,
-                images=images,
-                tta=tta or recipe.tta,
-                seconds=time.monotonic() - start,
-            )
+        prediction_page.make(
+            Path(output) / "report.html",
+            details=details,
+            looks=looks,
+            explain=explain,
+            read=archive.read,
+            start=start,
+            checkpoints=checkpoints,
+            cuts=None if cuts[0] is None else np.mean(cuts, axis=0),
+            cuts_in_words=cuts_in_words,
+            images=images,
+            tta=tta or recipe.tta,
+        )
     return Prediction(result, details, checkpoints[0].classes, cuts_in_words)
 
 

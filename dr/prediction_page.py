@@ -1,6 +1,7 @@
 """The page of stage 3, results/report.html: every photograph with its grade, how sure that is, and its flags."""
 
 import base64
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -249,6 +250,39 @@ def write(
         thumbnails=[None if one is None else base64.b64encode(one.thumbnail).decode() for one in seen] if looks else [],
         most_thumbnails=MOST_THUMBNAILS,
     )
+
+
+def make(
+    path: Path,
+    *,
+    details: pd.DataFrame,
+    looks: dict[str, Look],
+    explain: int | str,
+    read: Callable[[str], bytes],
+    start: float,
+    checkpoints: Sequence[Checkpoint],
+    cuts: np.ndarray | None,
+    **told: object,
+) -> None:
+    """The maps of `explain` photographs or of 'all', then the page: what `write` takes, looks those of this process,
+    `read` a photograph's bytes by its name, start as time.monotonic() said it. Called by all processes, written by the
+    main one."""
+    doubt = doubts(details, objective=checkpoints[0].objective, cuts=cuts)
+    chosen = choose(details, doubt, count=explain) if explain else []
+    maps = explained(details, chosen, checkpoints=checkpoints, read=read) if chosen else []
+    everyones = {file: one for own in ranks.gather(looks) for file, one in own.items()}
+    if ranks.MAIN:
+        seconds = time.monotonic() - start
+        write(
+            path,
+            details=details,
+            looks=everyones,
+            maps=maps,
+            checkpoints=checkpoints,
+            cuts=cuts,
+            seconds=seconds,
+            **told,
+        )
 
 
 def check_explainable(checkpoints: Sequence[Checkpoint]) -> None:

@@ -102,6 +102,16 @@ def test_too_many_photographs_have_no_thumbnails_and_the_page_says_so(report, fo
     assert "There are more than\n5 photographs" in path.read_text()
 
 
+def test_a_folder_of_which_nothing_can_be_read_has_its_page(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "empty.png").touch()
+    for objective, cuts in (("regression", CUTS), ("classification", None)):
+        path = graded(
+            [model(tmp_path / "m.pt", objective=objective, cuts=cuts)], tmp_path / "images", tmp_path, explain=2
+        )
+        assert [row["error"] for row in embedded(path)["rows"]] == ["the file is empty"]
+
+
 def test_half_of_what_is_explained_has_the_highest_scores_half_is_most_in_doubt():
     details = pd.DataFrame({"score": [3.0, 0.45, np.nan, 2.0, 1.49, 0.0]})
     doubt = prediction_page.doubts(details, objective=objectives.Regression(5), cuts=np.array([0.5, 1.5, 2.5, 3.5]))
