@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dr import UsageError, device, ensemble, files, fundus, prediction_page, ranks
+from dr import UsageError, device, ensemble, explained, files, fundus, prediction_page, ranks
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
 from dr.inference import VIEWS, Scorer, decide, infer
@@ -193,7 +193,7 @@ def predict(
         for one, view in zip(checkpoints, views, strict=True)
     ]
     if report and explain:
-        prediction_page.check_explainable(checkpoints)
+        explained.check(checkpoints)
     batches = loader(
         Photographs(archive, names, views=set(views), looks=report and len(names) <= prediction_page.MOST_THUMBNAILS),
         batch_size=batch_size,

@@ -12,7 +12,7 @@ LAYERS = [
     {"outcome"},
     {"run", "selection", "formats", "ensemble", "prediction_page"},
     {"arrays", "folders", "tables"},
-    {"inference", "checkpoint", "evaluation", "report", "explain"},
+    {"inference", "checkpoint", "evaluation", "report", "explain", "explained"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers", "page"},
     {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},
     {"recipes", "ranks"},
