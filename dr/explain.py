@@ -32,7 +32,7 @@ def heat(grader: Grader, objective: Objective, images: torch.Tensor, *, grades: 
     with _only_looked_at(grader), torch.inference_mode(False), torch.enable_grad():
         if grades is None:
             with torch.no_grad():
-                predictions = objective.predictions(grader(pictures).double()).cpu().numpy()
+                predictions = objective.predictions(grader(pictures).cpu().double()).numpy()
             probabilities = objective.probabilities(predictions)
             grades = np.zeros(len(pictures), int) if probabilities is None else probabilities.argmax(axis=1)
         layer = _last_map(grader, pictures[:1])

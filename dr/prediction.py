@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dr import UsageError, device, engine, ensemble, files, fundus, prediction_page, ranks, scoring
+from dr import UsageError, device, engine, ensemble, explained, files, fundus, prediction_page, ranks, scoring
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
 from dr.dataset import loader, to_tensor
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
@@ -225,7 +225,7 @@ def predict(
         scorers.append(Scorer(network, one.objective, view.key))
         engines.append(used)
     if report and explain:
-        prediction_page.check_explainable(checkpoints)
+        explained.check(checkpoints)
     batches = loader(
         Photographs(archive, names, views=set(views), looks=report and len(names) <= prediction_page.MOST_THUMBNAILS),
         batch_size=batch_size,
@@ -270,25 +270,20 @@ def predict(
         files.write_csv(Path(output) / "details.csv", details)
         files.write_csv(Path(output) / "result.csv", result)
     if report:
-        looks = {file: one for own in ranks.gather(looks) for file, one in own.items()}
-        mean_cuts = None if cuts[0] is None else np.mean(cuts, axis=0)
-        doubt = prediction_page.doubts(details, objective=objective, cuts=mean_cuts)
-        chosen = prediction_page.choose(details, doubt, count=explain) if explain else []
-        maps = prediction_page.explained(details, chosen, checkpoints=checkpoints, read=archive.read)
-        if ranks.MAIN:
-            prediction_page.write(
-                Path(output) / "report.html",
-                details=details,
-                looks=looks,
-                maps=maps,
-                checkpoints=checkpoints,
-                cuts=mean_cuts,
-                cuts_in_words=cuts_in_words,
-                images=images,
-                tta=tta or recipe.tta,
-                seconds=time.monotonic() - start,
-                metrics=measured,
-            )
+        prediction_page.make(
+            Path(output) / "report.html",
+            details=details,
+            looks=looks,
+            explain=explain,
+            read=archive.read,
+            start=start,
+            checkpoints=checkpoints,
+            cuts=None if cuts[0] is None else np.mean(cuts, axis=0),
+            cuts_in_words=cuts_in_words,
+            images=images,
+            tta=tta or recipe.tta,
+            metrics=measured,
+        )
     used = ", ".join(dict.fromkeys(engines))
     return Prediction(result, details, checkpoints[0].classes, cuts_in_words, used, measured)
 

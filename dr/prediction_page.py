@@ -1,6 +1,7 @@
 """The page of stage 3, results/report.html: every photograph with its grade, how sure that is, and its flags."""
 
 import base64
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,13 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 
-from dr import GRADES, duplicates, fundus, page, ranks
+from dr import GRADES, duplicates, explained, fundus, page, ranks
 from dr.checkpoint import Checkpoint
-from dr.dataset import to_tensor
 from dr.objectives import Binary, Objective
-from dr.transforms import eval_transform
 
 MOST_THUMBNAILS = 10_000  # about 65 MB of page, 80 MB of memory; beyond, a browser would rather have a table
 FLAGS = {  # words of `flags` -> how they read, the column with the measured value, its decimals, what they mean
@@ -88,63 +86,6 @@ def doubts(details: pd.DataFrame, *, objective: Objective, cuts: np.ndarray | No
     return pd.Series((1 - 2 * away).clip(0, 1), index=details.index)
 
 
-def choose(details: pd.DataFrame, doubt: pd.Series, *, count: int | str) -> list[tuple[int, str]]:
-    """-> (row of details, why it is shown) of those to be explained: half of them those with the highest scores, half
-    those most in doubt; with count 'all' every one that has a grade, the highest score first."""
-    severe = details["score"].dropna().sort_values(ascending=False, kind="stable").index.tolist()
-    why = {row: f"doubt {doubt[row]:.2f}" for row in severe}
-    if count == "all" or count >= len(severe):
-        return list(why.items())
-    doubtful = doubt.dropna().sort_values(ascending=False, kind="stable").index.tolist()
-    chosen = dict.fromkeys(severe[: count - count // 2], "among the highest scores")
-    others = [row for row in doubtful if row not in chosen][: count // 2]
-    return list((chosen | {row: f"among the most doubtful ({doubt[row]:.2f})" for row in others}).items())
-
-
-def explained_one(data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes of a photograph -> the largest prepared photograph (S, S, 3) uint8 RGB and the mean heat (S, S) of the
-    networks. One that sees another frame (the background cropped away or not) has no part in it."""
-    from dr import explain  # grad-cam takes a second to import: only where something is explained
-
-    widest = max(checkpoints, key=lambda one: (one.prepared_px, one.crop))
-    photo = None
-    heats = []
-    for one in sorted(checkpoints, key=lambda one: one is not widest):
-        if one.crop != widest.crop:
-            continue
-        prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px, crop=one.crop)
-        seen = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
-        photo = seen if photo is None else photo
-        whole_px, crop_px = one.recipe.image_size, one.recipe.crop_size
-        image = to_tensor(eval_transform(size_px=whole_px, crop_px=crop_px)(image=seen)["image"])
-        heat = explain.heat(one.grader, one.objective, image[None], grades=np.array([grade]))[0]
-        before = (whole_px - len(heat)) // 2  # what was not seen stays cold
-        heat = np.pad(heat, (before, whole_px - len(heat) - before))
-        heats.append(cv2.resize(heat, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR))
-    return photo, np.mean(heats, axis=0)
-
-
-def explained(
-    details: pd.DataFrame,
-    chosen: Sequence[tuple[int, str]],
-    *,
-    checkpoints: Sequence[Checkpoint],
-    read: Callable[[str], bytes],
-) -> list[dict]:
-    """The photographs chosen, each with the map of what its grade comes from. Several processes share them."""
-    from dr import explain
-
-    own = []
-    for row, why in chosen[ranks.RANK :: ranks.COUNT]:
-        name, grade = details.loc[row, "file"], int(details.loc[row, "grade"])
-        photo, heat = explained_one(read(name), checkpoints, grade=grade)
-        pictures = {"photo": photo, "heat": explain.overlay(photo, heat)}
-        told = {"file": name, "grade": grade, "score": float(details.loc[row, "score"]), "why": why}
-        own.append(told | {key: page.data_uri(page.jpeg(picture)) for key, picture in pictures.items()})
-    place = {details.loc[row, "file"]: number for number, (row, _) in enumerate(chosen)}
-    return sorted((one for share in ranks.gather(own) for one in share), key=lambda one: place[one["file"]])
-
-
 def _plain(value: object, digits: int) -> float | None:
     return None if pd.isna(value) else round(float(value), digits)
 
@@ -212,7 +153,7 @@ def write(
     metrics: dict | None = None,
 ) -> None:
     """Writes the page: details as in details.csv, looks by file (empty where there are too many photographs), maps as
-    `explained` makes them, cuts (K-1,) and where they are from; `metrics` where labels were given."""
+    `explained.maps` makes them, cuts (K-1,) and where they are from; `metrics` where labels were given."""
     first = checkpoints[0]
     labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
     seen = [looks.get(name) for name in details["file"]]
@@ -251,11 +192,34 @@ def write(
     )
 
 
-def check_explainable(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises UsageError for a network that no map can be made of, before a photograph is graded."""
-    from dr import explain
-
-    for one in checkpoints:
-        side = one.recipe.crop_size or one.recipe.image_size
-        noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8))
-        explain.heat(one.grader, one.objective, noise)
+def make(
+    path: Path,
+    *,
+    details: pd.DataFrame,
+    looks: dict[str, Look],
+    explain: int | str,
+    read: Callable[[str], bytes],
+    start: float,
+    checkpoints: Sequence[Checkpoint],
+    cuts: np.ndarray | None,
+    **told: object,
+) -> None:
+    """The maps of `explain` photographs or of 'all', then the page: what `write` takes, looks those of this process,
+    `read` a photograph's bytes by its name, start as time.monotonic() said it. Called by all processes, written by the
+    main one."""
+    doubt = doubts(details, objective=checkpoints[0].objective, cuts=cuts)
+    chosen = explained.choose(details, doubt, count=explain) if explain else []
+    maps = explained.maps(details, chosen, checkpoints=checkpoints, read=read) if chosen else []
+    everyones = {file: one for own in ranks.gather(looks) for file, one in own.items()}
+    if ranks.MAIN:
+        seconds = time.monotonic() - start
+        write(
+            path,
+            details=details,
+            looks=everyones,
+            maps=maps,
+            checkpoints=checkpoints,
+            cuts=cuts,
+            seconds=seconds,
+            **told,
+        )

@@ -15,7 +15,7 @@ LAYERS = [
     {"run", "selection", "formats", "ensemble", "prediction_page"},
     {"arrays", "folders", "tables"},
     {"charts", "run_facts"},
-    {"inference", "engine", "checkpoint", "evaluation", "report", "explain"},
+    {"inference", "engine", "checkpoint", "evaluation", "report", "explain", "explained"},
     {"calibration"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers", "page"},
     {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},

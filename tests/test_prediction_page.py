@@ -9,7 +9,7 @@ import torch
 from browser import NARROW, opened, page_of
 from made import TINY, checkpoint_content, photograph, write_photographs
 
-from dr import GRADES, UsageError, checkpoint, fundus, objectives, prediction_page
+from dr import GRADES, UsageError, checkpoint, explained, fundus, objectives, prediction_page
 from dr.prediction import predict
 from dr.recipes import from_dict
 
@@ -102,14 +102,24 @@ def test_too_many_photographs_have_no_thumbnails_and_the_page_says_so(report, fo
     assert "There are more than\n5 photographs" in path.read_text()
 
 
+def test_a_folder_of_which_nothing_can_be_read_has_its_page(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "empty.png").touch()
+    for objective, cuts in (("regression", CUTS), ("classification", None)):
+        path = graded(
+            [model(tmp_path / "m.pt", objective=objective, cuts=cuts)], tmp_path / "images", tmp_path, explain=2
+        )
+        assert [row["error"] for row in embedded(path)["rows"]] == ["the file is empty"]
+
+
 def test_half_of_what_is_explained_has_the_highest_scores_half_is_most_in_doubt():
     details = pd.DataFrame({"score": [3.0, 0.45, np.nan, 2.0, 1.49, 0.0]})
     doubt = prediction_page.doubts(details, objective=objectives.Regression(5), cuts=np.array([0.5, 1.5, 2.5, 3.5]))
     assert doubt.round(2).fillna(-1).tolist() == [0.0, 0.9, -1, 0.0, 0.98, 0.0]
-    chosen = prediction_page.choose(details, doubt, count=4)
+    chosen = explained.choose(details, doubt, count=4)
     assert [row for row, _ in chosen] == [0, 3, 4, 1]
-    assert [row for row, _ in prediction_page.choose(details, doubt, count="all")] == [0, 3, 4, 1, 5]
-    assert [row for row, _ in prediction_page.choose(details, doubt, count=1)] == [0]
+    assert [row for row, _ in explained.choose(details, doubt, count="all")] == [0, 3, 4, 1, 5]
+    assert [row for row, _ in explained.choose(details, doubt, count=1)] == [0]
 
 
 def test_doubt_without_cuts_is_one_minus_the_margin_and_so_it_is_of_two_classes_cut_in_the_middle():
@@ -128,10 +138,10 @@ def test_doubt_without_cuts_is_one_minus_the_margin_and_so_it_is_of_two_classes_
 def test_a_map_has_the_size_of_the_prepared_photograph_and_lies_in_the_centre_that_was_seen(folder, tmp_path):
     one = checkpoint.load(model(tmp_path / "crop.pt", crop_size=32, objective="classification", cuts=None))
     data = (folder / "photo_4.png").read_bytes()
-    photo, _ = prediction_page.explained_one(data, [one], grade=0)
+    photo, _ = explained.one_map(data, [one], grade=0)
     prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px)
     assert np.array_equal(photo, prepared[..., ::-1])
-    heats = [prediction_page.explained_one(data, [one], grade=grade)[1] for grade in range(5)]
+    heats = [explained.one_map(data, [one], grade=grade)[1] for grade in range(5)]
     assert all(heat.shape == photo.shape[:2] for heat in heats)
     assert max(heat.max() for heat in heats) > 0.9
     assert all(heat[:20].max() == 0 and heat[:, -20:].max() == 0 for heat in heats)

@@ -1,0 +1,80 @@
+"""Which photographs of a prediction are explained, and their maps, by all networks that graded them."""
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+
+from dr import fundus, page, ranks
+from dr.checkpoint import Checkpoint
+from dr.dataset import to_tensor
+from dr.transforms import eval_transform
+
+
+def choose(details: pd.DataFrame, doubt: pd.Series, *, count: int | str) -> list[tuple[int, str]]:
+    """-> (row of details, why it is shown) of those to be explained: half of them those with the highest scores, half
+    those most in doubt; with count 'all' every one that has a grade, the highest score first."""
+    severe = details["score"].dropna().sort_values(ascending=False, kind="stable").index.tolist()
+    why = {row: f"doubt {doubt[row]:.2f}" for row in severe}
+    if count == "all" or count >= len(severe):
+        return list(why.items())
+    doubtful = doubt.dropna().sort_values(ascending=False, kind="stable").index.tolist()
+    chosen = dict.fromkeys(severe[: count - count // 2], "among the highest scores")
+    others = [row for row in doubtful if row not in chosen][: count // 2]
+    return list((chosen | {row: f"among the most doubtful ({doubt[row]:.2f})" for row in others}).items())
+
+
+def one_map(data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of a photograph -> the largest prepared photograph (S, S, 3) uint8 RGB and the mean heat (S, S) of the
+    networks. One that sees another frame (the background cropped away or not) has no part in it."""
+    from dr import explain  # grad-cam takes a second to import: only where something is explained
+
+    widest = max(checkpoints, key=lambda one: (one.prepared_px, one.crop))
+    photo = None
+    heats = []
+    for one in sorted(checkpoints, key=lambda one: one is not widest):
+        if one.crop != widest.crop:
+            continue
+        prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px, crop=one.crop)
+        seen = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
+        photo = seen if photo is None else photo
+        whole_px, crop_px = one.recipe.image_size, one.recipe.crop_size
+        image = to_tensor(eval_transform(size_px=whole_px, crop_px=crop_px)(image=seen)["image"])
+        heat = explain.heat(one.grader, one.objective, image[None], grades=np.array([grade]))[0]
+        before = (whole_px - len(heat)) // 2  # what was not seen stays cold
+        heat = np.pad(heat, (before, whole_px - len(heat) - before))
+        heats.append(cv2.resize(heat, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+    return photo, np.mean(heats, axis=0)
+
+
+def maps(
+    details: pd.DataFrame,
+    chosen: Sequence[tuple[int, str]],
+    *,
+    checkpoints: Sequence[Checkpoint],
+    read: Callable[[str], bytes],
+) -> list[dict]:
+    """The photographs chosen, each with the map of what its grade comes from. Several processes share them."""
+    from dr import explain
+
+    own = []
+    for row, why in chosen[ranks.RANK :: ranks.COUNT]:
+        name, grade = details.loc[row, "file"], int(details.loc[row, "grade"])
+        photo, heat = one_map(read(name), checkpoints, grade=grade)
+        pictures = {"photo": photo, "heat": explain.overlay(photo, heat)}
+        told = {"file": name, "grade": grade, "score": float(details.loc[row, "score"]), "why": why}
+        own.append(told | {key: page.data_uri(page.jpeg(picture)) for key, picture in pictures.items()})
+    place = {details.loc[row, "file"]: number for number, (row, _) in enumerate(chosen)}
+    return sorted((one for share in ranks.gather(own) for one in share), key=lambda one: place[one["file"]])
+
+
+def check(checkpoints: Sequence[Checkpoint]) -> None:
+    """Raises UsageError for a network that no map can be made of, before a photograph is graded."""
+    from dr import explain
+
+    for one in checkpoints:
+        side = one.recipe.crop_size or one.recipe.image_size
+        noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8))
+        explain.heat(one.grader, one.objective, noise)
