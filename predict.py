@@ -30,6 +30,8 @@ def main() -> int:
         print(prediction.cuts)
     if prediction.metrics is not None:
         print(*in_words(prediction.metrics), sep="\n")
+    if prediction.unlike:
+        print(prediction.unlike)
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
     print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")

@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dr import UsageError, device, ensemble, files, fundus, ranks, scoring
+from dr import UsageError, device, ensemble, files, fundus, novelty, ranks, scoring
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image
+from dr.checkpoint import Checkpoint
 from dr.dataset import loader, to_tensor
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.prevalence import Shift
@@ -21,18 +22,21 @@ from dr.sources import read_table
 from dr.transforms import eval_transform
 
 DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "flags", "error"]
+DISTANCE = "training_distance"  # a column where the checkpoint keeps what its training photographs look like
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; the names of the
-    classes; the cuts and where they are from, in words, None without cuts; with labels, what metrics.json holds."""
+    classes; the cuts and where they are from, in words, None without cuts; with labels, what metrics.json holds.
+    `unlike`: how many are unlike training, in words."""
 
     result: pd.DataFrame
     details: pd.DataFrame
     classes: tuple[str, ...]
     cuts: str | None
     metrics: dict | None = None
+    unlike: str = ""
 
 
 def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
@@ -102,8 +106,16 @@ class Photographs(Dataset):
     Photographs are prepared here, in the loading processes, by the function that data.py uses.
     """
 
-    def __init__(self, archive: Archive, names: list[str], *, views: Iterable[View]):
+    def __init__(
+        self,
+        archive: Archive,
+        names: list[str],
+        *,
+        views: Iterable[View],
+        training: Sequence[tuple[View, novelty.Reference]] = (),
+    ):
         self.archive, self.names = archive, names
+        self.training = training
         self.transforms = {view: eval_transform(size_px=view.image_px, crop_px=view.crop_px) for view in views}
 
     def __len__(self) -> int:
@@ -120,7 +132,14 @@ class Photographs(Dataset):
         largest, retina = prepared[ways[-1]]
         measured = fundus.quality(largest)
         record |= {name: round(value, 2) for name, value in measured.items()}
-        record["flags"] = " ".join(fundus.flags(retina, measured))
+        flags = fundus.flags(retina, measured)
+        if self.training:
+            each = [
+                ref.distance(novelty.measure(prepared[view.prepared_px, view.crop][0])) for view, ref in self.training
+            ]
+            record[DISTANCE] = round(sum(each) / len(each), 3)
+            flags += [novelty.FLAG] * (record[DISTANCE] > 1)
+        record["flags"] = " ".join(flags)
         item = {"index": index, "record": record}
         for view, transform in self.transforms.items():
             photo = cv2.cvtColor(prepared[view.prepared_px, view.crop][0], cv2.COLOR_BGR2RGB)
@@ -147,6 +166,12 @@ def _readable(batches: DataLoader, records: dict[int, dict]) -> Iterator[dict]:
             if len(batch["index"]):
                 yield batch
             progress.update(len(batch["records"]))
+
+
+def _training(checkpoints: Sequence[Checkpoint], views: Sequence[View]) -> list[tuple[View, novelty.Reference]]:
+    """What the training photographs of each look like, with the view; none where one does not keep it."""
+    known = [(view, one.training) for view, one in zip(views, checkpoints, strict=True)]
+    return [] if any(reference is None for _, reference in known) else known
 
 
 def predict(
@@ -191,8 +216,9 @@ def predict(
         Scorer(one.grader.to(accelerator.device), one.objective, view.key)
         for one, view in zip(checkpoints, views, strict=True)
     ]
+    training = _training(checkpoints, views)
     batches = loader(
-        Photographs(archive, names, views=set(views)),
+        Photographs(archive, names, views=set(views), training=training),
         batch_size=batch_size,
         workers=min(workers, -(-len(names) // batch_size)),
         pin=accelerator.device.type == "cuda",
@@ -235,7 +261,16 @@ def predict(
             scoring.write(measured, output)
         files.write_csv(Path(output) / "details.csv", details)
         files.write_csv(Path(output) / "result.csv", result)
-    return Prediction(result, details, checkpoints[0].classes, cuts_in_words, measured)
+    unlike = _unlike_in_words(details, checkpoints)
+    return Prediction(result, details, checkpoints[0].classes, cuts_in_words, measured, unlike)
+
+
+def _unlike_in_words(details: pd.DataFrame, checkpoints: Sequence[Checkpoint]) -> str:
+    without = next((one.path for one in checkpoints if one.training is None), None)
+    if without is not None:
+        return f"{novelty.FLAG}: not looked for, {without} does not keep what its training photographs look like"
+    marked = details["flags"].fillna("").str.split().apply(lambda flags: novelty.FLAG in flags).sum()
+    return f"{novelty.FLAG}: {marked} of {len(details)} photographs" if marked else ""
 
 
 def _tables(records: dict[int, dict], graded: pd.DataFrame, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -244,7 +279,8 @@ def _tables(records: dict[int, dict], graded: pd.DataFrame, *, ordered: bool) ->
     details = pd.DataFrame.from_dict(records, orient="index").sort_index()
     details = details.join(graded.astype({"grade": "Int64"}))
     probabilities = [name for name in graded.columns if name.startswith("probability_")]
-    details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:]])
+    distance = [DISTANCE] if DISTANCE in details else []
+    details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:6], *distance, *DETAILS[6:]])
     result = pd.DataFrame(
         {
             "id_code": [PurePosixPath(name).stem for name in details.loc[graded.index, "file"]],

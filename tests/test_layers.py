@@ -15,7 +15,19 @@ LAYERS = [
     {"inference", "checkpoint", "evaluation", "report"},
     {"calibration"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers"},
-    {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},
+    {
+        "fundus",
+        "novelty",
+        "archive",
+        "split",
+        "transforms",
+        "thresholds",
+        "metrics",
+        "cli",
+        "files",
+        "drawing",
+        "classes",
+    },
     {"recipes", "ranks"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
