@@ -37,7 +37,7 @@ def test_what_is_no_such_photograph_lies_beyond_the_limit(reference):
 
 def test_few_photographs_like_those_of_training_are_marked(reference):
     seen = [reference.distance(novelty.measure(photograph(seed % 5, seed=seed))) for seed in range(500, 600)]
-    assert np.mean(np.array(seen) > 1) <= 0.05
+    assert np.mean(np.array(seen) > 1) <= 0.1
 
 
 def test_the_limit_holds_all_of_training_but_one_in_a_hundred(training, reference):
