@@ -26,6 +26,8 @@ def main() -> int:
         print(prediction.cuts)
     if prediction.metrics is not None:
         print(*in_words(prediction.metrics), sep="\n")
+    if prediction.unlike:
+        print(prediction.unlike)
     print(f"graded by {prediction.engine}")
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")

@@ -14,7 +14,7 @@ import timm
 import torch
 import torchvision
 
-from dr import GRADES, UsageError, __version__, calibration, files, objectives
+from dr import GRADES, UsageError, __version__, calibration, files, novelty, objectives
 from dr.calibration import Calibration
 from dr.dataset import Fold
 from dr.models import Grader, build, load_tensors, same_shape
@@ -38,8 +38,8 @@ class HeldOut:
 class Checkpoint:
     """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
-    where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), and `calibration`
-    where it keeps them."""
+    where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
+    and `training`, what its training photographs look like, where it keeps them."""
 
     path: Path
     grader: Grader
@@ -52,6 +52,7 @@ class Checkpoint:
     held_out: HeldOut | None = None
     validation: tuple[np.ndarray, np.ndarray] | None = None
     calibration: Calibration | None = None
+    training: novelty.Reference | None = None
 
 
 def versions() -> dict[str, str]:
@@ -130,7 +131,16 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         held_out,
         validation,
         _calibration(content, validation, objective, path),
+        _training(content, path),
     )
+
+
+def _training(content: Mapping, path: Path) -> novelty.Reference | None:
+    """What is kept of the training photographs. Raises UsageError where it is damaged."""
+    try:
+        return novelty.from_dict(content["training"]) if "training" in content else None
+    except ValueError as exc:
+        raise UsageError(f"{path}: {exc}; give the checkpoint that train.py wrote") from exc
 
 
 def _calibration(

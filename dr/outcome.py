@@ -7,8 +7,8 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from dr import calibration, card, checkpoint, evaluation, files, metrics, models, objectives, ranks, report
-from dr.dataset import EvaluationPhotographs, Prepared, loader
+from dr import calibration, card, checkpoint, evaluation, files, metrics, models, novelty, objectives, ranks, report
+from dr.dataset import EvaluationPhotographs, Prepared, loader, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
 
@@ -96,6 +96,14 @@ def _title(prefix: str, side: str, count: int) -> str:
     return f"{Path(prefix).name.removesuffix('__')}: {side}, {count:,} photographs"
 
 
+def _training(data: Prepared) -> dict:
+    """-> what the training photographs look like, of at most novelty.MOST of them, as a checkpoint keeps it."""
+    paths = data.train["path"].to_numpy()
+    chosen = paths[np.linspace(0, len(paths) - 1, min(len(paths), novelty.MOST)).round().astype(int)]
+    measured = [novelty.measure(read_photograph(data.root / path)[..., ::-1]) for path in chosen]
+    return novelty.fit(np.array(measured)).to_dict()
+
+
 def _pictures(run: Run, fields: dict, prefix: str) -> None:
     predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
     cuts, names = fields["cuts"], run.data.classes
@@ -149,6 +157,7 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
     evidence = calibration.evidence(run.objective, predictions)
     fitted, crossed = ranks.once(lambda: _calibrate(evidence, truth, run=run))
     fields["calibration"] = fitted.to_dict()
+    fields["training"] = ranks.once(lambda: _training(run.data))
     fields["metrics"]["ece"] = float(np.mean([calibration.expected_calibration_error(p, truth) for p in crossed]))
     tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
     prefix = str(best).removesuffix("best.pt")

@@ -1,28 +1,24 @@
-"""Stage 3: checkpoints + photographs -> result.csv (a valid submission) and details.csv."""
+"""Stage 3: checkpoints + photographs -> result.csv (a valid submission), details.csv and report.html."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from accelerate import Accelerator
 
-from dr import UsageError, device, engine, ensemble, explained, files, fundus, prediction_page, ranks, scoring
-from dr.archive import IMAGE_SUFFIXES, Archive, is_image
-from dr.dataset import loader, to_tensor
+from dr import device, engine, ensemble, explained, files, novelty, prediction_page, ranks, scoring
+from dr.archive import Archive
+from dr.checkpoint import Checkpoint
+from dr.dataset import loader
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
+from dr.photographs import DISTANCE, Photographs, View, collate, find_photographs, readable, select, submission_ids
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
-from dr.sources import read_member, read_table, shallowest
-from dr.transforms import eval_transform
 
-SAMPLE = "sample_submission.csv"
 DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "cut_off", "flags", "error"]
 
 
@@ -30,7 +26,7 @@ DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "cut_of
 class Prediction:
     """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; the names of the
     classes; the cuts and where they are from, in words, None without cuts; what ran the networks, in words; what
-    metrics.json holds, where there are labels."""
+    metrics.json holds, where there are labels; how many are unlike training, in words."""
 
     result: pd.DataFrame
     details: pd.DataFrame
@@ -38,133 +34,98 @@ class Prediction:
     cuts: str | None
     engine: str
     metrics: dict | None = None
+    unlike: str = ""
 
 
-def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
-    """A folder, a zip or one photograph -> (archive, names of its photographs). Raises UsageError when there are none,
-    or when two share a stem: result.csv could not tell them apart."""
-    path = Path(images)
-    if path.is_file() and is_image(path.name):
-        archive, names = Archive(path.parent, names=[path.name]), [path.name]
-    else:
-        archive = Archive(path)
-        names = archive.images()
-    if not names:
-        raise UsageError(
-            f"{path}: it holds no photographs ({' '.join(sorted(IMAGE_SUFFIXES))}); "
-            "put some there, or name a folder with --images"
+def _networks(
+    checkpoints: Sequence[Checkpoint], views: Sequence[View], *, engine_name: str, count: int, accelerator: Accelerator
+) -> tuple[list[Scorer], str]:
+    """Networks that will see `count` pictures -> as the engine runs them, and the engine in words."""
+    scorers, used = [], []
+    for one, view in zip(checkpoints, views, strict=True):
+        side = view.crop_px or view.image_px
+        network, words = engine.ready(
+            one.grader, name=engine_name, device=accelerator.device, views=count, side_px=side
         )
-    seen: dict[str, str] = {}
-    for name in names:
-        stem = PurePosixPath(name).stem
-        if stem in seen:
-            raise UsageError(f"{path}: {seen[stem]} and {name} have the same name {stem!r}; rename one")
-        seen[stem] = name
-    return archive, names
+        scorers.append(Scorer(network, one.objective, view.key))
+        used.append(words)
+    return scorers, ", ".join(dict.fromkeys(used))
 
 
-def _submission_ids(path: str) -> list[str]:
-    """The ids of a sample submission, in its order: of a CSV, or of the one in a zip or folder."""
-    data = Path(path).read_bytes() if Path(path).suffix.lower() == ".csv" else _sample_within(Archive(path))
-    table = read_table(data, name=path, columns=("id_code",))
-    repeated = table[table["id_code"].duplicated()]
-    if len(repeated):
-        raise UsageError(f"{path}, row {repeated['row'].iloc[0]}: {repeated['id_code'].iloc[0]} is there twice")
-    return table["id_code"].tolist()
+def _training(checkpoints: Sequence[Checkpoint], views: Sequence[View]) -> list[tuple[View, novelty.Reference]]:
+    """What the training photographs of each look like, with the view; none where one does not keep it."""
+    known = [(view, one.training) for view, one in zip(views, checkpoints, strict=True)]
+    return [] if any(reference is None for _, reference in known) else known
 
 
-def _sample_within(archive: Archive) -> bytes:
-    """The bytes of the sample submission of an archive. Raises UsageError where there is none."""
-    member = shallowest(archive, (SAMPLE,))
-    if member is None:
-        raise UsageError(f"--submission {archive.path}: it holds no {SAMPLE}; give the path of a table with id_code")
-    return read_member(archive, member)
+@dataclass
+class Seen:
+    """What networks made of photographs: records of all by index; `index` (M,) of those with finite outputs, and for
+    each network the outputs (V, M, num_outputs); looks for the page, of this process."""
+
+    records: dict[int, dict]
+    index: np.ndarray
+    outputs: list[torch.Tensor]
+    looks: dict[str, prediction_page.Look]
 
 
-def _select(names: list[str], ids: list[str], *, images: str, submission: str) -> list[str]:
-    """The photographs of the ids, in their order. Raises UsageError naming those that are missing."""
-    by_stem = {PurePosixPath(name).stem: name for name in names}
-    missing = [i for i in ids if i not in by_stem]
-    if missing:
-        shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-        raise UsageError(
-            f"{images}: {len(missing)} of the {len(ids)} photographs of {submission} are missing ({shown})"
-        )
-    return [by_stem[i] for i in ids]
+def _look(
+    photographs: Photographs, scorers: Sequence[Scorer], *, batch_size: int, workers: int, accelerator: Accelerator,
+    tta: str,
+) -> Seen:  # fmt: skip
+    """All photographs through all networks; of several processes each looks at its share and is given all."""
+    batches = loader(
+        photographs,
+        batch_size=batch_size,
+        workers=min(workers, -(-len(photographs) // batch_size)),
+        pin=accelerator.device.type == "cuda",
+        collate=collate,
+    )
+    own: dict[int, dict] = {}
+    looks: dict[str, prediction_page.Look] = {}
+    index, outputs = infer(scorers, readable(batches, own, looks), accelerator=accelerator, views=VIEWS[tta])
+    records = {i: record for each in ranks.gather(own) for i, record in each.items()}
+    finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
+    for i in index[~finite]:
+        records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
+    return Seen(records, index[finite], [each[:, finite] for each in outputs], looks)
 
 
-class View(NamedTuple):
-    """How a network sees a photograph: prepared at one size with its background cropped away or not, then resized to
-    another, of which the centre may be cut out; in pixels."""
+@dataclass(frozen=True)
+class Decision:
+    """Mean predictions (M, P), grades (M,), probabilities (M, K) where there are some, cuts (K-1,) of each network, and
+    where they are from, in words; None without cuts."""
 
-    prepared_px: int
-    image_px: int
-    crop_px: int | None = None
-    crop: bool = True
-
-    @property
-    def key(self) -> str:
-        """Its name in a batch."""
-        return "image_" + "_".join(map(str, self))
+    predictions: np.ndarray
+    grades: np.ndarray
+    probabilities: np.ndarray | None
+    cuts: Sequence[np.ndarray | None]
+    cuts_in_words: str | None
 
 
-class Photographs(Dataset):
-    """index -> {"index", "record", a (3, P, P) uint8 for each view, or no image where `record["error"]`}, and with
-    `looks` the "look" that the page keeps.
-
-    Photographs are prepared here, in the loading processes, by the function that data.py uses.
-    """
-
-    def __init__(self, archive: Archive, names: list[str], *, views: Iterable[View], looks: bool = False):
-        self.archive, self.names, self.looks = archive, names, looks
-        self.transforms = {view: eval_transform(size_px=view.image_px, crop_px=view.crop_px) for view in views}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> dict:
-        record = {"file": self.names[index], "error": ""}
-        try:
-            data = self.archive.read(self.names[index])
-            ways = sorted({(view.prepared_px, view.crop) for view in self.transforms})
-            prepared = {way: fundus.decode_and_prepare(data, size_px=way[0], crop=way[1])[:2] for way in ways}
-        except (fundus.UnreadablePhotograph, OSError) as exc:
-            return {"index": index, "record": record | {"error": str(exc)}}
-        largest, retina = prepared[ways[-1]]
-        measured = fundus.quality(largest)
-        record |= {name: round(value, 2) for name, value in measured.items()}
-        record["cut_off"] = None if retina.cut_off is None else round(retina.cut_off, 3)
-        record["flags"] = " ".join(fundus.flags(retina, measured))
-        item = {"index": index, "record": record}
-        if self.looks:
-            item["look"] = prediction_page.look(largest, retina)
-        for view, transform in self.transforms.items():
-            photo = cv2.cvtColor(prepared[view.prepared_px, view.crop][0], cv2.COLOR_BGR2RGB)
-            item[view.key] = to_tensor(transform(image=photo)["image"])
-        return item
+def _decide(
+    seen: Seen, scorers: Sequence[Scorer], checkpoints: Sequence[Checkpoint], *, stated: Sequence[float] | str | None,
+    by: str,
+) -> Decision:  # fmt: skip
+    """What is decided, for validation's mix of grades or the `stated` one."""
+    cuts, words = ensemble.cuts(checkpoints)
+    if stated is None:
+        predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)
+        likely = ensemble.probabilities(checkpoints, predictions)
+        likely = checkpoints[0].objective.probabilities(predictions) if likely is None else likely
+        return Decision(predictions, grades, likely, cuts, words)
+    shift = Shift(checkpoints, mean_predictions(scorers, seen.outputs), stated)
+    cuts = shift.cuts or cuts
+    predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)
+    grades = grades if shift.grades is None else shift.grades
+    return Decision(predictions, grades, shift.probabilities, cuts, shift.in_words())
 
 
-def _collate(items: list[dict]) -> dict:
-    """Items -> a batch of those that have an image; the records of all, the looks of those that have one."""
-    batch = {"records": [(item["index"], item["record"]) for item in items]}
-    batch["looks"] = [(item["record"]["file"], item["look"]) for item in items if "look" in item]
-    readable = [item for item in items if not item["record"]["error"]]
-    batch["index"] = torch.tensor([item["index"] for item in readable], dtype=torch.int64)
-    for key in readable[0] if readable else ():
-        if key.startswith("image_"):
-            batch[key] = torch.stack([item[key] for item in readable])
-    return batch
-
-
-def _readable(batches: DataLoader, records: dict[int, dict], looks: dict[str, prediction_page.Look]) -> Iterator[dict]:
-    """Passes on the batches that hold an image and gathers the records and looks of all, with a progress bar."""
-    with tqdm(total=sum(map(len, batches.batch_sampler)), desc="grading", unit=" photographs") as progress:
-        for batch in batches:
-            records.update(batch["records"])
-            looks.update(batch["looks"])
-            if len(batch["index"]):
-                yield batch
-            progress.update(len(batch["records"]))
+def _named(images: str, submission: str | None) -> tuple[Archive, list[str]]:
+    """The photographs to grade, in the order of a submission where one is given."""
+    ids = submission_ids(submission) if submission else None
+    archive, names = find_photographs(images)
+    return archive, names if ids is None else select(names, ids, images=images, submission=submission)
 
 
 def predict(
@@ -193,18 +154,17 @@ def predict(
     share the photographs, and the main one writes. Raises UsageError.
     """
     start = time.monotonic()
-    ids = _submission_ids(submission) if submission else None
-    archive, names = find_photographs(images)
-    if ids is not None:
-        names = _select(names, ids, images=images, submission=submission)
+    archive, names = _named(images, submission)
     checkpoints = ensemble.load(models)
-    truth = scoring.read_labels(labels, classes=checkpoints[0].classes) if labels else None
+    first = checkpoints[0]
+    tta, by = tta or first.recipe.tta, tta_by or first.recipe.tta_by
+    truth = scoring.read_labels(labels, classes=first.classes) if labels else None
     if truth is not None:
         scoring.check([PurePosixPath(name).stem for name in names], truth, path=labels)
     if prevalence is not None:
-        check_prevalence(checkpoints, prevalence, by=tta_by or checkpoints[0].recipe.tta_by)
-    cuts, cuts_in_words = ensemble.cuts(checkpoints)
-    recipe, objective = checkpoints[0].recipe, checkpoints[0].objective
+        check_prevalence(checkpoints, prevalence, by=by)
+    if report and explain:
+        explained.check(checkpoints)
     precisions = {one.recipe.precision for one in checkpoints}
     # on a CPU bf16 would move scores by a tenth of a grade, and OpenVINO is faster without it
     precision = precisions.pop() if len(precisions) == 1 else "auto"
@@ -212,58 +172,14 @@ def predict(
     if ranks.MAIN:
         files.writable_folder(output)
     views = [View(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
-    shown = VIEWS[tta or recipe.tta]
-    scorers, engines = [], []
-    for one, view in zip(checkpoints, views, strict=True):
-        network, used = engine.ready(
-            one.grader,
-            name=engine_name,
-            device=accelerator.device,
-            views=len(names) * len(shown) // ranks.COUNT,
-            side_px=view.crop_px or view.image_px,
-        )
-        scorers.append(Scorer(network, one.objective, view.key))
-        engines.append(used)
-    if report and explain:
-        explained.check(checkpoints)
-    batches = loader(
-        Photographs(archive, names, views=set(views), looks=report and len(names) <= prediction_page.MOST_THUMBNAILS),
-        batch_size=batch_size,
-        workers=min(workers, -(-len(names) // batch_size)),
-        pin=accelerator.device.type == "cuda",
-        collate=_collate,
-    )
-    records: dict[int, dict] = {}
-    looks: dict[str, prediction_page.Look] = {}
-    index, outputs = infer(scorers, _readable(batches, records, looks), accelerator=accelerator, views=shown)
-    records = {i: record for own in ranks.gather(records) for i, record in own.items()}
-    finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
-    for i in index[~finite]:
-        records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
-    outputs = [each[:, finite] for each in outputs]
-    by = tta_by or recipe.tta_by
-    shift = None
-    if prevalence is not None:
-        shift = Shift(checkpoints, mean_predictions(scorers, outputs), prevalence)
-        cuts, cuts_in_words = shift.cuts or cuts, shift.in_words()
-    predictions, grades = decide(scorers, outputs, cuts=cuts, by=by)
-    graded = pd.DataFrame({"score": objective.scores(predictions).round(4), "grade": grades}, index=index[finite])
-    probabilities = ensemble.probabilities(checkpoints, predictions)
-    if shift is not None:
-        probabilities, grades = shift.probabilities, grades if shift.grades is None else shift.grades
-    if probabilities is None:
-        probabilities = objective.probabilities(predictions)
-    if probabilities is not None:
-        for k in range(objective.num_classes):
-            graded[f"probability_{k}"] = probabilities[:, k].round(4)
-    graded["class"] = [checkpoints[0].classes[grade] for grade in grades]
-    result, details = _tables(records, graded, ordered=ids is not None)
-    measured = None
-    if truth is not None:
-        stems = {i: PurePosixPath(record["file"]).stem for i, record in records.items()}
-        unreadable = [stems[i] for i, record in records.items() if record["error"]]
-        done = scoring.Graded([stems[i] for i in graded.index], predictions, grades, unreadable)
-        measured = scoring.score(done, truth, objective=objective, classes=checkpoints[0].classes)
+    count = len(names) * len(VIEWS[tta]) // ranks.COUNT
+    scorers, used = _networks(checkpoints, views, engine_name=engine_name, count=count, accelerator=accelerator)
+    looks = report and len(names) <= prediction_page.MOST_THUMBNAILS
+    photographs = Photographs(archive, names, views=set(views), training=_training(checkpoints, views), looks=looks)
+    seen = _look(photographs, scorers, batch_size=batch_size, workers=workers, accelerator=accelerator, tta=tta)
+    decision = _decide(seen, scorers, checkpoints, stated=prevalence, by=by)
+    result, details = _tables(seen, decision, first, ordered=submission is not None)
+    measured = None if truth is None else _scored(seen, decision, truth, first)
     if ranks.MAIN:
         if measured is not None:
             scoring.write(measured, output)
@@ -273,28 +189,50 @@ def predict(
         prediction_page.make(
             Path(output) / "report.html",
             details=details,
-            looks=looks,
+            looks=seen.looks,
             explain=explain,
             read=archive.read,
             start=start,
             checkpoints=checkpoints,
-            cuts=None if cuts[0] is None else np.mean(cuts, axis=0),
-            cuts_in_words=cuts_in_words,
+            cuts=None if decision.cuts[0] is None else np.mean(decision.cuts, axis=0),
+            cuts_in_words=decision.cuts_in_words,
             images=images,
-            tta=tta or recipe.tta,
+            tta=tta,
             metrics=measured,
         )
-    used = ", ".join(dict.fromkeys(engines))
-    return Prediction(result, details, checkpoints[0].classes, cuts_in_words, used, measured)
+    unlike = _unlike_in_words(details, checkpoints)
+    return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, unlike)
 
 
-def _tables(records: dict[int, dict], graded: pd.DataFrame, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """records by index, graded (score, grade, probabilities) by index of those that have an image -> result, details,
-    sorted by name where they are not `ordered` already."""
-    details = pd.DataFrame.from_dict(records, orient="index").sort_index()
+def _scored(seen: Seen, decision: Decision, truth: pd.Series, first: Checkpoint) -> dict:
+    """What metrics.json holds."""
+    stems = {i: PurePosixPath(record["file"]).stem for i, record in seen.records.items()}
+    unreadable = [stems[i] for i, record in seen.records.items() if record["error"]]
+    graded = scoring.Graded([stems[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
+    return scoring.score(graded, truth, objective=first.objective, classes=first.classes)
+
+
+def _unlike_in_words(details: pd.DataFrame, checkpoints: Sequence[Checkpoint]) -> str:
+    without = next((one.path for one in checkpoints if one.training is None), None)
+    if without is not None:
+        return f"{novelty.FLAG}: not looked for, {without} does not keep what its training photographs look like"
+    marked = details["flags"].fillna("").str.split().apply(lambda flags: novelty.FLAG in flags).sum()
+    return f"{novelty.FLAG}: {marked} of {len(details)} photographs" if marked else ""
+
+
+def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """-> result, details, sorted by name where they are not `ordered` already."""
+    scores = first.objective.scores(decision.predictions).round(4)
+    graded = pd.DataFrame({"score": scores, "grade": decision.grades}, index=seen.index)
+    probabilities = []
+    if decision.probabilities is not None:
+        probabilities = [f"probability_{k}" for k in range(first.objective.num_classes)]
+        graded[probabilities] = decision.probabilities.round(4)
+    graded["class"] = [first.classes[grade] for grade in decision.grades]
+    details = pd.DataFrame.from_dict(seen.records, orient="index").sort_index()
     details = details.join(graded.astype({"grade": "Int64"}))
-    probabilities = [name for name in graded.columns if name.startswith("probability_")]
-    details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:]])
+    distance = [DISTANCE] if DISTANCE in details else []
+    details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:-2], *distance, *DETAILS[-2:]])
     result = pd.DataFrame(
         {
             "id_code": [PurePosixPath(name).stem for name in details.loc[graded.index, "file"]],

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
     {"prepare", "training", "sweep", "compare", "prediction", "export", "demo"},
-    {"outcome", "run_page", "prevalence", "scoring"},
+    {"outcome", "run_page", "prevalence", "scoring", "photographs"},
     {"card", "mistakes"},
     {"data_page"},
     {"run", "selection", "formats", "ensemble", "prediction_page"},
@@ -18,7 +18,19 @@ LAYERS = [
     {"inference", "engine", "checkpoint", "evaluation", "report", "explain", "explained"},
     {"calibration"},
     {"surgery", "dataset", "models", "objectives", "sources", "workspace", "device", "duplicates", "workers", "page"},
-    {"fundus", "archive", "split", "transforms", "thresholds", "metrics", "cli", "files", "drawing", "classes"},
+    {
+        "fundus",
+        "novelty",
+        "archive",
+        "split",
+        "transforms",
+        "thresholds",
+        "metrics",
+        "cli",
+        "files",
+        "drawing",
+        "classes",
+    },
     {"recipes", "ranks"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}

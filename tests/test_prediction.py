@@ -9,7 +9,7 @@ import pytest
 import torch
 from made import TINY, checkpoint_content, photograph, write_photographs
 
-from dr import UsageError, checkpoint, device, thresholds
+from dr import UsageError, checkpoint, device, novelty, thresholds
 from dr.prediction import predict
 from dr.recipes import from_dict
 
@@ -354,3 +354,25 @@ def test_a_prevalence_moves_cuts_and_probabilities(model, images, tmp_path):
     assert "for a prevalence of" in moved.cuts
     with pytest.raises(UsageError, match="keeps no validation scores"):
         run(model, images, tmp_path, prevalence="auto")
+
+
+def test_a_picture_unlike_training_is_marked_and_graded_all_the_same(model, images, tmp_path):
+    content = dict(torch.load(model, weights_only=True))
+    rows = np.array([novelty.measure(photograph(seed % 5, seed=seed)) for seed in range(100)])
+    checkpoint.save(tmp_path / "knows.pt", content | {"training": novelty.fit(rows).to_dict()})
+    cv2.imwrite(str(images / "page.png"), np.random.default_rng(0).integers(0, 256, (96, 96, 3)).astype(np.uint8))
+    (images / "bad.png").touch()
+    prediction = run(str(tmp_path / "knows.pt"), images, tmp_path)
+    details = read(tmp_path)[1].set_index("file")
+    assert "unlike_training" in details.loc["page.png", "flags"].split()
+    assert details.loc["page.png", "training_distance"] > 1
+    assert details.loc["page.png", "grade"] in range(5)
+    assert (details["training_distance"].drop(["page.png", "bad.png"]) <= 1).sum() >= 6
+    marked = details["flags"].fillna("").str.contains("unlike_training").sum()
+    assert prediction.unlike == f"unlike_training: {marked} of 9 photographs"
+    old = run([str(tmp_path / "knows.pt"), model], images, tmp_path)
+    assert "training_distance" not in old.details
+    assert old.unlike.startswith("unlike_training: not looked for, ")
+    checkpoint.save(tmp_path / "damaged.pt", content | {"training": {}})
+    with pytest.raises(UsageError, match=r"damaged\.pt: mean, precision and limit of training photographs"):
+        run(str(tmp_path / "damaged.pt"), images, tmp_path)

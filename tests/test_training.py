@@ -87,6 +87,7 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     best = torch.load(folder / "run__best.pt", weights_only=True)
     assert 0 <= best["metrics"]["ece"] <= 1
     assert len(best["calibration"]["offsets"]) == 4
+    assert best["training"]["limit"] > 0
     assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
     assert from_dict(best["recipe"]) == TINY
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
