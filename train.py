@@ -15,13 +15,12 @@ def main() -> int:
 
         print(compare(args.save), f"wrote {args.save}/runs.md", sep="\n")
         return 0
-    given = {"batch_size": args.batch_size, "epochs": args.epochs, "pretrained": args.pretrained, "seed": args.seed}
-    overrides = dict(recipes.parse_override(text) for text in args.overrides)
-    overrides |= {key: value for key, value in given.items() if value is not None}
+    given = {name: getattr(args, name) for name in ("batch_size", "epochs", "pretrained", "seed")}
+    overrides = recipes.parse_overrides(args.overrides, **given)
     trials = sweep.plan(args.sweep, recipe=args.recipe, overrides=overrides, name=args.name)
-    cli.check_there(data=[args.data], pretrained={trial.recipe.pretrained for trial in trials} - {"imagenet", "none"})
-    if args.resume and not args.sweep:
-        cli.check_there(resume=[f"{args.save}/{args.name}__last.pt"])
+    last = [f"{args.save}/{args.name}__last.pt"] if args.resume and not args.sweep else []
+    weights = {trial.recipe.pretrained for trial in trials} - {"imagenet", "none"}
+    cli.check_there(data=[args.data], pretrained=weights, resume=last)
 
     from dr.dataset import fold, read_prepared  # torch takes seconds to import: wrong flags are told before
     from dr.outcome import in_words
@@ -32,15 +31,13 @@ def main() -> int:
     if args.sweep:  # with or without --resume, it goes on where it was stopped
         command = shlex.join(["python", "train.py", *sys.argv[1:]])
         rows = sweep.train_all(trials, data=data, name=args.name, command=command, **where)
-        failed = [row for row in rows if row["error"]]
-        for row in failed:
-            print(f"not trained: {row['name']}: {row['error']}", file=sys.stderr)
+        failed = [f"not trained: {row['name']}: {row['error']}" for row in rows if row["error"]]
+        print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
         print(sweep.best_in_words(trials, rows), f"wrote {args.save}/{args.name}__sweep.md", sep="\n")
         return 1 if failed else 0
     [run] = trials
     row = train(run.recipe, data=data, name=run.name, go_on=args.resume, recorded=run.recorded, **where)
-    print(*in_words(row), sep="\n")
-    print(f"saved {args.save}/{args.name}__best.pt")
+    print(*in_words(row), f"saved {args.save}/{args.name}__best.pt", sep="\n")
     return 0
 
 

@@ -220,6 +220,12 @@ def parse_override(text: str) -> tuple[str, Any]:
         return key, value
 
 
+def parse_overrides(texts: list[str], **flags: Any) -> dict[str, Any]:
+    """Each KEY=VALUE, with the flags that were given (None: not given) on top."""
+    given = {key: value for key, value in flags.items() if value is not None}
+    return dict(parse_override(text) for text in texts) | given
+
+
 def available() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
