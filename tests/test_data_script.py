@@ -151,7 +151,8 @@ def test_a_table_of_any_classes_is_prepared_with_the_columns_named(tmp_path, dat
 
 
 def write_bad_archives(folder, main_members):
-    write_zip(folder / "good.zip", main_members)
+    for name in ("good.zip", "another.zip"):
+        write_zip(folder / name, main_members)
     truncated = (folder / "good.zip").read_bytes()[:-200]
     (folder / "truncated.zip").write_bytes(truncated)
     (folder / "text.zip").write_text("not found")
@@ -174,12 +175,13 @@ def write_bad_archives(folder, main_members):
             ["-m", "no_table.zip"],
             "no_table.zip: it is nothing that is known; looked for train.csv (id_code,diagnosis)",
         ),
-        (["-m", "good.zip", "-a", "good.zip"], "good.zip: it holds no label table trainLabels.csv"),
-        (["--size", "5"], "--size must lie between 16 and 4096 pixels, got 5"),
+        (["-m", "good.zip", "-a", "another.zip"], "another.zip: it holds no label table trainLabels.csv"),
+        (["-m", "good.zip", "-a", "good.zip"], "-a good.zip: it is what -m names; give the 2015 archive"),
+        (["-m", "good.zip", "--size", "5"], "--size must lie between 16 and 4096 pixels, got 5"),
         (["--size", "large"], "argument --size: invalid int value: 'large'; see data.py --help"),
-        (["--per_class", "0"], "--per_class must be at least 1 or 'all', got 0"),
+        (["-m", "good.zip", "--per_class", "0"], "--per_class must be at least 1 or 'all', got 0"),
         (["--per_class", "few"], "'few'"),
-        (["--val_fraction", "1"], "--val_fraction must lie between 0 and 1, got 1.0"),
+        (["-m", "good.zip", "--val_fraction", "1"], "--val_fraction must lie between 0 and 1, got 1.0"),
         (["--conflicts", "ask"], "argument --conflicts: invalid choice: 'ask'"),
         (["-m", "good.zip", "--label_column", "kind"], "no label table with the columns id_code or image and kind"),
         (["--workers", "0"], "--workers must be at least 1, got 0"),
@@ -188,7 +190,7 @@ def write_bad_archives(folder, main_members):
 )
 def test_what_must_be_changed_is_told_in_one_line(tmp_path, main_members, data, arguments, words):
     write_bad_archives(tmp_path, main_members)
-    others = [] if arguments[-1:] == ["good.zip"] else ["-a", "none"]
+    others = [] if arguments[-1:] in (["good.zip"], ["another.zip"]) else ["-a", "none"]
     code, out, err = data(*arguments, *others, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert len(err) == 1
