@@ -150,6 +150,10 @@ def test_what_one_process_meets_alone_is_told_with_its_rank_and_ends_all(data, t
 def test_what_all_processes_meet_is_told_once(tmp_path):
     code, out, err = torchrun("train", "-d", "nowhere", *STATELESS, cwd=tmp_path)
     assert (code, out) == (1, "")
+    assert err.count("nowhere: there is no such folder; run data.py first") == 1
+    (tmp_path / "nowhere").mkdir()
+    code, out, err = torchrun("train", "-d", "nowhere", *STATELESS, cwd=tmp_path)
+    assert (code, out) == (1, "")
     assert err.count("labels_train.csv: there is no such label table; run data.py first") == 1
 
 

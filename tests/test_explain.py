@@ -138,7 +138,7 @@ def test_of_ordinal_outputs_the_gradient_is_that_of_the_probability_of_the_grade
 
 
 def test_a_network_without_places_is_a_usage_error():
-    grader, aim = network("resnet18", size=4)
+    grader, aim = network("resnet18", size=16)
     with pytest.raises(UsageError, match=r"ResNet has no layer with several places .* of 4 pixels.*give --explain 0"):
         explain.heat(grader, aim, pictures(1, size=4))
 

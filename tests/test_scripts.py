@@ -59,7 +59,7 @@ def test_training_ends_with_its_figure_and_where_the_checkpoint_is(workplace):
 def test_prediction_finds_the_default_checkpoint_and_images(workplace, script):
     code, out, err = script("predict", "--workers", 1, "--device", "cpu")
     assert code == 0, err
-    assert out.splitlines()[-1] == "wrote results/result.csv with 3 photographs"
+    assert out.splitlines()[-2:] == ["wrote results/result.csv with 3 photographs", "wrote results/report.html"]
     assert len(pd.read_csv(workplace[0] / "results" / "result.csv")) == 3
 
 

@@ -401,7 +401,7 @@ def test_failed_runs_are_named_on_stderr_and_the_exit_code_is_1(fake, script):
     ("flags", "message"),
     [
         (["--sweep", "epochs=1,2"], "error: --sweep epochs=1,2: epochs is also given by --set or a flag of its own"),
-        (["--sweep", "lr=0.1", "-d", "nowhere"], "labels_train.csv: there is no such label table; run data.py first"),
+        (["--sweep", "lr=0.1", "-d", "nowhere"], "nowhere: there is no such folder; run data.py first"),
         (["--sweep", "lr=0.1", "--device", "cuda:9"], "--device cuda:9: this machine has no such device"),
     ],
 )
