@@ -76,8 +76,9 @@ def prepare_originals(bench: Bench) -> None:
     """data.py on camera originals, whole command."""
     source, count = bench.work / "originals", 200
     originals = bench.photographs.originals
-    photographs.multiplied(originals, source / "train" / "none", count=count // 2)
-    photographs.multiplied(originals, source / "val" / "any", count=count // 2)
+    for side in ("train", "val"):  # a source with a side of its own keeps copies
+        for kind in ("none", "any"):
+            photographs.multiplied(originals, source / side / kind, count=count // 4)
     some = [originals[i % len(originals)] for i in range(20)]
     data = [path.read_bytes() for path in originals]
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 
 from dr import thresholds
 from dr.objectives import Objective
@@ -104,6 +103,7 @@ def calibrated_cuts(
 
 def _lowest(cost: Callable[[torch.Tensor], torch.Tensor], start: np.ndarray) -> np.ndarray:
     """Where a cost of a vector of parameters is lowest, from `start`."""
+    from scipy.optimize import minimize  # half a second to import, and old checkpoints alone are fitted when loaded
 
     def with_gradient(free: np.ndarray) -> tuple[float, np.ndarray]:
         parameters = torch.tensor(free, requires_grad=True)

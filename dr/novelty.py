@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
 
 FLAG = "unlike_training"
 MOST = 600  # training photographs that are looked at
@@ -82,6 +81,8 @@ def fit(measured: np.ndarray) -> Reference:
     Multivar. Anal. 2004;88:365)."""
     mean, scale = measured.mean(axis=0), np.maximum(measured.std(axis=0), LEAST_SCALE)
     scale[SURROUND] = max(scale[SURROUND], LEAST_SURROUND)
+    from sklearn.covariance import LedoitWolf  # a second to import, which prediction does without
+
     precision = LedoitWolf(assume_centered=True).fit((measured - mean) / scale).precision_ / np.outer(scale, scale)
     away = measured - mean
     distances = np.sqrt(np.einsum("nd,de,ne->n", away, precision, away))
