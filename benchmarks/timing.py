@@ -61,8 +61,9 @@ class Command:
     peak: int
 
 
-def run(*arguments: str | Path) -> Command:
-    """`python ARGUMENTS` in the root of the repository. Raises CalledProcessError with what it said."""
+def run(*arguments: str | Path, watch_memory: bool = False) -> Command:
+    """`python ARGUMENTS` in the root of the repository; its memory only with `watch_memory`, as looking slows it. Raises
+    CalledProcessError with what it said."""
     words = [sys.executable, *map(str, arguments)]
     started = time.perf_counter()
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -70,9 +71,10 @@ def run(*arguments: str | Path) -> Command:
         reader = threading.Thread(target=lambda: said.append(process.stderr.read()))
         reader.start()
         peak = 0
-        while process.poll() is None:
+        while watch_memory and process.poll() is None:
             peak = max(peak, _memory(process.pid))
             time.sleep(SAMPLED_EVERY)
+        process.wait()
         took = time.perf_counter() - started
         reader.join()
     if process.returncode:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import GRADES, duplicates, explained, fundus, page, ranks
+from dr import GRADES, duplicates, explained, fundus, novelty, page, ranks
 from dr.checkpoint import Checkpoint
 from dr.objectives import Binary, Objective
 
@@ -27,7 +27,14 @@ FLAGS = {  # words of `flags` -> how they read, the column with the measured val
         f"mean absolute Laplacian at 384 pixels below {fundus.BLURRED:g} grey levels",
     ),
     "cut_off": ("cut off", "cut_off", 2, f"more than {100 * fundus.CUT_OFF:g} % of the retina's circle is not seen"),
+    novelty.FLAG: (
+        "unlike training",
+        "training_distance",
+        2,
+        "farther from the training photographs, by colours and sharpness, than 99 % of these (1)",
+    ),
 }
+MEASURED = tuple(dict.fromkeys(column for _, column, _, _ in FLAGS.values() if column))
 EXPLANATION = {
     True: "Maps by Grad-CAM: the brighter, the more of what raises the score comes from there.",
     False: "Maps by Grad-CAM: the brighter, the more of what speaks for the grade given comes from there.",
@@ -104,7 +111,7 @@ def _rows(details: pd.DataFrame, doubt: pd.Series, groups: Sequence[int | None])
                 "doubt": _plain(doubt[place], 4),
                 "probabilities": [_plain(one[name], 4) for name in likely] if likely and graded else None,
                 "flags": [] if pd.isna(one["flags"]) else one["flags"].split(),
-                **{name: _plain(one[name], 2) for name in ("brightness", "sharpness", "cut_off")},
+                **{name: _plain(one.get(name), 2) for name in MEASURED},
                 "group": group,
                 "error": one["error"],
             }

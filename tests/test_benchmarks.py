@@ -59,7 +59,7 @@ def test_memory_is_that_of_all_processes_and_an_error_is_told(tmp_path):
     script.write_text("import subprocess, sys, time\n"
                       "child = subprocess.Popen([sys.executable, '-c', 'import time; x = bytearray(80 << 20); "
                       "time.sleep(1.5)'])\nx = bytearray(80 << 20)\nchild.wait()\n")  # fmt: skip
-    assert timing.run(script).peak > 160 << 20
+    assert timing.run(script, watch_memory=True).peak > 160 << 20
     with pytest.raises(subprocess.CalledProcessError):
         timing.run("data.py", "-m", tmp_path / "missing.zip", "-d", tmp_path / "out")
 

@@ -9,7 +9,7 @@ import torch
 from browser import NARROW, opened, page_of
 from made import TINY, checkpoint_content, photograph, write_photographs
 
-from dr import GRADES, UsageError, checkpoint, explained, fundus, objectives, prediction_page
+from dr import GRADES, UsageError, checkpoint, explained, fundus, novelty, objectives, prediction_page
 from dr.prediction import predict
 from dr.recipes import from_dict
 
@@ -178,6 +178,9 @@ def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
             assert (words in text) == (metrics is not None), words
 
 
+FLAGGED = ("no_retina", "too_dark", "too_bright", "blurred", "cut_off")
+
+
 # --- in a browser ---------------------------------------------------------------------------------
 
 
@@ -321,6 +324,23 @@ def test_other_objectives_have_their_page_too(browser, folder, tmp_path, objecti
         if cuts is None:
             row = next(row for row in content["rows"] if row["file"] == files(page)[0])
             assert f"{content['labels'][row['grade']]} {max(row['probabilities']):.2f}" in page.inner_text("#one-body")
+
+
+def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_be_filtered(browser, tmp_path):
+    one = checkpoint.load(model(tmp_path / "tiny.pt"))
+    dark = {"brightness": 0.0, "sharpness": 0.0}
+    raised = {*fundus.flags(fundus.Retina((0, 0, 9, 9), False, (0, 0, 0)), dark), *FLAGGED, novelty.FLAG}
+    details = pd.DataFrame({"file": sorted(raised), "score": 1.0, "grade": 1, "flags": sorted(raised), "error": ""})
+    details[["brightness", "sharpness", "cut_off", "training_distance"]] = 10.0, 1.5, 0.25, 2.5
+    prediction_page.write(
+        tmp_path / "report.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
+        cuts_in_words=None, images="images", tta="none", seconds=3
+    )  # fmt: skip
+    with page_of(browser, tmp_path / "report.html") as page:
+        assert sorted(files(page)) == sorted(raised)
+        assert "unlike training 2.50" in page.locator("#list .flag").all_text_contents()
+        page.locator("#flags").get_by_text("unlike training").click()
+        assert files(page) == [novelty.FLAG]
 
 
 def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path):
