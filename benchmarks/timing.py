@@ -62,7 +62,7 @@ class Command:
 
 
 def run(*arguments: str | Path, watch_memory: bool = False) -> Command:
-    """`python ARGUMENTS` in the root of the repository; its memory only with `watch_memory`, as looking slows it. Raises
+    """`python ARGUMENTS` in the root of the repository; memory only with `watch_memory`, as looking slows it. Raises
     CalledProcessError with what it said."""
     words = [sys.executable, *map(str, arguments)]
     started = time.perf_counter()
