@@ -62,15 +62,22 @@ def batches(paths: list[Path], *, batch_size: int, train: bool) -> Iterator:
         yield torch.from_numpy(np.stack(images))
 
 
-def predict(weights: Path, images: Path, result: Path) -> None:
-    """Grades a folder with efficientnet_v2_m of one output, scores rounded -> id_code,diagnosis."""
-    import pandas as pd
-    import torch
+def network():
+    """efficientnet_v2_m with one output, random weights."""
     from torch import nn
     from torchvision.models import efficientnet_v2_m
 
     model = efficientnet_v2_m()
     model.classifier[1] = nn.Linear(model.classifier[1].in_features, 1)
+    return model
+
+
+def predict(weights: Path, images: Path, result: Path) -> None:
+    """Grades a folder, scores rounded -> id_code,diagnosis."""
+    import pandas as pd
+    import torch
+
+    model = network()
     model.load_state_dict(torch.load(weights, weights_only=True))
     model.eval()
     paths = sorted(images.iterdir())

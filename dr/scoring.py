@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from dr import GRADES, UsageError, evaluation, files, metrics, objectives, report
+from dr import GRADES, UsageError, evaluation, files, metrics, objectives
 from dr.objectives import Objective
 from dr.sources import once_each, parse_grade, read_rows, read_table, refuse_empty
 
@@ -135,6 +135,8 @@ def _figure(value: float, interval: Sequence[float]) -> dict:
 
 def write(content: dict, folder: str | Path) -> None:
     """FOLDER/metrics.json, and confusion.png where it can be read."""
+    from dr import report  # matplotlib takes most of a second to import
+
     files.write_json(Path(folder) / FILES[0], content)
     if len(content["classes"]) <= report.MOST_CLASSES:
         matrix = np.array(content["confusion"])
