@@ -71,6 +71,7 @@ def main() -> int:
     print(table(bench))
     if len(args.rows) == len(names):
         path = RESULTS / f"{re.sub('[^a-z0-9]+', '_', machine().lower()).strip('_')}.md"
+        RESULTS.mkdir(exist_ok=True)
         files.write_bytes(path, report(bench).encode())
         print(f"wrote {path}")
     return 0

@@ -96,6 +96,7 @@ def main() -> int:
     loaded = loader_rate(recipe, args.work / "loader", workers=args.workers)
     lines += ["", f"The loader gives {loaded:.0f} photographs/s with {args.workers} processes."]
     path = RESULTS / f"gpu_{re.sub('[^a-z0-9]+', '_', name.lower()).strip('_')}.md"
+    RESULTS.mkdir(exist_ok=True)
     files.write_bytes(path, ("\n".join(lines) + "\n").encode())
     print(lines[-1], f"wrote {path}", sep="\n")
     return 0

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 
 from dr import files, run_facts
 from dr.dataset import Prepared
@@ -23,20 +22,6 @@ def _cell(text: str) -> str:
     return escaped
 
 
-def _composition(data: Prepared) -> list[dict[str, Any]]:
-    table = run_facts.composition(data)
-    return [
-        {
-            "side": side,
-            "source": source or "-",
-            "photographs": int(row.drop("patients").sum()),
-            "patients": "-" if pd.isna(row["patients"]) else int(row["patients"]),
-            "counts": [int(count) for count in row.drop("patients")],
-        }
-        for (side, source), row in table.iterrows()
-    ]
-
-
 def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
     """The fields of a checkpoint and the data of its run -> the card, in Markdown."""
     recipe, _ = run_facts.recipe_of(content)
@@ -48,7 +33,7 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
         row | {"text": run_facts.with_interval(row["value"], row["low"], row["high"])}
         for row in run_facts.figure_rows(content)
     ]
-    composition = _composition(data)
+    composition = run_facts.composition_rows(data)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
@@ -61,7 +46,6 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
         classes=content["classes"],
         retina=run_facts.of_retina(content["classes"]),
         finished="intervals" in content["metrics"],
-        intervals="intervals" in content["metrics"],
         has_test=data.test is not None,
         epoch=content["metrics"]["epoch"],
         epochs=recipe.epochs,
@@ -71,7 +55,7 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
         chosen=[(key, value) for key, value, default in run_facts.choices(recipe) if not default],
         cuts=content["cuts"],
         composition=composition,
-        patients=any(row["patients"] != "-" for row in composition),
+        patients=any(row["patients"] is not None for row in composition),
         few=len(rows) <= MOST_CLASSES,
         parting=run_facts.parting(data),
         size=content["data"]["size"],

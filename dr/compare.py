@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dr import UsageError, evaluation, files, metrics, models, objectives, ranks, recipes
+from dr import SIDE_WORDS, UsageError, evaluation, files, metrics, models, objectives, ranks, recipes
 from dr.sweep import figure, markdown_table, number
 
 BY = "macro_f1_cross_fitted"  # of validation: a test that chooses the best run would flatter it
@@ -20,7 +20,6 @@ FIGURES = {
     "test_auc": "test AUC",
 }
 COMPARED = {"macro_f1": "macro-F1", "kappa": "kappa", "accuracy": "accuracy"}
-SIDES = {"val": "validation", "test": "test"}
 HEAD = """# Runs, best first
 
 By macro-F1 on validation, graded with cuts that have not seen the photograph; in parentheses 95 % intervals. Figures on
@@ -87,7 +86,7 @@ def _differences(run: Kept, best: Kept) -> dict[str, tuple[float, float, float]]
     for side in run.sides.keys() & best.sides.keys():
         (truth, graded), (_, other) = run.sides[side], best.sides[side]
         paired = metrics.paired_differences(truth, graded, other, num_classes=len(run.classes))
-        found |= {f"{SIDES[side]} {COMPARED[name]}": values for name, values in paired.items()}
+        found |= {f"{SIDE_WORDS[side]} {COMPARED[name]}": values for name, values in paired.items()}
     return found
 
 
@@ -116,7 +115,7 @@ def _against_the_best(rows: list[dict[str, str]], folder: Path) -> str:
         else:
             paired = {column: _signed(*values) for column, values in _differences(kept, best).items()}
             lines.append(line | paired | {"note": f"against {name}"})
-    columns = [f"{side} {name}" for side in SIDES.values() for name in COMPARED.values()]
+    columns = [f"{side} {name}" for side in SIDE_WORDS.values() for name in COMPARED.values()]
     header = ["run", *(column for column in columns if any(column in line for line in lines)), "note"]
     table = markdown_table(header, [[line.get(column, "") for column in header] for line in lines])
     return f"\n### Data {_data(rows[0])}\n\n{table}"

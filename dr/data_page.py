@@ -8,12 +8,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import page
+from dr import SIDE_WORDS, page
 from dr.report import MOST_CLASSES
 from dr.sources import Source
 from dr.workspace import Workspace
 
-SIDES = {"train": "training", "val": "validation", "test": "test"}
 MOST_GROUPS = 24  # of duplicates that are shown
 MOST_COPIES = 4  # of a group
 MOST_NAMED = 100  # photographs that could not be used, by name
@@ -29,7 +28,9 @@ def fates(
     found = {}
     for name, source in sources.items():
         rows = assigned[assigned["source"] == name]
-        fate = {SIDES[side]: int(rows["split"].eq(side).sum()) for side in SIDES if rows["split"].eq(side).any()}
+        fate = {
+            SIDE_WORDS[side]: int(rows["split"].eq(side).sum()) for side in SIDE_WORDS if rows["split"].eq(side).any()
+        }
         fate |= {str(reason): int(count) for reason, count in rows["left_out"].value_counts().items()}
         fate["could not be used"] = sum(key[0] == name for key in failed)
         fate["its grade is full"] = (
@@ -47,7 +48,7 @@ def by_class(
     for name, source in sources.items():
         tables = {"found": source.table}
         here = assigned[assigned["source"] == name]
-        tables |= {word: here[here["split"] == side] for side, word in SIDES.items()}
+        tables |= {word: here[here["split"] == side] for side, word in SIDE_WORDS.items()}
         for word, table in tables.items():
             counts = table["diagnosis"].value_counts().reindex(range(num_classes), fill_value=0)
             if len(table):
@@ -82,7 +83,7 @@ def _groups(listed: pd.DataFrame, assigned: pd.DataFrame, *, workspace: Workspac
         for index, row in members.head(MOST_COPIES).iterrows():
             photo = cv2.imread(str(workspace.find(workspace.file(row["source"], row["original"]))))
             side = assigned["split"].get(index)
-            kept = f"kept, {SIDES[side]}" if isinstance(side, str) else assigned["left_out"].get(index)
+            kept = f"kept, {SIDE_WORDS[side]}" if isinstance(side, str) else assigned["left_out"].get(index)
             copies.append(
                 {
                     "name": f"{row['source']}/{row['original']}",
@@ -118,7 +119,7 @@ def write(
         settings=content["settings"],
         classes=classes,
         many=len(classes) > MOST_CLASSES,
-        sides=[(word, int(assigned["split"].eq(side).sum())) for side, word in SIDES.items()],
+        sides=[(word, int(assigned["split"].eq(side).sum())) for side, word in SIDE_WORDS.items()],
         fates=fate,
         reasons=list(dict.fromkeys(reason for counts in fate.values() for reason in counts)),
         by_class=by_class(sources, assigned, num_classes=len(classes)),

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dr import GRADES, evaluation, metrics, objectives
+from dr import GRADES, SIDE_WORDS, evaluation, metrics, objectives
 from dr.dataset import Prepared
 from dr.recipes import Recipe, from_dict
 
-SIDES = {"train": "training", "val": "validation", "test": "test"}
 FIGURES = {
     "macro_f1_cross_fitted": "macro-F1, cross-fitted",
     "kappa_cross_fitted": "quadratic kappa, cross-fitted",
@@ -40,7 +39,7 @@ class Side:
 
     @property
     def word(self) -> str:
-        return SIDES[self.name]
+        return SIDE_WORDS[self.name]
 
 
 def recipe_of(content: Mapping[str, Any]) -> tuple[Recipe, objectives.Objective]:
@@ -124,7 +123,7 @@ def composition(data: Prepared) -> pd.DataFrame:
     """-> photographs by side and source (rows) and class 0..K-1 (columns), with their patients where they are known
     (`patients`, missing where not)."""
     counts = {}
-    for side, word in SIDES.items():
+    for side, word in SIDE_WORDS.items():
         table = getattr(data, side)
         if table is None:
             continue
@@ -135,9 +134,21 @@ def composition(data: Prepared) -> pd.DataFrame:
     return pd.DataFrame.from_dict(counts, orient="index").rename_axis(["side", "source"])
 
 
+def composition_rows(data: Prepared) -> list[dict[str, Any]]:
+    """`composition` as a page or a card shows it."""
+    rows = []
+    for (side, source), row in composition(data).iterrows():
+        counts = row.drop("patients").astype(int).tolist()
+        patients = None if pd.isna(row["patients"]) else int(row["patients"])
+        rows.append(
+            {"side": side, "source": source or "-", "photographs": sum(counts), "patients": patients, "counts": counts}
+        )
+    return rows
+
+
 def parting(data: Prepared) -> str:
     """One sentence about patients on several sides."""
-    tables = {name: getattr(data, name) for name in SIDES if getattr(data, name) is not None}
+    tables = {name: getattr(data, name) for name in SIDE_WORDS if getattr(data, name) is not None}
     both = pd.concat(tables, names=["side"]).reset_index(level="side")
     if "patient" not in both:
         return "Whether a patient stands on two sides is not known."

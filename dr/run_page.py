@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from dr import charts, checkpoint, mistakes, page, run_facts
 from dr.dataset import Prepared
 from dr.objectives import Classification
@@ -17,7 +15,7 @@ PICTURES = ("curves.png", "classes.png", "split.png", "confusion.png", "test_con
 HEADLINES = ("macro_f1_cross_fitted", "kappa_cross_fitted", "macro_f1", "kappa", "accuracy", "auc")
 
 
-def _draw(content: Mapping[str, Any], side: Side, figures: tuple, *, data: Prepared, prefix: str, name: str) -> None:
+def _draw(side: Side, figures: tuple, *, data: Prepared, prefix: str, name: str) -> None:
     classes = list(data.classes)
     note = ", cuts fitted to the same photographs" if side.fitted else ""
     title = f"{name}: {side.word}{note}"
@@ -63,16 +61,6 @@ def _headlines(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return found
 
 
-def _composition(data: Prepared) -> list[dict[str, Any]]:
-    table = run_facts.composition(data)
-    rows = []
-    for (side, source), row in table.iterrows():
-        counts = row.drop("patients").astype(int)
-        patients = "-" if pd.isna(row["patients"]) else f"{row['patients']:,}"
-        rows.append({"side": side, "source": source or "-", "patients": patients, "counts": counts.tolist()})
-    return rows
-
-
 def write(
     prefix: str, content: Mapping[str, Any], *, data: Prepared, row: Mapping[str, Any], epochs: int, device: Any = "cpu"
 ) -> None:
@@ -82,7 +70,7 @@ def write(
     sides = run_facts.sides(content)
     side = sides[-1]
     figures = run_facts.class_figures(content, side)
-    _draw(content, side, figures, data=data, prefix=prefix, name=name)
+    _draw(side, figures, data=data, prefix=prefix, name=name)
     recipe, _ = run_facts.recipe_of(content)
     measured = run_facts.figure_rows(content)
     shown, why = _shown_mistakes(content, side, best=Path(f"{prefix}best.pt"), data=data, device=device)
@@ -109,7 +97,7 @@ def write(
         mistakes=shown,
         wrong=int((side.truth != side.grades).sum()),
         why_no_heat=why,
-        composition=_composition(data),
+        composition=run_facts.composition_rows(data),
         parting=run_facts.parting(data),
         changed=[(key, value) for key, value, default in choices if not default],
         defaults=[(key, value) for key, value, default in choices if default],
