@@ -13,7 +13,7 @@ env: $(VENV)/.installed
 # requirements.txt states what may be installed, constraints.txt what was tested
 ifdef UV
 MAKE_VENV = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-INSTALL = uv pip install --quiet --python $(BIN)/python -c constraints.txt -r
+INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -r
 else
 MAKE_VENV = $(PYTHON) -m venv $(VENV)
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r
