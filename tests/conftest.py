@@ -1,12 +1,12 @@
 """Drawn photographs whose retina is known, and two small archives made of them."""
 
-import shutil
 import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from browser import opened
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 Box = tuple[int, int, int, int]
@@ -113,29 +113,29 @@ def no_pictures(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def look():
+def browser():
+    """One Chromium for all tests: Playwright runs once in a process. Skipped where there is none."""
+    with opened() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def look(browser):
     """A page in headless Chromium, `look(path, width=1280, dark=False)` -> (errors of its console, pictures that did
     not load, pixels by which it is wider than its window, its text). Skipped where there is no browser."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 
-        def visit(path, *, width=1280, dark=False):
-            scheme = "dark" if dark else "light"
-            tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-            errors = []
-            tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-            tab.on("pageerror", lambda error: errors.append(str(error)))
-            tab.on("request", lambda seen: None if seen.url.startswith(("file:", "data:")) else errors.append(seen.url))
-            tab.goto(Path(path).resolve().as_uri())
-            broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt)"
-            wider = "document.documentElement.scrollWidth - innerWidth"
-            found = errors, tab.evaluate(broken), tab.evaluate(wider), tab.inner_text("body")
-            tab.close()
-            return found
+    def visit(path, *, width=1280, dark=False):
+        scheme = "dark" if dark else "light"
+        tab = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        errors = []
+        tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("request", lambda seen: None if seen.url.startswith(("file:", "data:")) else errors.append(seen.url))
+        tab.goto(Path(path).resolve().as_uri())
+        broken = "[...document.images].filter(i => !i.complete || !i.naturalWidth).map(i => i.alt)"
+        wider = "document.documentElement.scrollWidth - innerWidth"
+        found = errors, tab.evaluate(broken), tab.evaluate(wider), tab.inner_text("body")
+        tab.close()
+        return found
 
-        yield visit
-        browser.close()
+    return visit

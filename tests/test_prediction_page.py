@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from browser import NARROW, opened, page_of
+from browser import NARROW, page_of
 from made import TINY, checkpoint_content, photograph, write_photographs
 
 from dr import GRADES, UsageError, checkpoint, explained, fundus, novelty, objectives, prediction_page
@@ -182,12 +182,6 @@ FLAGGED = ("no_retina", "too_dark", "too_bright", "blurred", "cut_off")
 
 
 # --- in a browser ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with opened() as started:
-        yield started
 
 
 def files(page):
