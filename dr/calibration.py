@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 
 from dr import thresholds
 from dr.objectives import Objective
@@ -111,7 +112,8 @@ def _lowest(cost: Callable[[torch.Tensor], torch.Tensor], start: np.ndarray) -> 
         (gradient,) = torch.autograd.grad(value, parameters)
         return value.item(), gradient.numpy()
 
-    with torch.inference_mode(False), torch.enable_grad():
+    # the threads of BLAS and of torch, taking turns, wait for each other: thirty times as long for these few numbers
+    with threadpool_limits(1, "blas"), torch.inference_mode(False), torch.enable_grad():
         return minimize(with_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
 
 
