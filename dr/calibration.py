@@ -37,7 +37,7 @@ class Calibration:
         seen = torch.tensor(np.asarray(evidence, np.float64))
         if seen.ndim == 2 and seen.shape[1] != len(self.offsets):
             raise ValueError(f"evidence must have {len(self.offsets)} columns, got {seen.shape[1]}")
-        return _log_probabilities(seen, torch.tensor(self.slope), torch.tensor(self.offsets).double()).exp().numpy()
+        return log_probabilities(seen, torch.tensor(self.slope), torch.tensor(self.offsets).double()).exp().numpy()
 
     def to_dict(self) -> dict:
         """As primitives, for a checkpoint."""
@@ -81,7 +81,7 @@ def fit(scores: np.ndarray, truth: np.ndarray, *, num_classes: int) -> Calibrati
         return free[0], gaps.cumsum(0)
 
     def cost(free: torch.Tensor) -> torch.Tensor:
-        likelihood = -F.nll_loss(_log_probabilities(standard, *unpack(free)), labels, reduction="sum")
+        likelihood = -F.nll_loss(log_probabilities(standard, *unpack(free)), labels, reduction="sum")
         return free.square().sum() / (2 * PRIOR_SD**2) - likelihood
 
     size = num_classes + (seen.ndim == 2)
@@ -117,8 +117,9 @@ def _lowest(cost: Callable[[torch.Tensor], torch.Tensor], start: np.ndarray) -> 
         return minimize(with_gradient, start, jac=True, method="L-BFGS-B", options={"maxiter": 500}).x
 
 
-def _log_probabilities(evidence: torch.Tensor, slope: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """evidence (N,) with offsets (K-1,), or (N, K) with offsets (K,) -> (N, K) logarithms of probabilities."""
+def log_probabilities(evidence: torch.Tensor, slope: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
+    """evidence (N,) with offsets (K-1,), or (N, K) with offsets (K,) -> (N, K) logarithms of probabilities, by tensors
+    alone, so that a graph may hold it."""
     if evidence.ndim == 2:
         return (slope * evidence.clamp(min=SMALLEST).log() - offsets).log_softmax(dim=1)
     above = F.pad((slope * evidence[:, None] - offsets).sigmoid(), (1, 0), value=1.0)  # P(grade > k - 1)

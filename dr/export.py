@@ -8,25 +8,31 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dr import UsageError, checkpoint, files, objectives, ranks
+from dr import UsageError, calibration, checkpoint, files, objectives, ranks
 from dr.checkpoint import Checkpoint
 
 
 class Graph(nn.Module):
-    """(N, 3, P, P) uint8 RGB -> scores (N,) float32, probabilities (N, K) where the objective has them, grades (N,)
-    int64: normalisation and network as predict.py has them for one view, in float32."""
+    """(N, 3, P, P) uint8 RGB -> scores (N,) float32, probabilities (N, K) where the checkpoint has a calibration or its
+    objective has them, grades (N,) int64: what predict.py makes of one view, in float32."""
 
     def __init__(self, chosen: Checkpoint):
         super().__init__()
         self.grader, self.objective = chosen.grader, chosen.objective
-        cuts = None if chosen.cuts is None else torch.tensor(chosen.cuts, dtype=torch.float32)
-        self.register_buffer("cuts", cuts)
+        fitted = chosen.calibration
+        self.register_buffer("cuts", None if chosen.cuts is None else torch.tensor(chosen.cuts))
+        self.register_buffer("slope", None if fitted is None else torch.tensor(fitted.slope))
+        self.register_buffer("offsets", None if fitted is None else torch.tensor(fitted.offsets))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         predictions = _predictions(self.objective, self.grader(images))
-        probabilities = _probabilities(self.objective, predictions)
+        own = _probabilities(self.objective, predictions)
         scores = _scores(self.objective, predictions)
-        grades = probabilities.argmax(dim=1) if self.cuts is None else (scores[:, None] >= self.cuts).sum(dim=1)
+        grades = own.argmax(dim=1) if self.cuts is None else (scores[:, None] >= self.cuts).sum(dim=1)
+        probabilities = own
+        if self.slope is not None:
+            seen = scores if own is None else own
+            probabilities = calibration.log_probabilities(seen, self.slope, self.offsets).exp()
         return (scores, grades) if probabilities is None else (scores, probabilities, grades)
 
 

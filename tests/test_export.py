@@ -10,7 +10,7 @@ import pytest
 import torch
 from made import TINY, checkpoint_content, write_photographs
 
-from dr import UsageError, checkpoint, cli, device
+from dr import UsageError, calibration, checkpoint, cli, device, objectives
 from dr.export import export
 from dr.prediction import predict
 from dr.recipes import from_dict
@@ -25,16 +25,23 @@ KINDS = {
     "ordinal likeliest": (None, 5),
     "classification optimal": (None, 5),
     "binary optimal": ((0.5,), 2),
+    "regression optimal calibrated": ((-0.5, 0.0, 0.1, 0.5), 5),
+    "ordinal likeliest calibrated": (None, 5),
+    "binary optimal calibrated": ((0.5,), 2),
 }
 
 
 def saved(path: Path, kind: str = "regression optimal", **choices) -> str:
-    """A checkpoint with random weights and normalisation of its own."""
-    (objective, rule), (cuts, count) = kind.split(), KINDS[kind]
+    """A checkpoint with random weights and normalisation of its own, and with a calibration where the kind says so."""
+    (objective, rule, *calibrated), (cuts, count) = kind.split(), KINDS[kind]
     torch.manual_seed(1)
     own = {"objective": objective, "loss": None, "cuts": rule, "mean": [0.4, 0.3, 0.2], "std": [0.3, 0.2, 0.1]}
     recipe = from_dict(TINY.to_dict() | own | choices)
-    checkpoint.save(path, checkpoint_content(recipe, cuts=cuts, classes=tuple("abcde"[:count])))
+    content = checkpoint_content(recipe, cuts=cuts, classes=tuple("abcde"[:count]))
+    if calibrated:
+        number = calibration.num_offsets(objectives.build(recipe, num_classes=count))
+        content["calibration"] = {"slope": 1.5, "offsets": [-0.6, -0.1, 0.2, 0.7, 0.9][:number]}
+    checkpoint.save(path, content)
     return str(path)
 
 
