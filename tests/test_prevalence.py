@@ -66,21 +66,39 @@ def test_cuts_for_another_mix_score_higher_on_it_and_no_lower_on_the_same(stated
     assert "for a prevalence of 0." in same.in_words()
 
 
+@pytest.mark.parametrize("stated", [(0.03, 0.07, 0.9), "auto"])
 @pytest.mark.parametrize("choices", [{"objective": "classification"}, {"objective": "ordinal", "cuts": "likeliest"}])
-def test_without_cuts_the_likeliest_grade_is_taken_after_weighing(choices):
-    scores, truth = drawn(500, TRAINED)
-    logits = -((scores[:, None] - np.arange(3)) ** 2) / 0.72
-    likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    predictions = likely if choices["objective"] == "classification" else 1 - likely.cumsum(axis=1)[:, :-1]
-    one = loaded(predictions, truth, loss=None, **choices)
-    own = objectives.grades(one.objective, predictions, None)
-    shares = np.bincount(truth) / len(truth)
-    assert (prevalence.Shift([one], predictions, tuple(shares)).grades == own).all()
-    moved = prevalence.Shift([one], predictions, (0.02, 0.08, 0.9)).grades
-    assert (moved >= own).all()
-    assert moved.sum() > own.sum()
+def test_grades_without_cuts_score_higher_on_another_mix_and_no_lower_on_the_same(choices, stated):
+    def predictions(scores):
+        logits = -((scores[:, None] - np.arange(3)) ** 2) / 0.72
+        likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        return likely if choices["objective"] == "classification" else 1 - likely.cumsum(axis=1)[:, :-1]
+
+    scores, truth = drawn(600, TRAINED)
+    one = loaded(predictions(scores), truth, loss=None, **choices)
+    for mix, least, seed in [((0.03, 0.07, 0.9), 0.01, 5), (tuple(TRAINED), -0.01, 6)]:
+        scores, truth = drawn(4000, mix, seed=seed)
+        moved = prevalence.Shift([one], predictions(scores), "auto" if stated == "auto" else mix).grades
+        own = objectives.grades(one.objective, predictions(scores), None)
+        assert metrics.macro_f1(truth, moved, 3) > metrics.macro_f1(truth, own, 3) + least
     with pytest.raises(UsageError, match=r"one\.pt has no cuts.*add --tta_by mean"):
         prevalence.check([one], "auto", by="vote")
+
+
+def test_the_rule_without_cuts_has_an_expected_macro_f1_that_no_other_weights_beat():
+    rng = np.random.default_rng(3)
+    likely = rng.dirichlet((3, 0.5, 1), size=400)
+    weights = rng.uniform(0.5, 2, size=400)
+
+    def expected(gains, costs):
+        chosen = np.eye(3)[(gains * likely - costs).argmax(axis=1)]
+        hits, sizes = weights @ (chosen * likely), weights @ chosen + weights @ likely
+        return (2 * hits / sizes).mean()
+
+    found = expected(*prevalence.rule(likely, weights))
+    others = [expected(rng.uniform(0, 1, 3), rng.uniform(0, 0.3, 3)) for _ in range(5000)]
+    assert found > max(others) - 0.002
+    assert found > expected(np.ones(3), np.zeros(3)) + 0.02
 
 
 def test_what_cannot_be_moved_is_told():
