@@ -37,9 +37,9 @@ def reweighted(probabilities: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 
 
 def rule(probabilities: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """probabilities (N, K) of samples that count as `weights` (N,) > 0 -> gains and costs (K,): classes argmax(gains p -
-    costs) have the highest expected macro-F1 that Frank-Wolfe steps reach from the likeliest classes (Narasimhan et
-    al., ICML 2015: such a rule is linear in the probabilities)."""
+    """probabilities (N, K) of samples that count as `weights` (N,) > 0 -> gains, costs (K,). Classes argmax(gains p -
+    costs) have the highest expected macro-F1 that Frank-Wolfe steps reach from the likeliest ones; such a rule is
+    linear in the probabilities (Narasimhan et al., ICML 2015)."""
     classes, shares = np.eye(probabilities.shape[1]), weights / weights.sum()
     chosen, true = classes[probabilities.argmax(axis=1)], shares @ probabilities
     for step in range(STEPS):
