@@ -10,8 +10,9 @@ def main() -> int:
     cli.check_at_least(1, workers=args.workers)
     cli.check_there(zip_main=[args.zip_main], zip_2015=[None if args.zip_2015 == "none" else args.zip_2015])
 
-    from dr.formats import Columns, open_sources  # pandas takes seconds to import: wrong flags are told before
-    from dr.prepare import Settings, in_words, prepare
+    with cli.importing():  # pandas takes a second: wrong flags are told before
+        from dr.formats import Columns, open_sources
+        from dr.prepare import Settings, in_words, prepare
 
     settings = Settings(
         size=args.size,

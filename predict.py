@@ -11,14 +11,16 @@ def main() -> int:
     cli.check_at_least(0, workers=args.workers, **({} if args.explain == "all" else {"explain": args.explain}))
     cli.check_there(model=args.model)
     if args.export:
-        from dr.export import export, in_words
+        with cli.importing():
+            from dr.export import export, in_words
 
         print(*in_words(export(args.model, args.export), args.export), sep="\n")
         return 0
 
     cli.check_there(images=[args.images], submission=[args.submission])
-    from dr.prediction import predict  # torch takes seconds to import: wrong flags are told before
-    from dr.scoring import in_words
+    with cli.importing():  # torch takes seconds: wrong flags are told before
+        from dr.prediction import predict
+        from dr.scoring import in_words
 
     options = {name: value for name, value in vars(args).items() if name not in ("model", "images", "export")}
     prediction = predict(args.model, args.images, **options)

@@ -21,10 +21,10 @@ def main() -> int:
     last = [f"{args.save}/{args.name}__last.pt"] if args.resume and not args.sweep else []
     weights = {trial.recipe.pretrained for trial in trials} - {"imagenet", "none"}
     cli.check_there(data=[args.data], pretrained=weights, resume=last)
-
-    from dr.dataset import fold, read_prepared  # torch takes seconds to import: wrong flags are told before
-    from dr.outcome import in_words
-    from dr.training import train
+    with cli.importing():  # torch takes seconds: wrong flags are told before
+        from dr.dataset import fold, read_prepared
+        from dr.outcome import in_words
+        from dr.training import train
 
     data = fold(read_prepared(args.data), *args.fold) if args.fold else read_prepared(args.data)
     where = {"folder": args.save, "device_name": args.device, "workers": args.workers}

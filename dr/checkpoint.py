@@ -13,6 +13,7 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from accelerate import init_empty_weights
 
 from dr import GRADES, UsageError, __version__, calibration, files, novelty, objectives
 from dr.calibration import Calibration
@@ -100,7 +101,8 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
     recipe = from_dict(dict(content["recipe"]), place=str(path))
     objective = objectives.build(recipe, num_classes=len(content["classes"]))
     _check_cuts(content["cuts"], objective, path)
-    grader = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
+    with init_empty_weights(include_buffers=False):  # the file fills them: random ones take seconds to draw
+        grader = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
     own = grader.backbone.state_dict()
     wrong = [key for key in own if not same_shape(content["model"].get(key), own[key])]
     if wrong or len(own) != len(content["model"]):
@@ -109,7 +111,8 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
             f"{path}: its tensors are not those of {recipe.backbone} with {objective.num_outputs} output "
             f"(first: {key}); give the checkpoint that train.py wrote"
         )
-    grader.backbone.load_state_dict(content["model"])
+    grader.backbone.load_state_dict({key: content["model"][key].to(own[key].dtype) for key in own}, assign=True)
+    grader.to(memory_format=torch.channels_last)
     data = content["data"]
     classes = tuple(content["classes"])
     held_out = None

@@ -1,11 +1,14 @@
 """Flags declared once for all scripts; errors turned into one line and an exit code."""
 
 import argparse
+import atexit
 import errno
+import gc
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dr import POLICIES, UsageError, ranks
@@ -194,6 +197,18 @@ def _told(error: Exception, *, go_on: str, memory: str) -> str | None:
     if ranks.lost_another(error):
         return f"another process ended, and says why where it was started; {go_on}"
     return None
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For libraries that take seconds: no garbage is looked for in what they make, neither now nor when the process
+    ends, which would be a third of them."""
+    gc.disable()
+    atexit.register(gc.disable)
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --batch_size") -> None:

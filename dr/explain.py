@@ -21,13 +21,21 @@ MOST_PREFIX_TOKENS = 8  # class and register tokens, which stand at no place of 
 STRENGTH = 0.6  # of the colour where the heat is greatest; blue to green, which no retina is
 
 
-def heat(grader: Grader, objective: Objective, images: torch.Tensor, *, grades: np.ndarray | None = None) -> np.ndarray:
+def heat(
+    grader: Grader,
+    objective: Objective,
+    images: torch.Tensor,
+    *,
+    grades: np.ndarray | None = None,
+    layer: nn.Module | None = None,
+) -> np.ndarray:
     """images (N, 3, P, P) uint8 RGB -> (N, P, P) float32 in 0..1, 1 where a photograph's own heat is greatest.
 
     What raises the score (regression), else what speaks for the class of each in `grades` (N,), by default the
-    likeliest. The network's state, its tensors' gradients and hooks are afterwards what they were. Raises UsageError
-    for a network without a layer that has places.
+    likeliest; `layer` as last_map finds it, where it is not given. The network's state, its tensors' gradients and
+    hooks are afterwards what they were. Raises UsageError for a network without a layer that has places.
     """
+    layer = layer or last_map(grader, images[:1])
     pictures = images.to(grader.mean.device).float()
     with _only_looked_at(grader), torch.inference_mode(False), torch.enable_grad():
         if grades is None:
@@ -35,7 +43,6 @@ def heat(grader: Grader, objective: Objective, images: torch.Tensor, *, grades: 
                 predictions = objective.predictions(grader(pictures).cpu().double()).numpy()
             probabilities = objective.probabilities(predictions)
             grades = np.zeros(len(pictures), int) if probabilities is None else probabilities.argmax(axis=1)
-        layer = _last_map(grader, pictures[:1])
         targets = [partial(_evidence, objective=objective, grade=int(grade)) for grade in grades]
         with GradCAM(grader, [layer], reshape_transform=_as_map) as cam:
             cam.compute_input_gradient = True  # the network's own tensors need none
@@ -111,9 +118,11 @@ def _side(module: nn.Module, output: object, batch: int) -> int | None:
     return _token_side(output.shape[1]) if output.ndim == 3 and normalised else None
 
 
-def _last_map(grader: Grader, picture: torch.Tensor) -> nn.Module:
-    """The last layer, in the order in which they are computed, that gives a map of several places which the outputs
-    depend on: before the global pooling, or before a class token has gathered what it needs."""
+def last_map(grader: Grader, picture: torch.Tensor) -> nn.Module:
+    """picture (1, 3, P, P) uint8 RGB -> the last layer, in the order in which they are computed, that gives a map of
+    several places which the outputs depend on: before the global pooling, or before a class token has gathered what it
+    needs. Raises UsageError for a network that has none."""
+    picture = picture.to(grader.mean.device).float().requires_grad_()
     seen: list[tuple[nn.Module, torch.Tensor]] = []
     coarse = picture.shape[-1] // FINEST
 
@@ -123,12 +132,13 @@ def _last_map(grader: Grader, picture: torch.Tensor) -> nn.Module:
             seen.append((module, output))
 
     hooks = [module.register_forward_hook(note) for module in grader.backbone.modules()]
-    try:
-        outputs = grader(picture.clone().requires_grad_())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    gradients = torch.autograd.grad(outputs.sum(), [output for _, output in seen], allow_unused=True) if seen else ()
+    with _only_looked_at(grader), torch.inference_mode(False), torch.enable_grad():
+        try:
+            outputs = grader(picture)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        gradients = torch.autograd.grad(outputs.sum(), [out for _, out in seen], allow_unused=True) if seen else ()
     for (module, _), gradient in zip(reversed(seen), reversed(gradients), strict=True):
         if gradient is not None and _as_map(gradient).abs().amax() > 0:
             return module

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from dr import fundus, page, ranks
 from dr.checkpoint import Checkpoint
@@ -26,15 +27,17 @@ def choose(details: pd.DataFrame, doubt: pd.Series, *, count: int | str) -> list
     return list((chosen | {row: f"among the most doubtful ({doubt[row]:.2f})" for row in others}).items())
 
 
-def one_map(data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes of a photograph -> the largest prepared photograph (S, S, 3) uint8 RGB and the mean heat (S, S) of the
-    networks. One that sees another frame (the background cropped away or not) has no part in it."""
+def one_map(
+    data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int, layers: Sequence[nn.Module]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes of a photograph, networks and their `layers` -> the largest prepared photograph (S, S, 3) uint8 RGB and the
+    mean heat (S, S) of the networks. One that sees another frame (the background cropped away or not) has no part."""
     from dr import explain  # grad-cam takes a second to import: only where something is explained
 
     widest = max(checkpoints, key=lambda one: (one.prepared_px, one.crop))
     photo = None
     heats = []
-    for one in sorted(checkpoints, key=lambda one: one is not widest):
+    for one, layer in sorted(zip(checkpoints, layers, strict=True), key=lambda pair: pair[0] is not widest):
         if one.crop != widest.crop:
             continue
         prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px, crop=one.crop)
@@ -42,7 +45,7 @@ def one_map(data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int) -> tu
         photo = seen if photo is None else photo
         whole_px, crop_px = one.recipe.image_size, one.recipe.crop_size
         image = to_tensor(eval_transform(size_px=whole_px, crop_px=crop_px)(image=seen)["image"])
-        heat = explain.heat(one.grader, one.objective, image[None], grades=np.array([grade]))[0]
+        heat = explain.heat(one.grader, one.objective, image[None], grades=np.array([grade]), layer=layer)[0]
         before = (whole_px - len(heat)) // 2  # what was not seen stays cold
         heat = np.pad(heat, (before, whole_px - len(heat) - before))
         heats.append(cv2.resize(heat, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR))
@@ -54,15 +57,17 @@ def maps(
     chosen: Sequence[tuple[int, str]],
     *,
     checkpoints: Sequence[Checkpoint],
+    layers: Sequence[nn.Module],
     read: Callable[[str], bytes],
 ) -> list[dict]:
-    """The photographs chosen, each with the map of what its grade comes from. Several processes share them."""
+    """The photographs chosen, each with the map of what its grade comes from, from `find_layers`. Several processes
+    share them."""
     from dr import explain
 
     own = []
     for row, why in chosen[ranks.RANK :: ranks.COUNT]:
         name, grade = details.loc[row, "file"], int(details.loc[row, "grade"])
-        photo, heat = one_map(read(name), checkpoints, grade=grade)
+        photo, heat = one_map(read(name), checkpoints, grade=grade, layers=layers)
         pictures = {"photo": photo, "heat": explain.overlay(photo, heat)}
         told = {"file": name, "grade": grade, "score": float(details.loc[row, "score"]), "why": why}
         own.append(told | {key: page.data_uri(page.jpeg(picture)) for key, picture in pictures.items()})
@@ -70,11 +75,14 @@ def maps(
     return sorted((one for share in ranks.gather(own) for one in share), key=lambda one: place[one["file"]])
 
 
-def check(checkpoints: Sequence[Checkpoint]) -> None:
-    """Raises UsageError for a network that no map can be made of, before a photograph is graded."""
+def find_layers(checkpoints: Sequence[Checkpoint]) -> list[nn.Module]:
+    """The layer of each network that its maps are made of. Raises UsageError for a network that has none, which a user
+    should know before photographs are graded."""
     from dr import explain
 
+    found = []
     for one in checkpoints:
         side = one.recipe.crop_size or one.recipe.image_size
         noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8))
-        explain.heat(one.grader, one.objective, noise)
+        found.append(explain.last_map(one.grader, noise))
+    return found

@@ -163,8 +163,7 @@ def predict(
         scoring.check([PurePosixPath(name).stem for name in names], truth, path=labels)
     if prevalence is not None:
         check_prevalence(checkpoints, prevalence, by=by)
-    if report and explain:
-        explained.check(checkpoints)
+    layers = explained.find_layers(checkpoints) if report and explain else []
     precisions = {one.recipe.precision for one in checkpoints}
     # on a CPU bf16 would move scores by a tenth of a grade, and OpenVINO is faster without it
     precision = precisions.pop() if len(precisions) == 1 else "auto"
@@ -191,6 +190,7 @@ def predict(
             details=details,
             looks=seen.looks,
             explain=explain,
+            layers=layers,
             read=archive.read,
             start=start,
             checkpoints=checkpoints,

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from dr import GRADES, duplicates, explained, fundus, novelty, page, ranks
 from dr.checkpoint import Checkpoint
@@ -205,18 +206,19 @@ def make(
     details: pd.DataFrame,
     looks: dict[str, Look],
     explain: int | str,
+    layers: Sequence[nn.Module],
     read: Callable[[str], bytes],
     start: float,
     checkpoints: Sequence[Checkpoint],
     cuts: np.ndarray | None,
     **told: object,
 ) -> None:
-    """The maps of `explain` photographs or of 'all', then the page: what `write` takes, looks those of this process,
-    `read` a photograph's bytes by its name, start as time.monotonic() said it. Called by all processes, written by the
-    main one."""
+    """The maps of `explain` photographs or of 'all', made of the `layers` of the networks, then the page: what `write`
+    takes, looks those of this process, `read` a photograph's bytes by its name, start as time.monotonic() said it.
+    Called by all processes, written by the main one."""
     doubt = doubts(details, objective=checkpoints[0].objective, cuts=cuts)
     chosen = explained.choose(details, doubt, count=explain) if explain else []
-    maps = explained.maps(details, chosen, checkpoints=checkpoints, read=read) if chosen else []
+    maps = explained.maps(details, chosen, checkpoints=checkpoints, layers=layers, read=read) if chosen else []
     everyones = {file: one for own in ranks.gather(looks) for file, one in own.items()}
     if ranks.MAIN:
         seconds = time.monotonic() - start

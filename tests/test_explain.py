@@ -42,11 +42,9 @@ def test_the_layer_before_the_pooling_is_found_in_any_backbone(backbone):
 
 def test_what_is_found_is_the_end_of_the_convolutions():
     grader, _ = network("resnet18")
-    with explain._only_looked_at(grader):
-        assert explain._last_map(grader, pictures(1).float()) is grader.backbone.layer4
+    assert explain.last_map(grader, pictures(1)) is grader.backbone.layer4
     grader, _ = network("efficientnet_b0")
-    with explain._only_looked_at(grader):
-        assert explain._last_map(grader, pictures(1).float()) is grader.backbone.features
+    assert explain.last_map(grader, pictures(1)) is grader.backbone.features
 
 
 def test_tokens_become_a_map_row_by_row_without_those_that_stand_nowhere():

@@ -138,10 +138,11 @@ def test_doubt_without_cuts_is_one_minus_the_margin_and_so_it_is_of_two_classes_
 def test_a_map_has_the_size_of_the_prepared_photograph_and_lies_in_the_centre_that_was_seen(folder, tmp_path):
     one = checkpoint.load(model(tmp_path / "crop.pt", crop_size=32, objective="classification", cuts=None))
     data = (folder / "photo_4.png").read_bytes()
-    photo, _ = explained.one_map(data, [one], grade=0)
+    layers = explained.find_layers([one])
+    photo, _ = explained.one_map(data, [one], grade=0, layers=layers)
     prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px)
     assert np.array_equal(photo, prepared[..., ::-1])
-    heats = [explained.one_map(data, [one], grade=grade)[1] for grade in range(5)]
+    heats = [explained.one_map(data, [one], grade=grade, layers=layers)[1] for grade in range(5)]
     assert all(heat.shape == photo.shape[:2] for heat in heats)
     assert max(heat.max() for heat in heats) > 0.9
     assert all(heat[:20].max() == 0 and heat[:, -20:].max() == 0 for heat in heats)
