@@ -45,10 +45,10 @@ def _worst_crops(assigned: pd.DataFrame, *, workspace: Workspace, sources: dict[
         before = fundus.decode(data, min_side_px=fundus.WORKING_SIDE_PX)
         scale = min(1.0, 2 * fundus.WORKING_SIDE_PX / max(before.shape))  # two dozen camera originals fill the memory
         before = cv2.resize(before, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        retina = fundus.find_retina(before)
+        shown = np.multiply(record["box"], before.shape[1] / record["frame"][0])
         after = cv2.imread(str(workspace.root / row.split / workspace.file(row.source, row.original)))
         caption = f"{row.original}\n{kept:.0%} kept" if found else f"{row.original}\nno retina found"
-        pictures.append((before, retina.box, after, caption))
+        pictures.append((before, shown, after, caption))
     return pictures
 
 

@@ -73,8 +73,8 @@ def _group_duplicates(chosen: pd.DataFrame, *, workspace: Workspace, signatures:
     for name in tqdm(compared.keys() - signatures, desc="comparing", unit=" photographs", delay=2):
         x0, y0, x1, y1 = compared[name]
         signatures[name] = duplicates.signature(cv2.imread(str(workspace.find(name)))[y0:y1, x0:x1])
-    vectors = np.array([signatures[name] for name in compared])
-    same = suspects[duplicates.same_pixels(near_suspects.reshape(-1, 2), vectors)]
+    of_suspects = [signatures[name] for name in compared]
+    same = suspects[duplicates.same_pixels(near_suspects.reshape(-1, 2), of_suspects)]
     return chosen.assign(group=duplicates.groups(len(records), same))
 
 

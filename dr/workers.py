@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
@@ -18,6 +18,7 @@ from dr.files import write_bytes
 from dr.workspace import note
 
 JPEG_QUALITY = 95
+WAITING_EACH = 8  # photographs that wait for each process
 
 
 # red lesions are small, and colour is how they are told: it is not subsampled
@@ -96,10 +97,14 @@ def _prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: in
         workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(archives,)
     )
     try:
-        with _interrupts_ignored():
-            futures = [pool.submit(_in_worker, task) for task in tasks]
-        for future in as_completed(futures):
-            yield future.result()
+        waiting: set[Future] = set()
+        for task in tasks:  # a few at a time: what waits, and what it gave, is held in memory
+            with _interrupts_ignored():
+                waiting.add(pool.submit(_in_worker, task))
+            if len(waiting) == WAITING_EACH * workers:
+                finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in finished)
+        yield from (future.result() for future in as_completed(waiting))
     except BrokenProcessPool as exc:
         raise UsageError(
             "a worker was ended from outside, perhaps for want of memory; start again with fewer --workers to go on"

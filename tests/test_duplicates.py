@@ -39,7 +39,7 @@ def found(photos):
     """The pairs that are taken for one picture."""
     photos = [prepared(photo) for photo in photos]
     near = duplicates.near_pairs(np.array([duplicates.perceptual_hash(photo) for photo in photos], np.uint64))
-    same = duplicates.same_pixels(near, np.array([duplicates.signature(photo) for photo in photos]))
+    same = duplicates.same_pixels(near, [duplicates.signature(photo) for photo in photos])
     return {tuple(pair) for pair in same.tolist()}
 
 
