@@ -1,5 +1,8 @@
 import dataclasses
 import importlib.util
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,17 @@ from dr import UsageError, checkpoint, engine, models
 from dr.inference import VIEWS
 from dr.prediction import predict
 
+ROOT = Path(__file__).parent.parent
+TELLING = """
+import socket, sys
+asked = []
+socket.getaddrinfo = lambda *names, **_: asked.append(names) or []
+import torch
+from dr import engine, models, recipes
+recipe = recipes.from_dict({"backbone": "resnet18", "pretrained": "none", "image_size": 64})
+engine.OpenVino(models.build(recipe, num_outputs=1), side_px=64)
+print(asked, not any(name.startswith("openvino_telemetry.") for name in sys.modules))
+"""
 CPU = torch.device("cpu")
 INSTALLED = importlib.util.find_spec("openvino") is not None
 needs_openvino = pytest.mark.skipif(not INSTALLED, reason="openvino is not installed")
@@ -32,6 +46,12 @@ def test_openvino_gives_the_outputs_of_torch_for_every_view_and_size_of_batch(gr
         with torch.inference_mode():
             for view in VIEWS[tta]:
                 torch.testing.assert_close(converted(view(images)), grader(view(images)), atol=1e-4, rtol=1e-4)
+
+
+@needs_openvino
+def test_openvino_tells_nobody_of_a_conversion():
+    said = subprocess.run([sys.executable, "-c", TELLING], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["[]", "True"]
 
 
 @needs_openvino
