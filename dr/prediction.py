@@ -198,6 +198,7 @@ def predict(
             cuts_in_words=decision.cuts_in_words,
             images=images,
             tta=tta,
+            engine=used,
             metrics=measured,
         )
     unlike = _unlike_in_words(details, checkpoints)

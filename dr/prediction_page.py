@@ -157,6 +157,7 @@ def write(
     cuts_in_words: str | None,
     images: str,
     tta: str,
+    engine: str,
     seconds: float,
     metrics: dict | None = None,
 ) -> None:
@@ -183,6 +184,7 @@ def write(
             ("Model", ", ".join(str(one.path) for one in checkpoints)),
             ("Recipe", _recipe(checkpoints, tta)),
             ("Cuts", (cuts_in_words or "none: the likeliest class is the grade").removeprefix("cuts ")),
+            ("Graded by", engine),
         ],
         metrics=metrics,
         explained=maps,

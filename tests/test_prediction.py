@@ -10,6 +10,7 @@ import torch
 from made import TINY, checkpoint_content, photograph, write_photographs
 
 from dr import UsageError, checkpoint, device, novelty, thresholds
+from dr.inference import decide
 from dr.prediction import predict
 from dr.recipes import from_dict
 
@@ -206,7 +207,7 @@ def test_a_score_that_is_not_finite_is_the_error_of_its_photograph(images, tmp_p
     assert read(tmp_path)[1]["error"].str.contains("its score is not finite").all()
 
 
-def test_probabilities_stand_beside_the_score_and_a_vote_decides_where_it_is_asked_for(images, tmp_path):
+def test_probabilities_stand_beside_the_score_and_a_vote_decides_where_it_is_asked_for(images, tmp_path, monkeypatch):
     torch.manual_seed(5)
     recipe = from_dict(TINY.to_dict() | {"objective": "classification", "loss": None, "tta": "ten"})
     content = checkpoint_content(recipe, cuts=None, classes=("a", "b", "c"))
@@ -218,7 +219,13 @@ def test_probabilities_stand_beside_the_score_and_a_vote_decides_where_it_is_ask
     assert np.allclose(details[names].sum(axis=1), 1, atol=1e-3)
     assert (details[names].to_numpy().argmax(axis=1) == details["grade"]).all()
     assert prediction.classes == ("a", "b", "c")
-    assert set(run(str(tmp_path / "three.pt"), images, tmp_path, tta_by="vote").result["diagnosis"]) <= {0, 1, 2}
+    asked = []
+    monkeypatch.setattr(
+        "dr.prediction.decide", lambda *given, by, **more: asked.append(by) or decide(*given, by=by, **more)
+    )
+    for by in (None, "vote"):
+        run(str(tmp_path / "three.pt"), images, tmp_path, tta_by=by)
+    assert asked == ["mean", "vote"]
 
 
 def test_networks_of_other_classes_or_objectives_are_not_averaged(model, images, tmp_path):

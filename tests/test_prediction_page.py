@@ -172,9 +172,10 @@ def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
     for metrics in (None, METRICS):
         prediction_page.write(
             tmp_path / "page.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
-            cuts_in_words=None, images="images", tta="none", seconds=3, metrics=metrics
+            cuts_in_words=None, images="images", tta="none", engine="what ran it", seconds=3, metrics=metrics
         )  # fmt: skip
         text = (tmp_path / "page.html").read_text()
+        assert "what ran it" in text
         for words in ("Against the labels given", "macro f1", "0.400 to 0.625", "referable: sensitivity", "0.250"):
             assert (words in text) == (metrics is not None), words
 
@@ -331,7 +332,7 @@ def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_b
     details[["brightness", "sharpness", "cut_off", "training_distance"]] = 10.0, 1.5, 0.25, 2.5
     prediction_page.write(
         tmp_path / "report.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
-        cuts_in_words=None, images="images", tta="none", seconds=3
+        cuts_in_words=None, images="images", tta="none", engine="torch", seconds=3
     )  # fmt: skip
     with page_of(browser, tmp_path / "report.html") as page:
         assert sorted(files(page)) == sorted(raised)
@@ -358,7 +359,7 @@ def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path
     path = tmp_path / "report.html"
     prediction_page.write(
         path, details=details, looks=looks, maps=[], checkpoints=[one], cuts=np.array([0.5, 1.5, 2.5, 3.5]),
-        cuts_in_words=None, images="images", tta="none", seconds=3
+        cuts_in_words=None, images="images", tta="none", engine="torch", seconds=3
     )  # fmt: skip
     assert path.stat().st_size < 60e6
     with page_of(browser, path) as page:
