@@ -11,6 +11,7 @@ def main() -> int:
     cli.check_at_least(0, workers=args.workers, **({} if args.explain == "all" else {"explain": args.explain}))
     cli.check_there(model=args.model)
     if args.export:
+        cli.check_alone("export", args, ("prevalence", "labels", "submission", "tta", "tta_by"))
         with cli.importing():
             from dr.export import export, in_words
 
@@ -28,8 +29,7 @@ def main() -> int:
         print(prediction.cuts)
     if prediction.metrics is not None:
         print(*in_words(prediction.metrics), sep="\n")
-    if prediction.unlike:
-        print(prediction.unlike)
+    print(*prediction.notes, sep="\n", end="\n" if prediction.notes else "")
     print(f"graded by {prediction.engine}")
     counts = prediction.result["diagnosis"].value_counts()
     print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")

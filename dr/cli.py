@@ -5,6 +5,7 @@ import atexit
 import errno
 import gc
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -19,14 +20,14 @@ _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used
 
 
 def _count_or_all(text: str) -> int | str:
-    if text != "all" and not text.lstrip("-").isdigit():
+    if text != "all" and not re.fullmatch("-?[0-9]+", text):
         raise argparse.ArgumentTypeError(f"expected a number or all, got {text!r}")
     return text if text == "all" else int(text)
 
 
 def _fold(text: str) -> tuple[int, int]:
     number, _, of = text.partition("/")
-    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of) >= 2):
+    if not (re.fullmatch("[0-9]+/[0-9]+", text) and 1 <= int(number) <= int(of) >= 2):
         raise argparse.ArgumentTypeError(f"expected K/N as 1/5, K from 1 to N and N at least 2, got {text!r}")
     return int(number), int(of)
 
@@ -168,6 +169,13 @@ def check_at_least(lowest: int, **flags: int | None) -> None:
     for name, value in flags.items():
         if value is not None and value < lowest:
             raise UsageError(f"--{name} must be at least {lowest}, got {value}")
+
+
+def check_alone(flag: str, args: argparse.Namespace, others: Iterable[str]) -> None:
+    """Raises UsageError for one of `others` beside a flag that would make nothing of it."""
+    for other in others:
+        if getattr(args, other) is not None:
+            raise UsageError(f"--{other} changes nothing of what --{flag} writes; leave it out, or leave out --{flag}")
 
 
 def check_there(**paths: Iterable[str | Path | None]) -> None:

@@ -46,7 +46,10 @@ class Kept:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise UsageError(f"{path}: there is no such table of runs; train first, or name its folder with --save")
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError:  # empty, or no table at all
+        table = pd.DataFrame()
     for column in ("name", BY, "data_fingerprint"):
         if column not in table:
             raise UsageError(f"{path}: it has no column {column}, so it is not a table of train.py; move it")

@@ -16,6 +16,11 @@ REPEATS, FEWER_REPEATS = 1000, 200  # of the bootstrap; fewer where one takes lo
 LONG = 100_000  # samples times classes
 
 
+def fits_cuts(objective: Objective, rule: str) -> bool:
+    """Whether a recipe's `cuts` are fitted to validation, so that grades of the same photographs flatter."""
+    return objective.has_cuts and rule in FITTED_CUTS
+
+
 def fit_cuts(predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str) -> np.ndarray | None:
     """predictions (N, P), truth (N,) -> cuts (K-1,) by a recipe's `cuts`; None where the objective has none."""
     if not objective.has_cuts:
@@ -30,7 +35,7 @@ def crossed_grades(
 ) -> np.ndarray:
     """-> grades (repeats, N) by a decision that has not seen the sample: cuts of the other half where cuts are fitted,
     else the one decision there is."""
-    if objective.has_cuts and rule in FITTED_CUTS:
+    if fits_cuts(objective, rule):
         scores = objective.scores(predictions)
         fit = FITTED_CUTS[rule]
         return thresholds.cross_fitted_grades(scores, truth, num_classes=objective.num_classes, seed=seed, fit=fit)

@@ -14,9 +14,10 @@ from dr.dataset import to_tensor
 from dr.transforms import eval_transform
 
 
-def choose(details: pd.DataFrame, doubt: pd.Series, *, count: int | str) -> list[tuple[int, str]]:
+def choose(details: pd.DataFrame, *, count: int | str) -> list[tuple[int, str]]:
     """-> (row of details, why it is shown) of those to be explained: half of them those with the highest scores, half
     those most in doubt; with count 'all' every one that has a grade, the highest score first."""
+    doubt = details["doubt"]
     severe = details["score"].dropna().sort_values(ascending=False, kind="stable").index.tolist()
     why = {row: f"doubt {doubt[row]:.2f}" for row in severe}
     if count == "all" or count >= len(severe):

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import torch
 
-from dr import UsageError, explain
+from dr import UsageError
 from dr.checkpoint import Checkpoint
 from dr.dataset import read_photograph, to_tensor
 from dr.objectives import Classification, Objective
@@ -60,6 +60,8 @@ def show(
     heat is shown, None where it is. Looks at the photographs as validation does."""
     if not len(rows):
         return [], None
+    from dr import explain  # grad-cam takes a second to import: only where something is explained
+
     recipe = network.recipe
     transform = eval_transform(size_px=recipe.image_size, crop_px=recipe.crop_size)
     photos = [read_photograph(paths[row]) for row in rows]
@@ -67,7 +69,11 @@ def show(
     why, heats = None, [None] * len(rows)
     try:
         images = torch.stack([to_tensor(image) for image in seen])
-        heats = explain.heat(network.grader, network.objective, images, grades=grades[rows])
+        layer = explain.last_map(network.grader, images[:1])
+        heats = [  # one by one: training may have filled the memory with as many as it could take
+            explain.heat(network.grader, network.objective, image[None], grades=grade[None], layer=layer)[0]
+            for image, grade in zip(images, grades[rows], strict=True)
+        ]
     except UsageError as exc:
         why = str(exc).partition("; give")[0]
     values = network.objective.scores(predictions)

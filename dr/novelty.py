@@ -18,11 +18,10 @@ LEVEL = 99  # percent of them that lie within the limit
 SIDE_PX, SHARP_PX = 64, 128  # that colours and sharpness are measured at
 INNER, OUTER, CORNERS = 0.5, 0.9, 1.1  # rings, in half sides from the centre
 DARK = 1.5  # lightness (CIELAB, 0..100) of what is padding
-LEAST_SCALE = 0.02  # of a mean or logarithm, and
-SURROUND, LEAST_SURROUND = (
-    12,
-    3.0,
-)  # place of the surround's lightness, its least scale: all of training may have the very same one
+MEASURES = 15
+LEAST_SCALE = 0.02  # of a measure
+SURROUND = 12  # place of the surround's lightness among the measures: all of training may have the very same one
+LEAST_SURROUND = 3.0  # its scale
 
 
 def _radius(side: int) -> np.ndarray:
@@ -35,7 +34,7 @@ _AWAY, _AWAY_SHARP = _radius(SIDE_PX), _radius(SHARP_PX)
 
 
 def measure(prepared: np.ndarray) -> np.ndarray:
-    """(S, S, 3) uint8 BGR prepared photograph -> (15,) float64: mean and deviation of lightness and both colours
+    """(S, S, 3) uint8 BGR prepared photograph -> (MEASURES,) float64: mean and deviation of lightness and both colours
     (CIELAB) within INNER and from there to OUTER, lightness beyond CORNERS, logarithm of fine and coarse contrast."""
     small = cv2.resize(prepared, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_BGR2LAB)
@@ -93,7 +92,8 @@ def from_dict(content: object) -> Reference:
     """What a checkpoint keeps -> Reference. Raises ValueError where it is damaged."""
     try:
         mean, precision, limit = content["mean"].numpy(), content["precision"].numpy(), content["limit"]
-        whole = mean.ndim == 1 and precision.shape == (len(mean),) * 2 and isinstance(limit, float) and limit > 0
+        whole = mean.shape == (MEASURES,) and precision.shape == (MEASURES, MEASURES)
+        whole = whole and isinstance(limit, float) and limit > 0
     except (TypeError, KeyError, AttributeError):
         whole = False
     if not (whole and isinstance(content, Mapping) and np.isfinite(mean).all() and np.isfinite(precision).all()):

@@ -97,11 +97,14 @@ def _title(prefix: str, side: str, count: int) -> str:
 
 
 def _training(data: Prepared) -> dict:
-    """-> what the training photographs look like, of at most novelty.MOST of them, as a checkpoint keeps it."""
+    """-> `training`, what the training photographs look like, of at most novelty.MOST of them, as a checkpoint keeps
+    it; nothing of fewer than two."""
     paths = data.train["path"].to_numpy()
+    if len(paths) < 2:
+        return {}
     chosen = paths[np.linspace(0, len(paths) - 1, min(len(paths), novelty.MOST)).round().astype(int)]
     measured = [novelty.measure(read_photograph(data.root / path)[..., ::-1]) for path in chosen]
-    return novelty.fit(np.array(measured)).to_dict()
+    return {"training": novelty.fit(np.array(measured)).to_dict()}
 
 
 def _pictures(run: Run, fields: dict, prefix: str) -> None:
@@ -112,7 +115,7 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
     if len(names) <= report.MOST_CLASSES:
         grades = objectives.grades(run.objective, predictions, cuts)
         matrix = metrics.confusion(truth, grades, len(names))
-        fitted = run.objective.has_cuts and run.recipe.cuts in evaluation.FITTED_CUTS
+        fitted = evaluation.fits_cuts(run.objective, run.recipe.cuts)
         title = _title(prefix, "validation", len(truth)) + (", cuts fitted to them" if fitted else "")
         report.confusion_matrices(matrix, path=Path(f"{prefix}confusion.png"), classes=names, title=title)
     if cuts is not None:
@@ -123,7 +126,7 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
 def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFrame:
     """-> rows of NAME__classes.csv: how good each class is on one side, and its row of the confusion matrix. Where the
     cuts were fitted to the same photographs, `side` says that the figures flatter."""
-    if side == "val" and run.objective.has_cuts and run.recipe.cuts in evaluation.FITTED_CUTS:
+    if side == "val" and evaluation.fits_cuts(run.objective, run.recipe.cuts):
         side = "val, to which the cuts were fitted"
     truth, names = seen["truth"].numpy(), run.data.classes
     likeness = objectives.likeness(run.objective, seen["predictions"].numpy())
@@ -157,7 +160,7 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
     evidence = calibration.evidence(run.objective, predictions)
     fitted, crossed = ranks.once(lambda: _calibrate(evidence, truth, run=run))
     fields["calibration"] = fitted.to_dict()
-    fields["training"] = ranks.once(lambda: _training(run.data))
+    fields |= ranks.once(lambda: _training(run.data))
     fields["metrics"]["ece"] = float(np.mean([calibration.expected_calibration_error(p, truth) for p in crossed]))
     tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
     prefix = str(best).removesuffix("best.pt")

@@ -62,7 +62,7 @@ def render(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"as_json": as_json, "data_uri": data_uri}
+    environment.filters |= {"as_json": as_json}
     return environment.get_template(template).render(version=__version__, **content)
 
 

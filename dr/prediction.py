@@ -19,14 +19,15 @@ from dr.photographs import DISTANCE, Photographs, View, collate, find_photograph
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
 
-DETAILS = ["file", "score", "grade", "class", "brightness", "sharpness", "cut_off", "flags", "error"]
+PAGE = "report.html"
+DETAILS = ["file", "score", "grade", "class", "doubt", "brightness", "sharpness", "cut_off", "flags", "error"]
 
 
 @dataclass(frozen=True)
 class Prediction:
     """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; the names of the
     classes; the cuts and where they are from, in words, None without cuts; what ran the networks, in words; what
-    metrics.json holds, where there are labels; how many are unlike training, in words."""
+    metrics.json holds, where there are labels; what else a person should know, a line each."""
 
     result: pd.DataFrame
     details: pd.DataFrame
@@ -34,7 +35,7 @@ class Prediction:
     cuts: str | None
     engine: str
     metrics: dict | None = None
-    unlike: str = ""
+    notes: Sequence[str] = ()
 
 
 def _networks(
@@ -93,14 +94,21 @@ def _look(
 
 @dataclass(frozen=True)
 class Decision:
-    """Mean predictions (M, P), grades (M,), probabilities (M, K) where there are some, cuts (K-1,) of each network, and
-    where they are from, in words; None without cuts."""
+    """Mean predictions (M, P), grades (M,), probabilities (M, K) where there are some, and whether they are calibrated;
+    cuts (K-1,) of each network, and where they are from, in words; without cuts None, and the evidence (M, K) whose
+    highest the grade is."""
 
     predictions: np.ndarray
     grades: np.ndarray
     probabilities: np.ndarray | None
+    calibrated: bool
     cuts: Sequence[np.ndarray | None]
     cuts_in_words: str | None
+    evidence: np.ndarray | None
+
+    @property
+    def mean_cuts(self) -> np.ndarray | None:
+        return None if self.cuts[0] is None else np.mean(self.cuts, axis=0)
 
 
 def _decide(
@@ -111,14 +119,15 @@ def _decide(
     cuts, words = ensemble.cuts(checkpoints)
     if stated is None:
         predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)
+        own = checkpoints[0].objective.probabilities(predictions)
         likely = ensemble.probabilities(checkpoints, predictions)
-        likely = checkpoints[0].objective.probabilities(predictions) if likely is None else likely
-        return Decision(predictions, grades, likely, cuts, words)
+        calibrated = likely is not None
+        return Decision(predictions, grades, likely if calibrated else own, calibrated, cuts, words, own)
     shift = Shift(checkpoints, mean_predictions(scorers, seen.outputs), stated)
     cuts = shift.cuts or cuts
     predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)
     grades = grades if shift.grades is None else shift.grades
-    return Decision(predictions, grades, shift.probabilities, cuts, shift.in_words())
+    return Decision(predictions, grades, shift.probabilities, True, cuts, shift.in_words(), shift.evidence)
 
 
 def _named(images: str, submission: str | None) -> tuple[Archive, list[str]]:
@@ -176,17 +185,19 @@ def predict(
     looks = report and len(names) <= prediction_page.MOST_THUMBNAILS
     photographs = Photographs(archive, names, views=set(views), training=_training(checkpoints, views), looks=looks)
     seen = _look(photographs, scorers, batch_size=batch_size, workers=workers, accelerator=accelerator, tta=tta)
-    decision = _decide(seen, scorers, checkpoints, stated=prevalence, by=by)
+    decision = ranks.once(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
     result, details = _tables(seen, decision, first, ordered=submission is not None)
-    measured = None if truth is None else _scored(seen, decision, truth, first)
+    measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, first))
     if ranks.MAIN:
+        for name in (*scoring.FILES, PAGE):  # of a run before, they would be taken for this one's
+            (Path(output) / name).unlink(missing_ok=True)
         if measured is not None:
             scoring.write(measured, output)
         files.write_csv(Path(output) / "details.csv", details)
         files.write_csv(Path(output) / "result.csv", result)
     if report:
         prediction_page.make(
-            Path(output) / "report.html",
+            Path(output) / PAGE,
             details=details,
             looks=seen.looks,
             explain=explain,
@@ -194,37 +205,53 @@ def predict(
             read=archive.read,
             start=start,
             checkpoints=checkpoints,
-            cuts=None if decision.cuts[0] is None else np.mean(decision.cuts, axis=0),
+            cuts=decision.mean_cuts,
             cuts_in_words=decision.cuts_in_words,
             images=images,
             tta=tta,
             engine=used,
+            calibrated=decision.calibrated,
             metrics=measured,
         )
-    unlike = _unlike_in_words(details, checkpoints)
-    return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, unlike)
+    notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
+    return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, notes)
 
 
-def _scored(seen: Seen, decision: Decision, truth: pd.Series, first: Checkpoint) -> dict:
-    """What metrics.json holds."""
+def _scored(seen: Seen, decision: Decision, truth: pd.Series, first: Checkpoint) -> dict | None:
+    """What metrics.json holds; None where no photograph that has a label could be graded."""
     stems = {i: PurePosixPath(record["file"]).stem for i, record in seen.records.items()}
     unreadable = [stems[i] for i, record in seen.records.items() if record["error"]]
     graded = scoring.Graded([stems[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
     return scoring.score(graded, truth, objective=first.objective, classes=first.classes)
 
 
-def _unlike_in_words(details: pd.DataFrame, checkpoints: Sequence[Checkpoint]) -> str:
+def _notes(
+    details: pd.DataFrame, decision: Decision, checkpoints: Sequence[Checkpoint], *, unscored: bool
+) -> list[str]:
+    """What a person should know beside the grades, a line each."""
+    notes = []
+    if unscored:
+        notes.append("not scored: no photograph that has a label could be read; look at error in details.csv")
+    if decision.probabilities is not None and not decision.calibrated:
+        without = next(one.path for one in checkpoints if one.calibration is None)
+        notes.append(f"probabilities are not calibrated: {without} keeps no validation to calibrate by")
     without = next((one.path for one in checkpoints if one.training is None), None)
+    marked = sum(novelty.FLAG in flags.split() for flags in details["flags"].dropna())
     if without is not None:
-        return f"{novelty.FLAG}: not looked for, {without} does not keep what its training photographs look like"
-    marked = details["flags"].fillna("").str.split().apply(lambda flags: novelty.FLAG in flags).sum()
-    return f"{novelty.FLAG}: {marked} of {len(details)} photographs" if marked else ""
+        notes.append(f"{novelty.FLAG}: not looked for, {without} does not keep what its training photographs look like")
+    elif marked:
+        notes.append(f"{novelty.FLAG}: {marked} of {len(details)} photographs")
+    return notes
 
 
 def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
     """-> result, details, sorted by name where they are not `ordered` already."""
-    scores = first.objective.scores(decision.predictions).round(4)
-    graded = pd.DataFrame({"score": scores, "grade": decision.grades}, index=seen.index)
+    scores = first.objective.scores(decision.predictions)
+    doubt = prediction_page.doubts(
+        scores, decision.grades, objective=first.objective, cuts=decision.mean_cuts, evidence=decision.evidence
+    )
+    graded = {"score": scores.round(4), "grade": decision.grades, "doubt": doubt.round(4)}
+    graded = pd.DataFrame(graded, index=seen.index)
     probabilities = []
     if decision.probabilities is not None:
         probabilities = [f"probability_{k}" for k in range(first.objective.num_classes)]

@@ -16,6 +16,8 @@ from dr import GRADES, duplicates, explained, fundus, novelty, page, ranks
 from dr.checkpoint import Checkpoint
 from dr.objectives import Binary, Objective
 
+PROBABILITIES = ("the networks' own, not calibrated", "calibrated on validation")
+WITHOUT_CUTS = "none: the class that the networks hold likeliest; probabilities are calibrated, and may prefer another"
 MOST_THUMBNAILS = 10_000  # about 65 MB of page, 80 MB of memory; beyond, a browser would rather have a table
 FLAGS = {  # words of `flags` -> how they read, the column with the measured value, its decimals, what they mean
     "no_retina": ("no retina", None, 0, "no retina was found; the whole frame was graded"),
@@ -77,39 +79,46 @@ def copies(looks: Sequence[Look | None]) -> list[int | None]:
     return found
 
 
-def doubts(details: pd.DataFrame, *, objective: Objective, cuts: np.ndarray | None) -> pd.Series:
-    """details (N rows), cuts (K-1,) -> doubt (N,) in 0..1, NaN where there is no score.
+def doubts(
+    scores: np.ndarray,
+    grades: np.ndarray,
+    *,
+    objective: Objective,
+    cuts: np.ndarray | None,
+    evidence: np.ndarray | None,
+) -> np.ndarray:
+    """scores (N,), grades (N,), cuts (K-1,) -> doubt (N,) in 0..1.
 
     1 at a cut; of scores in grades, 0 from half a grade away on; of a probability, 0 where it is 0 or 1 (with a cut at
-    0.5 one minus the margin of the two classes). Without cuts one minus the margin of the two likeliest classes.
+    0.5 one minus the margin of the two classes). Without cuts one minus how far a grade is ahead of the next in
+    `evidence` (N, K), which it was decided by.
     """
-    scores = details["score"]
     if cuts is None:
-        probabilities = np.sort(details.filter(regex=r"^probability_\d+$").to_numpy(float), axis=1)
-        return pd.Series(1 - (probabilities[:, -1] - probabilities[:, -2]), index=details.index)
+        given = np.arange(evidence.shape[1]) == grades[:, None]
+        ahead = evidence[given] - np.where(given, -np.inf, evidence).max(axis=1)
+        return (1 - ahead).clip(0, 1)
     if isinstance(objective, Binary):
         cut = min(max(float(cuts[0]), 1e-6), 1 - 1e-6)
-        return (1 - ((cut - scores) / cut).where(scores < cut, (scores - cut) / (1 - cut))).clip(0, 1)
-    away = np.abs(scores.to_numpy(float)[:, None] - cuts).min(axis=1)
-    return pd.Series((1 - 2 * away).clip(0, 1), index=details.index)
+        return (1 - np.where(scores < cut, (cut - scores) / cut, (scores - cut) / (1 - cut))).clip(0, 1)
+    return (1 - 2 * np.abs(scores[:, None] - cuts).min(axis=1)).clip(0, 1)
 
 
 def _plain(value: object, digits: int) -> float | None:
     return None if pd.isna(value) else round(float(value), digits)
 
 
-def _rows(details: pd.DataFrame, doubt: pd.Series, groups: Sequence[int | None]) -> list[dict]:
+def _rows(details: pd.DataFrame, groups: Sequence[int | None]) -> list[dict]:
     """What the list of the page shows of each photograph, as JSON has it."""
     likely = [name for name in details.columns if name.startswith("probability_")]
     rows = []
-    for (place, one), group in zip(details.iterrows(), groups, strict=True):
+    for (_, one), group in zip(details.iterrows(), groups, strict=True):
         graded = not pd.isna(one["grade"])
         rows.append(
             {
                 "file": one["file"],
                 "grade": int(one["grade"]) if graded else None,
                 "score": _plain(one["score"], 4),
-                "doubt": _plain(doubt[place], 4),
+                "doubt": _plain(one["doubt"], 4),
                 "probabilities": [_plain(one[name], 4) for name in likely] if likely and graded else None,
                 "flags": [] if pd.isna(one["flags"]) else one["flags"].split(),
                 **{name: _plain(one.get(name), 2) for name in MEASURED},
@@ -134,9 +143,9 @@ def _recipe(checkpoints: Sequence[Checkpoint], tta: str) -> str:
     return f"{', '.join(systems)}; {recipe.objective}, loss {recipe.loss}, cuts {recipe.cuts}; views: {tta}"
 
 
-def _in_words(objective: Objective, cuts: np.ndarray | None) -> str:
+def _doubt_in_words(objective: Objective, cuts: np.ndarray | None) -> str:
     if cuts is None:
-        return "one minus the difference between the probabilities of the two likeliest classes"
+        return "one minus how far the grade is ahead of the next class, by what it was decided by"
     if isinstance(objective, Binary):
         return "1 at the cut, 0 where the probability is 0 or 1"
     return "1 at a cut, 0 half a grade or more away from every cut"
@@ -158,6 +167,7 @@ def write(
     images: str,
     tta: str,
     engine: str,
+    calibrated: bool,
     seconds: float,
     metrics: dict | None = None,
 ) -> None:
@@ -166,7 +176,7 @@ def write(
     first = checkpoints[0]
     labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
     seen = [looks.get(name) for name in details["file"]]
-    rows = _rows(details, doubts(details, objective=first.objective, cuts=cuts), copies(seen))
+    rows = _rows(details, copies(seen))
     counts = details["grade"].value_counts()
     page.write(
         path,
@@ -183,8 +193,9 @@ def write(
         facts=[
             ("Model", ", ".join(str(one.path) for one in checkpoints)),
             ("Recipe", _recipe(checkpoints, tta)),
-            ("Cuts", (cuts_in_words or "none: the likeliest class is the grade").removeprefix("cuts ")),
+            ("Cuts", (cuts_in_words or WITHOUT_CUTS).removeprefix("cuts ")),
             ("Graded by", engine),
+            ("Probabilities", PROBABILITIES[calibrated] if any(row["probabilities"] for row in rows) else "none"),
         ],
         metrics=metrics,
         explained=maps,
@@ -196,9 +207,10 @@ def write(
             {"name": name, "label": label, "column": column, "digits": digits, "meaning": meaning}
             for name, (label, column, digits, meaning) in FLAGS.items()
         ],
-        doubt=_in_words(first.objective, cuts),
+        doubt=_doubt_in_words(first.objective, cuts),
         thumbnails=[None if one is None else base64.b64encode(one.thumbnail).decode() for one in seen] if looks else [],
         most_thumbnails=MOST_THUMBNAILS,
+        left_out=len(rows) > MOST_THUMBNAILS,
     )
 
 
@@ -218,8 +230,7 @@ def make(
     """The maps of `explain` photographs or of 'all', made of the `layers` of the networks, then the page: what `write`
     takes, looks those of this process, `read` a photograph's bytes by its name, start as time.monotonic() said it.
     Called by all processes, written by the main one."""
-    doubt = doubts(details, objective=checkpoints[0].objective, cuts=cuts)
-    chosen = explained.choose(details, doubt, count=explain) if explain else []
+    chosen = explained.choose(details, count=explain) if explain else []
     maps = explained.maps(details, chosen, checkpoints=checkpoints, layers=layers, read=read) if chosen else []
     everyones = {file: one for own in ranks.gather(looks) for file, one in own.items()}
     if ranks.MAIN:

@@ -38,9 +38,9 @@ def _worst_crops(assigned: pd.DataFrame, *, workspace: Workspace, sources: dict[
             continue
         x0, y0, x1, y1 = record["box"]
         kept = (x1 - x0) * (y1 - y0) / math.prod(record["frame"])
-        rows.append(("no_retina" not in record["flags"], kept, row))
+        rows.append(("no_retina" not in record["flags"], kept, row, record))
     pictures = []
-    for found, kept, row in sorted(rows, key=lambda item: item[:2])[:PICTURED_CROPS]:
+    for found, kept, row, record in sorted(rows, key=lambda item: item[:2])[:PICTURED_CROPS]:
         data = sources[row.source].archive.read(row.member)
         before = fundus.decode(data, min_side_px=fundus.WORKING_SIDE_PX)
         scale = min(1.0, 2 * fundus.WORKING_SIDE_PX / max(before.shape))  # two dozen camera originals fill the memory

@@ -46,12 +46,13 @@ def rule(probabilities: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
         sizes = shares @ chosen + true  # F1 = 2 hits / (chosen + true), whose derivative the gains and costs are
         gains, costs = 2 / sizes, 2 * (shares @ (chosen * probabilities)) / sizes**2
         chosen += (classes[(gains * probabilities - costs).argmax(axis=1)] - chosen) * 2 / (step + 3)
-    return gains, costs
+    return gains / gains.max(), costs / gains.max()
 
 
 class Shift:
     """What changes where photographs, with these mean predictions (N, P), have another prevalence: `prevalence` (K,),
-    calibrated `probabilities` (N, K), and either `cuts` (K-1,) for each checkpoint or, without cuts, `grades` (N,).
+    calibrated `probabilities` (N, K), and either `cuts` (K-1,) for each checkpoint or, without cuts, `grades` (N,), the
+    highest of each row of `evidence` (N, K).
 
     Both are those of highest expected macro-F1 of validation re-weighed. Raises UsageError for a checkpoint that keeps
     no validation and for a prevalence of other classes.
@@ -70,7 +71,7 @@ class Shift:
             self.prevalence = np.maximum(stated, SMALLEST)
         ratio = self.prevalence / trained
         self.probabilities = reweighted(likely, ratio)
-        self.cuts, self.grades = None, None
+        self.cuts, self.grades, self.evidence = None, None, None
         if first.objective.has_cuts:
             self.cuts = [
                 calibration.calibrated_cuts(
@@ -81,7 +82,8 @@ class Shift:
         else:
             likely = ensemble.probabilities(checkpoints, np.concatenate([scores for scores, _ in seen]))
             gains, costs = rule(reweighted(likely, ratio), likely @ ratio)
-            self.grades = (gains * self.probabilities - costs).argmax(axis=1)
+            self.evidence = gains * self.probabilities - costs
+            self.grades = self.evidence.argmax(axis=1)
 
     def in_words(self) -> str:
         shares = " ".join(f"{share:.3f}" for share in self.prevalence)

@@ -57,7 +57,7 @@ def sides(content: Mapping[str, Any]) -> list[Side]:
         if key in content:
             arrays = {field: tensor.numpy() for field, tensor in content[key].items()}
             grades = arrays.get("grades", objectives.grades(objective, arrays["predictions"], cuts))
-            fitted = name == "val" and objective.has_cuts and recipe.cuts in evaluation.FITTED_CUTS
+            fitted = name == "val" and evaluation.fits_cuts(objective, recipe.cuts)
             found.append(Side(name, arrays["truth"], grades, arrays["predictions"], fitted))
     return found
 
@@ -65,7 +65,7 @@ def sides(content: Mapping[str, Any]) -> list[Side]:
 def figure_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """-> {side, name, value, low, high, flattered} of each figure, low and high None where there is no interval."""
     recipe, objective = recipe_of(content)
-    fitted = objective.has_cuts and recipe.cuts in evaluation.FITTED_CUTS
+    fitted = evaluation.fits_cuts(objective, recipe.cuts)
     measured = content["metrics"]
     rows = []
     for side, figures in (("validation", measured), ("test", measured.get("test", {}))):
@@ -150,17 +150,19 @@ def parting(data: Prepared) -> str:
     """One sentence about patients on several sides."""
     tables = {name: getattr(data, name) for name in SIDE_WORDS if getattr(data, name) is not None}
     both = pd.concat(tables, names=["side"]).reset_index(level="side")
-    if "patient" not in both:
+    known = both[both["patient"] != ""] if "patient" in both else both[:0]
+    if known.empty:
         return "Whether a patient stands on two sides is not known."
-    shared = int((both.groupby([both.get("source", ""), both["patient"]])["side"].nunique() > 1).sum())
+    people = known.assign(source=known.get("source", "")).groupby(["source", "patient"])
+    shared = int((people["side"].nunique() > 1).sum())
     if shared:
-        return f"{shared} patients stand on more than one side."
+        return f"{shared} patient{'s stand' if shared > 1 else ' stands'} on more than one side."
     return "No patient, as far as they are known, stands on two sides."
 
 
 def of_retina(classes: list[str]) -> bool:
-    """Whether the classes are grades of retinopathy, or made of them."""
-    return any(grade in name for grade in GRADES for name in classes)
+    """Whether the classes are grades of retinopathy, or the two that an objective makes of them."""
+    return any({*classes} & {grade, f"below {grade}", f"{grade} or worse"} for grade in GRADES)
 
 
 def choices(recipe: Recipe) -> list[tuple[str, str, bool]]:

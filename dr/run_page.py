@@ -56,8 +56,8 @@ def _headlines(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     honest = [row for row in rows if row["side"] == side and row["key"] in HEADLINES and not row["flattered"]]
     found = []
     for row in honest:
-        spread = "" if row["low"] is None else f" ({run_facts.number(row['low'])} to {run_facts.number(row['high'])})"
-        found.append((run_facts.number(row["value"]), f"{side}: {row['name']}{spread}"))
+        value, _, spread = run_facts.with_interval(row["value"], row["low"], row["high"]).partition(" ")
+        found.append((value, f"{side}: {row['name']} {spread}".rstrip()))
     return found
 
 
@@ -92,6 +92,7 @@ def write(
         class_rows=sorted(class_rows, key=lambda r: r["f1"][0])[:MOST_CLASSES] if many else class_rows,
         confused=run_facts.confused(side, content["classes"]),
         side=side,
+        fitted=any(one.fitted for one in sides),
         spread=lambda values: run_facts.with_interval(*values),
         number=run_facts.number,
         mistakes=shown,

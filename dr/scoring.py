@@ -18,8 +18,8 @@ NAMED = 3  # photographs in one line; the others are counted
 
 
 def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
-    """A label table, id_code,diagnosis or image,level, grades as numbers or names of classes -> true grade by id.
-    Raises UsageError naming table and row."""
+    """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade by
+    id. Raises UsageError naming table and row."""
     if not Path(path).is_file():
         raise UsageError(f"--labels {path}: there is no such file")
     data = Path(path).read_bytes()
@@ -33,12 +33,13 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     table = read_table(data, name=path, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
     refuse_empty(table, name=path, column="original", shown=ids)
     numbers = {name: number for number, name in enumerate(classes)}
-    table["diagnosis"] = [
-        numbers[text]
-        if text in numbers
-        else parse_grade(text, name=path, row=row, column=grades, num_classes=len(classes))
-        for text, row in zip(table["diagnosis"], table["row"], strict=True)
-    ]
+    if table["diagnosis"].isin(numbers).all():
+        table["diagnosis"] = table["diagnosis"].map(numbers)
+    else:
+        table["diagnosis"] = [
+            parse_grade(text, name=path, row=row, column=grades, num_classes=len(classes))
+            for text, row in zip(table["diagnosis"], table["row"], strict=True)
+        ]
     table["original"] = [PurePosixPath(original).name for original in table["original"]]
     return once_each(table, name=path, column=grades).set_index("original")["diagnosis"]
 
@@ -63,14 +64,14 @@ def check(ids: Sequence[str], labels: pd.Series, *, path: str) -> None:
         )
 
 
-def score(graded: Graded, labels: pd.Series, *, objective: Objective, classes: Sequence[str], seed: int = 0) -> dict:
+def score(
+    graded: Graded, labels: pd.Series, *, objective: Objective, classes: Sequence[str], seed: int = 0
+) -> dict | None:
     """-> what metrics.json holds: primitives, None where a figure is not defined; 95 % bootstrap intervals over
-    photographs. Figures are of the photographs that have both a grade and a label. Raises UsageError for none."""
+    photographs. Figures are of the photographs that have both a grade and a label; None where there is none."""
     known = np.array([name in labels.index for name in graded.ids], bool)
     if not known.any():
-        raise UsageError(
-            f"--labels: of the photographs that have a label none could be read ({len(graded.unreadable)})"
-        )
+        return None
     truth = labels.loc[[name for name, has in zip(graded.ids, known, strict=True) if has]].to_numpy()
     grades, predictions = graded.grades[known], graded.predictions[known]
     likeness = objectives.likeness(objective, predictions)

@@ -130,3 +130,6 @@ def test_a_folder_without_runs_is_told(tmp_path):
     (tmp_path / "runs.csv").write_text("name,accuracy\nrun,1\n")
     with pytest.raises(UsageError, match="it has no column macro_f1_cross_fitted"):
         compare.compare(str(tmp_path))
+    (tmp_path / "runs.csv").write_text("")
+    with pytest.raises(UsageError, match=r"it has no column name, so it is not a table of train\.py; move it"):
+        compare.compare(str(tmp_path))

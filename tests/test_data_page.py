@@ -1,10 +1,11 @@
 import re
 
 import cv2
+import numpy as np
 import pytest
 from conftest import draw_retina, encode, table, write_zip
 
-from dr import data_page
+from dr import data_page, fundus
 from dr.formats import open_sources
 from dr.prepare import Settings, prepare
 
@@ -98,6 +99,25 @@ def test_the_page_needs_nothing_else_is_small_and_loads_without_errors(prepared,
         assert (errors, broken) == ([], [])
         assert wider <= 0
         assert ODD in text
+
+
+def test_each_crop_has_the_box_of_its_own_photograph(tmp_path, monkeypatch):
+    sizes = {f"m{number}": (300 + 40 * number, 420 + 60 * number) for number in range(8)}
+    members = {
+        f"kaggle_retina/train/{name}.jpeg": encode(
+            draw_retina(shape=shape, seed=seed, radius=90 + 10 * seed)[0], ".jpeg"
+        )
+        for seed, (name, shape) in enumerate(sizes.items())
+    }
+    members["kaggle_retina/train.csv"] = table("id_code,diagnosis", {name: k % 2 for k, name in enumerate(sizes)})
+    pictures = []
+    monkeypatch.setattr("dr.report.crops_sheet", lambda rows, path: pictures.extend(rows))
+    settings = Settings(size=96, per_class=5, val_fraction=0.3)
+    sources = open_sources(str(write_zip(tmp_path / "main.zip", members)), "none")
+    prepare(sources, directory=str(tmp_path / "data"), settings=settings, workers=1)
+    assert len(pictures) == len(sizes)
+    for before, box, _, _ in pictures:
+        assert np.abs(np.array(box) - fundus.find_retina(before).box).max() <= 4
 
 
 def test_the_box_of_a_crop_stays_on_the_photograph():

@@ -4,20 +4,24 @@ import re
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 import torch
 from made import TINY, checkpoint_content, write_photographs
 
-from dr import UsageError, calibration, checkpoint, cli, device, objectives
+from dr import UsageError, calibration, checkpoint, cli, device, fundus, objectives
+from dr.dataset import to_tensor
 from dr.export import export
 from dr.prediction import predict
 from dr.recipes import from_dict
+from dr.transforms import eval_transform
 
 ROOT = Path(__file__).parent.parent
 [EXAMPLE] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
 PHOTOS = [0, 1, 2, 3, 4]
+SPREAD = 0.3
 # objective and rule -> cuts, number of classes; random networks answer near 0, or near 0.5 a logit
 KINDS = {
     "regression optimal": ((-0.5, 0.0, 0.1, 0.5), 5),
@@ -45,6 +49,25 @@ def saved(path: Path, kind: str = "regression optimal", **choices) -> str:
     return str(path)
 
 
+def told_apart(path: str, photographs: list[Path]) -> str:
+    """The checkpoint with a last layer whose outputs for these photographs have mean 0 and deviation SPREAD, where
+    random weights would give all of them one grade."""
+    one, content = checkpoint.load(path), dict(torch.load(path, weights_only=True))
+    square = eval_transform(size_px=one.recipe.image_size)
+    images = []
+    for photograph in photographs:
+        prepared, _, _ = fundus.decode_and_prepare(photograph.read_bytes(), size_px=one.prepared_px)
+        images.append(to_tensor(square(image=cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB))["image"]))
+    with torch.inference_mode():
+        outputs = one.grader(torch.stack(images))
+    weight, bias = content["model"]["classifier.weight"], content["model"]["classifier.bias"]
+    times = SPREAD / outputs.std(dim=0)
+    weight.mul_(times[:, None])
+    bias.sub_(outputs.mean(dim=0)).mul_(times)
+    checkpoint.save(path, content)
+    return path
+
+
 @pytest.fixture
 def photographs(tmp_path) -> list[Path]:
     return write_photographs(tmp_path / "images", PHOTOS)
@@ -62,9 +85,10 @@ def by_example(paths, folder, monkeypatch) -> dict:
 @pytest.mark.parametrize("kind", KINDS)
 def test_onnx_runtime_gives_the_scores_probabilities_and_grades_of_predict(kind, photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(device, "best_precision", lambda _: "fp32")
-    model = saved(tmp_path / "tiny.pt", kind)
+    model = told_apart(saved(tmp_path / "tiny.pt", kind), photographs)
     options = {"output": str(tmp_path / "out"), "workers": 0, "device_name": "cpu"}
     details = predict([model], str(tmp_path / "images"), **options).details
+    assert details["grade"].nunique() > 1
     export([model], tmp_path / "model.onnx")
     onnx.checker.check_model(str(tmp_path / "model.onnx"), full_check=True)
     together = by_example(photographs, tmp_path, monkeypatch)
@@ -117,6 +141,26 @@ def test_what_cannot_be_exported_is_told_in_one_line_and_nothing_is_written(tmp_
     with pytest.raises(UsageError, match=message):
         export([str(tmp_path / one) for one in models], tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flags_that_an_export_would_leave_out_are_refused(tmp_path, monkeypatch, capsys):
+    import predict as script
+
+    line = [
+        "predict.py",
+        "-m",
+        saved(tmp_path / "tiny.pt"),
+        "--export",
+        str(tmp_path / "m.onnx"),
+        "--prevalence",
+        "auto",
+    ]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as ended:
+        cli.run(script.main, go_on="start again")
+    assert ended.value.code == 2
+    assert "--prevalence changes nothing of what --export writes; leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_a_graph_that_does_not_pass_the_check_is_not_written(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 from made import photograph
 
 from dr import novelty
@@ -61,6 +62,7 @@ def test_it_is_kept_as_it_was_and_damage_is_told(reference):
     kept = novelty.from_dict(reference.to_dict())
     row = novelty.measure(photograph(3, seed=5))
     assert kept.distance(row) == reference.distance(row)
-    for damaged in (None, {}, reference.to_dict() | {"limit": 0.0}, reference.to_dict() | {"mean": None}):
+    for damaged in (None, {}, reference.to_dict() | {"limit": 0.0}, reference.to_dict() | {"mean": None},
+                    reference.to_dict() | {"mean": torch.zeros(3), "precision": torch.eye(3)}):  # fmt: skip
         with pytest.raises(ValueError, match="are missing or damaged"):
             novelty.from_dict(damaged)

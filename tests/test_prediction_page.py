@@ -110,29 +110,32 @@ def test_a_folder_of_which_nothing_can_be_read_has_its_page(tmp_path):
             [model(tmp_path / "m.pt", objective=objective, cuts=cuts)], tmp_path / "images", tmp_path, explain=2
         )
         assert [row["error"] for row in embedded(path)["rows"]] == ["the file is empty"]
+        assert "thumbnails and duplicates are left out" not in path.read_text()
 
 
 def test_half_of_what_is_explained_has_the_highest_scores_half_is_most_in_doubt():
-    details = pd.DataFrame({"score": [3.0, 0.45, np.nan, 2.0, 1.49, 0.0]})
-    doubt = prediction_page.doubts(details, objective=objectives.Regression(5), cuts=np.array([0.5, 1.5, 2.5, 3.5]))
-    assert doubt.round(2).fillna(-1).tolist() == [0.0, 0.9, -1, 0.0, 0.98, 0.0]
-    chosen = explained.choose(details, doubt, count=4)
+    details = pd.DataFrame({"score": [3.0, 0.45, np.nan, 2.0, 1.49, 0.0], "doubt": [0.0, 0.9, np.nan, 0.0, 0.98, 0.0]})
+    chosen = explained.choose(details, count=4)
     assert [row for row, _ in chosen] == [0, 3, 4, 1]
-    assert [row for row, _ in explained.choose(details, doubt, count="all")] == [0, 3, 4, 1, 5]
-    assert [row for row, _ in explained.choose(details, doubt, count=1)] == [0]
+    assert [row for row, _ in explained.choose(details, count="all")] == [0, 3, 4, 1, 5]
+    assert [row for row, _ in explained.choose(details, count=1)] == [0]
 
 
-def test_doubt_without_cuts_is_one_minus_the_margin_and_so_it_is_of_two_classes_cut_in_the_middle():
-    details = pd.DataFrame({"score": [0.4, 1.2], "probability_0": [0.7, 0.1], "probability_1": [0.2, 0.5],
-                            "probability_2": [0.1, 0.4]})  # fmt: skip
-    assert np.allclose(prediction_page.doubts(details, objective=objectives.Classification(3), cuts=None), [0.5, 0.9])
-    binary = pd.DataFrame({"score": [0.1, 0.5, 0.8]})
-    assert np.allclose(
-        prediction_page.doubts(binary, objective=objectives.Binary(), cuts=np.array([0.5])), [0.2, 1, 0.4]
+def test_doubt_is_highest_at_a_cut_and_without_cuts_where_a_grade_is_hardly_ahead_in_what_decided():
+    def doubt(scores, grades, **given):
+        given = {"cuts": None, "evidence": None} | given
+        return prediction_page.doubts(np.array(scores), np.array(grades), **given)
+
+    graded = doubt(
+        [3.0, 0.45, 1.49], [3, 0, 1], objective=objectives.Regression(5), cuts=np.array([0.5, 1.5, 2.5, 3.5])
     )
-    assert np.allclose(
-        prediction_page.doubts(binary, objective=objectives.Binary(), cuts=np.array([0.2])), [0.5, 0.625, 0.25]
-    )
+    assert np.allclose(graded, [0, 0.9, 0.98])
+    evidence = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.1, 0.5, 0.4]])  # views may have voted against the mean
+    classified = doubt([0.4, 1.2, 1.2], [0, 1, 2], objective=objectives.Classification(3), evidence=evidence)
+    assert np.allclose(classified, [0.5, 0.9, 1])
+    for cut, expected in ((0.5, [0.2, 1, 0.4]), (0.2, [0.5, 0.625, 0.25])):
+        found = doubt([0.1, 0.5, 0.8], [0, 1, 1], objective=objectives.Binary(), cuts=np.array([cut]))
+        assert np.allclose(found, expected)
 
 
 def test_a_map_has_the_size_of_the_prepared_photograph_and_lies_in_the_centre_that_was_seen(folder, tmp_path):
@@ -146,6 +149,21 @@ def test_a_map_has_the_size_of_the_prepared_photograph_and_lies_in_the_centre_th
     assert all(heat.shape == photo.shape[:2] for heat in heats)
     assert max(heat.max() for heat in heats) > 0.9
     assert all(heat[:20].max() == 0 and heat[:, -20:].max() == 0 for heat in heats)
+
+
+def test_without_cuts_doubt_is_that_of_the_network_not_of_calibrated_probabilities(folder, tmp_path):
+    path = model(tmp_path / "m.pt", objective="classification", cuts=None)
+    content = dict(torch.load(path, weights_only=True))
+    content["calibration"] = {"slope": 1.0, "offsets": [5.0, 4.0, 3.0, 2.0, -5.0]}  # holds the last grade likeliest
+    checkpoint.save(path, content)
+    report = graded([path], folder, tmp_path / "calibrated")
+    details = pd.read_csv(report.parent / "details.csv").dropna(subset="grade")
+    likely = details.filter(like="probability_").to_numpy()
+    assert (likely.argmax(axis=1) == 4).all()
+    assert (details["grade"] != 4).any()
+    assert (details["doubt"] > 0.5).all()  # random weights
+    assert "may prefer another" in report.read_text()
+    assert "calibrated on validation" in report.read_text()
 
 
 def test_a_network_that_cannot_be_explained_is_told_before_anything_is_graded(folder, tmp_path, monkeypatch):
@@ -167,17 +185,22 @@ METRICS = {
 
 def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
     one = checkpoint.load(model(tmp_path / "tiny.pt"))
-    details = pd.DataFrame([{"file": "a", "score": 1.0, "grade": 3, "class": "Severe", "brightness": 1.0,
+    details = pd.DataFrame([{"file": "a", "score": 1.0, "grade": 3, "doubt": 0.0, "brightness": 1.0,
                              "sharpness": 1.0, "cut_off": None, "flags": "", "error": ""}])  # fmt: skip
-    for metrics in (None, METRICS):
+    undefined = METRICS | {"referable": {"sensitivity": {"value": None, "low": None, "high": None}}}
+    undefined["per_class"] = [{"class": "No DR", "recall": None}]
+    for metrics in (None, METRICS, undefined):
         prediction_page.write(
             tmp_path / "page.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
-            cuts_in_words=None, images="images", tta="none", engine="what ran it", seconds=3, metrics=metrics
+            cuts_in_words=None, images="images", tta="none", engine="what ran it", calibrated=False,
+            seconds=3, metrics=metrics
         )  # fmt: skip
         text = (tmp_path / "page.html").read_text()
         assert "what ran it" in text
-        for words in ("Against the labels given", "macro f1", "0.400 to 0.625", "referable: sensitivity", "0.250"):
+        for words in ("Against the labels given", "macro f1", "0.400 to 0.625", "referable: sensitivity"):
             assert (words in text) == (metrics is not None), words
+        assert ("not defined" in text) == (metrics is undefined)
+        assert "None" not in text
 
 
 FLAGGED = ("no_retina", "too_dark", "too_bright", "blurred", "cut_off")
@@ -328,11 +351,12 @@ def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_b
     one = checkpoint.load(model(tmp_path / "tiny.pt"))
     dark = {"brightness": 0.0, "sharpness": 0.0}
     raised = {*fundus.flags(fundus.Retina((0, 0, 9, 9), False, (0, 0, 0)), dark), *FLAGGED, novelty.FLAG}
-    details = pd.DataFrame({"file": sorted(raised), "score": 1.0, "grade": 1, "flags": sorted(raised), "error": ""})
+    details = pd.DataFrame({"file": sorted(raised), "score": 1.0, "grade": 1, "doubt": 0.0})
     details[["brightness", "sharpness", "cut_off", "training_distance"]] = 10.0, 1.5, 0.25, 2.5
+    details = details.assign(flags=sorted(raised), error="")
     prediction_page.write(
         tmp_path / "report.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
-        cuts_in_words=None, images="images", tta="none", engine="torch", seconds=3
+        cuts_in_words=None, images="images", tta="none", engine="torch", calibrated=True, seconds=3
     )  # fmt: skip
     with page_of(browser, tmp_path / "report.html") as page:
         assert sorted(files(page)) == sorted(raised)
@@ -355,11 +379,11 @@ def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path
     scores = rng.uniform(-0.5, 4.5, 5000).round(4)
     grades = scores.clip(0, 4).round().astype(int)
     details = pd.DataFrame({"file": names, "score": scores, "grade": grades, "flags": "", "error": ""})
-    details[["brightness", "sharpness", "cut_off"]] = 100.0, 5.0, 0.1
+    details[["brightness", "sharpness", "cut_off", "doubt"]] = 100.0, 5.0, 0.1, 0.5
     path = tmp_path / "report.html"
     prediction_page.write(
         path, details=details, looks=looks, maps=[], checkpoints=[one], cuts=np.array([0.5, 1.5, 2.5, 3.5]),
-        cuts_in_words=None, images="images", tta="none", engine="torch", seconds=3
+        cuts_in_words=None, images="images", tta="none", engine="torch", calibrated=True, seconds=3
     )  # fmt: skip
     assert path.stat().st_size < 60e6
     with page_of(browser, path) as page:

@@ -82,9 +82,13 @@ def test_the_split_is_counted_by_class_source_and_patients():
     assert found.loc[("training", "x")].tolist() == [1, 1, 2]
     assert found.loc[("validation", "main")].tolist() == [1, 0, 1]
     assert run_facts.parting(data) == "No patient, as far as they are known, stands on two sides."
-    assert run_facts.parting(read_like(table, table[:1])) == "1 patients stand on more than one side."
+    assert run_facts.parting(read_like(table, table[:1])) == "1 patient stands on more than one side."
     unknown = table.drop(columns="patient")
     assert "is not known" in run_facts.parting(read_like(unknown, unknown[:1]))
+    nameless = table.assign(patient="")
+    assert "is not known" in run_facts.parting(read_like(nameless, nameless[:1]))
+    sourceless = table.drop(columns="source")
+    assert run_facts.parting(read_like(sourceless, sourceless[:1])) == "1 patient stands on more than one side."
     assert run_facts.composition(read_like(unknown, unknown[:1]))["patients"].isna().all()
 
 
@@ -187,3 +191,4 @@ def test_a_retina_is_known_by_its_grades():
     assert run_facts.of_retina(["No DR", "Mild or worse"])
     assert run_facts.of_retina(["below Moderate", "Moderate or worse"])
     assert not run_facts.of_retina(["cat", "dog"])
+    assert not run_facts.of_retina(["Normal", "Mild pneumonia"])

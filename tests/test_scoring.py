@@ -51,6 +51,11 @@ def test_the_figures_are_scikit_learn_s_and_lie_in_their_intervals(tmp_path):
     assert json.loads(json.dumps(content, allow_nan=False)) == content
 
 
+def test_names_that_are_numbers_are_names_where_all_are_and_numbers_where_one_is_not(tmp_path):
+    assert labels(tmp_path, "id_code,diagnosis\na,1\nb,2\n", classes=("1", "2")).to_dict() == {"a": 0, "b": 1}
+    assert labels(tmp_path, "id_code,diagnosis\na,1\nb,0\n", classes=("1", "2")).to_dict() == {"a": 1, "b": 0}
+
+
 def test_the_form_of_2015_and_names_of_grades_and_of_files_are_read_alike(tmp_path):
     assert labels(tmp_path, "image,level\n1_left,2\n1_right,0\n").to_dict() == {"1_left": 2, "1_right": 0}
     assert labels(tmp_path, "extra,id_code,diagnosis\nx,a.png,No DR\nx,deep/b,Severe\n").to_dict() == {"a": 0, "b": 3}
@@ -91,8 +96,7 @@ def test_no_photograph_with_a_label_is_an_error_before_and_after_they_were_read(
     ):
         scoring.check(["a", "b"], known, path="labels.csv")
     none = scoring.Graded([], np.empty((0, 1)), np.empty(0, int), ["elsewhere"])
-    with pytest.raises(UsageError, match="of the photographs that have a label none could be read"):
-        score(none, known)
+    assert score(none, known) is None
 
 
 def test_figures_that_are_not_defined_are_null_and_told(tmp_path):
