@@ -147,3 +147,8 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, *, 
     number = np.minimum((sure * bins).astype(int), bins - 1)
     gaps = np.bincount(number, weights=sure - right, minlength=bins)
     return float(np.abs(gaps).sum() / len(truth))
+
+
+def mean_error(crossed: np.ndarray, truth: np.ndarray) -> float:
+    """crossed (N, R, K), R probabilities of each sample, truth (N,) -> the mean of their R calibration errors."""
+    return float(np.mean([expected_calibration_error(made, truth) for made in crossed.swapaxes(0, 1)]))

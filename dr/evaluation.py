@@ -110,14 +110,22 @@ def intervals(
     rule: str = "optimal",
     seed: int,
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of the headline figures of `evaluate`, the cuts held fixed -> {name: [low, high]}."""
+    """95 % bootstrap intervals of the figures of `evaluate` but recalls, the cuts held fixed -> {name: [low, high]}."""
     classes = objective.num_classes
-    crossed = crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed).T  # (N, repeats)
-
-    def cross_fitted(truth: np.ndarray, crossed: np.ndarray) -> float:
-        return float(np.mean([metrics.macro_f1(truth, fold, classes) for fold in crossed.T]))
-
+    decided = {"cross_fitted": crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)}
+    if objective.has_cuts:
+        scores = objective.scores(predictions)
+        fixed = {
+            "rounded": thresholds.rounding_cuts(classes),
+            "optimal": thresholds.best_cuts(scores, truth, classes)[0],
+        }
+        decided |= {name: thresholds.cut(scores, cuts)[None] for name, cuts in fixed.items()}
     grades = objectives.grades(objective, predictions, cuts)
     found = measured_intervals(truth, grades, objectives.likeness(objective, predictions), seed=seed)
     del found["macro_f1"]  # with cuts fitted to the same photographs it flatters: evaluate has it as macro_f1_optimal
-    return found | {"macro_f1_cross_fitted": list(metrics.bootstrap_interval(cross_fitted, truth, crossed, seed=seed))}
+    for name, graded in decided.items():
+        measured = metrics.mean_intervals(truth, graded, num_classes=classes, seed=seed)
+        found[f"macro_f1_{name}"] = list(measured["macro_f1"])
+        if name == "cross_fitted":
+            found["kappa_cross_fitted"] = list(measured["kappa"])
+    return found

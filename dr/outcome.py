@@ -12,6 +12,8 @@ from dr.dataset import EvaluationPhotographs, Prepared, loader, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
 
+ECE_REPEATS = 200  # of its bootstrap: it is a mean of twenty
+
 
 def _validation(run: Run, predictions: np.ndarray) -> dict[str, torch.Tensor]:
     """predictions (N, P) in the order of the label table -> what a checkpoint keeps of them."""
@@ -161,7 +163,12 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
     fitted, crossed = ranks.once(lambda: _calibrate(evidence, truth, run=run))
     fields["calibration"] = fitted.to_dict()
     fields |= ranks.once(lambda: _training(run.data))
-    fields["metrics"]["ece"] = float(np.mean([calibration.expected_calibration_error(p, truth) for p in crossed]))
+    fields["metrics"]["ece"] = calibration.mean_error(crossed.swapaxes(0, 1), truth)
+    found["ece"] = ranks.once(
+        lambda: list(
+            metrics.bootstrap_interval(calibration.mean_error, crossed.swapaxes(0, 1), truth, repeats=ECE_REPEATS)
+        )
+    )
     tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
     prefix = str(best).removesuffix("best.pt")
     if ranks.MAIN:
@@ -225,7 +232,7 @@ def in_words(row: dict) -> list[str]:
 
     lines = [
         f"best epoch {row['best_epoch']}: macro-F1 cross-fitted {figure('macro_f1_cross_fitted')}, "
-        f"kappa {row['kappa_cross_fitted']:.3f}, in {row['minutes']:.1f} minutes"
+        f"kappa {figure('kappa_cross_fitted')}, in {row['minutes']:.1f} minutes"
     ]
     if "test_accuracy" in row:
         lines.append(

@@ -89,21 +89,20 @@ def no_better(content: Mapping[str, Any]) -> list[str]:
 
 
 def class_figures(content: Mapping[str, Any], side: Side) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """-> metrics.per_class and the intervals of recall, precision and F1 of one side."""
+    """-> metrics.per_class and the intervals of these figures of one side."""
     recipe, objective = recipe_of(content)
     likeness = objectives.likeness(objective, side.predictions)
     figures = metrics.per_class(side.truth, side.grades, likeness)
-    count = len(content["classes"])
-    return figures, metrics.per_class_intervals(side.truth, side.grades, num_classes=count, seed=recipe.seed)
+    return figures, metrics.per_class_intervals(side.truth, side.grades, likeness, seed=recipe.seed)
 
 
 def class_rows(
     classes: list[str], figures: Mapping[str, np.ndarray], intervals: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    """-> for each class its name, n, auc, and (value, low, high) of recall, precision and f1; NaN where one is not
+    """-> for each class its name, n, and (value, low, high) of recall, precision, f1 and auc; NaN where one is not
     defined."""
     return [
-        {"name": name, "n": int(figures["n"][k]), "auc": float(figures["auc"][k])}
+        {"name": name, "n": int(figures["n"][k])}
         | {key: (float(figures[key][k]), *map(float, intervals[key][:, k])) for key in intervals}
         for k, name in enumerate(classes)
     ]

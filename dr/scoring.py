@@ -77,7 +77,8 @@ def score(
     likeness = objectives.likeness(objective, predictions)
     values = evaluation.measure(truth, grades, likeness)
     intervals = evaluation.measured_intervals(truth, grades, likeness, seed=seed)
-    per_class = pd.DataFrame(metrics.per_class(truth, grades, likeness)).assign(**{"class": classes})
+    per_class = metrics.per_class(truth, grades, likeness)
+    spread = metrics.per_class_intervals(truth, grades, likeness, seed=seed)
     photographs = {*graded.ids, *graded.unreadable}
     content = {
         "photographs": len(truth),
@@ -86,7 +87,11 @@ def score(
         "without_photograph": len(set(labels.index) - photographs),
         "metrics": {name: _figure(values[name], intervals[name]) for name in values},
         "referable": None,
-        "per_class": [{name: _plain(value) for name, value in row.items()} for row in per_class.to_dict("records")],
+        "per_class": [
+            {"class": name, "n": int(per_class["n"][k])}
+            | {figure: _figure(per_class[figure][k], ends[:, k]) for figure, ends in spread.items()}
+            for k, name in enumerate(classes)
+        ],
         "confusion": metrics.confusion(truth, grades, len(classes)).tolist(),
         "classes": list(classes),
     }
@@ -121,17 +126,10 @@ def _referable(truth: np.ndarray, grades: np.ndarray, evidence: np.ndarray, *, s
     }
 
 
-def _plain(value: object) -> object:
-    """A number -> a primitive that JSON has: whole, rounded to 6 decimals, or None for NaN."""
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return None if np.isnan(value) else round(float(value), 6)
-    return value
-
-
 def _figure(value: float, interval: Sequence[float]) -> dict:
-    return {name: _plain(float(part)) for name, part in zip(("value", "low", "high"), (value, *interval), strict=True)}
+    """As JSON has it: None for NaN."""
+    parts = zip(("value", "low", "high"), (value, *interval), strict=True)
+    return {name: None if np.isnan(part) else round(float(part), 6) for name, part in parts}
 
 
 def write(content: dict, folder: str | Path) -> None:

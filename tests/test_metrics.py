@@ -254,15 +254,34 @@ def test_intervals_of_each_class_are_those_of_a_bootstrap_of_scikit_learn_s_figu
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 3, 80)
     grades = np.where(rng.random(80) < 0.5, truth, rng.integers(0, 3, 80))
-    found = metrics.per_class_intervals(truth, grades, num_classes=5, repeats=100, seed=2)
+    likeness = rng.random((80, 5))
+    found = metrics.per_class_intervals(truth, grades, likeness, repeats=100, seed=2)
     draws, values = np.random.default_rng(2), []
     for _ in range(100):
         rows = draws.integers(80, size=80)
         options = {"labels": range(5), "zero_division": 0}
-        values.append(precision_recall_fscore_support(truth[rows], grades[rows], **options)[:3])
-    for place, name in enumerate(("precision", "recall", "f1")):
+        areas = [roc_auc_score(truth[rows] == k, likeness[rows, k]) for k in range(3)]
+        values.append([*precision_recall_fscore_support(truth[rows], grades[rows], **options)[:3], [*areas, 0, 0]])
+    for place, name in enumerate(("precision", "recall", "f1", "auc")):
         expected = np.quantile([value[place] for value in values], [0.025, 0.975], axis=0)
         assert found[name][:, :3] == pytest.approx(expected[:, :3])
     assert np.isnan(found["recall"][:, 3:]).all()  # absent, never given
     assert np.isnan(found["precision"][:, 3:]).all()
     assert (found["f1"][:, 3:] == 0).all()
+
+
+def test_a_share_of_all_or_none_has_the_interval_of_wilson():
+    truth, grades = np.array([0] * 3 + [1] * 7), np.array([0] * 3 + [1] * 7)
+    found = metrics.per_class_intervals(truth, grades, np.eye(3)[grades], repeats=50)
+    low, high = proportion_confint(3, 3)
+    assert found["recall"][:, 0] == pytest.approx([low, high])
+    assert found["precision"][:, 1] == pytest.approx(proportion_confint(7, 7))
+    none = metrics.per_class_intervals(truth, 1 - grades, np.eye(3)[grades], repeats=50)
+    assert none["recall"][:, 0] == pytest.approx([0, 1 - low])
+
+
+def proportion_confint(hits, count, squared=1.959964**2):
+    """Wilson's score interval, as the textbook has it."""
+    middle = (hits + squared / 2) / (count + squared)
+    half = np.sqrt(squared * (hits * (count - hits) / count + squared / 4)) / (count + squared)
+    return middle - half, middle + half

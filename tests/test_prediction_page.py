@@ -177,7 +177,10 @@ METRICS = {
     "photographs": 13,
     "metrics": {"macro_f1": {"value": 0.5, "low": 0.4, "high": 0.625}},
     "referable": {"sensitivity": {"value": 0.75, "low": 0.5, "high": 0.875}},
-    "per_class": [{"class": "No DR", "recall": 0.25}, {"class": "Mild", "recall": 1.0}],
+    "per_class": [
+        {"class": "No DR", "recall": {"value": 0.25, "low": 0.125, "high": 0.5}},
+        {"class": "Mild", "recall": {"value": 1.0, "low": 0.75, "high": 1.0}},
+    ],
     "confusion": [[5, 1], [0, 7]],
     "classes": ["No DR", "Mild"],
 }
@@ -188,7 +191,7 @@ def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
     details = pd.DataFrame([{"file": "a", "score": 1.0, "grade": 3, "doubt": 0.0, "brightness": 1.0,
                              "sharpness": 1.0, "cut_off": None, "flags": "", "error": ""}])  # fmt: skip
     undefined = METRICS | {"referable": {"sensitivity": {"value": None, "low": None, "high": None}}}
-    undefined["per_class"] = [{"class": "No DR", "recall": None}]
+    undefined["per_class"] = [{"class": "No DR", "recall": {"value": None, "low": None, "high": None}}]
     for metrics in (None, METRICS, undefined):
         prediction_page.write(
             tmp_path / "page.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
@@ -197,7 +200,7 @@ def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
         )  # fmt: skip
         text = (tmp_path / "page.html").read_text()
         assert "what ran it" in text
-        for words in ("Against the labels given", "macro f1", "0.400 to 0.625", "referable: sensitivity"):
+        for words in ("Against the labels given", "macro-F1", "0.400 to 0.625", "referable: sensitivity"):
             assert (words in text) == (metrics is not None), words
         assert ("not defined" in text) == (metrics is undefined)
         assert "None" not in text

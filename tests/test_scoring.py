@@ -103,7 +103,7 @@ def test_figures_that_are_not_defined_are_null_and_told(tmp_path):
     one, _ = graded(20)
     content = score(one, labels(tmp_path, table([0] * 20)))
     assert content["referable"]["sensitivity"] == {"value": None, "low": None, "high": None}
-    assert content["per_class"][4]["recall"] is None
+    assert content["per_class"][4]["recall"]["value"] is None
     json.dumps(content, allow_nan=False)
     assert "sensitivity not defined" in scoring.in_words(content)[1]
 

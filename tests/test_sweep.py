@@ -14,7 +14,8 @@ from dr import UsageError, cli, device, sweep, training
 from dr.recipes import from_dict
 
 FIGURES = {"best_epoch": 3, "macro_f1_cross_fitted_low": 0.4, "macro_f1_cross_fitted_high": 0.6,
-           "kappa_cross_fitted": 0.5, "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25,
+           "kappa_cross_fitted": 0.5, "kappa_cross_fitted_low": 0.45, "kappa_cross_fitted_high": 0.55,
+           "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25,
            "majority": 0.5}  # fmt: skip
 TINY_CHOICES = {key: value for key, value in TINY.to_dict().items() if key not in ("lr", "seed")}
 
@@ -143,9 +144,9 @@ def test_the_markdown_says_the_command_and_has_the_best_run_in_bold_with_interva
     assert cells(tmp_path) == [
         ["lr", "best_epoch", "macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "minutes"],
         ["---"] * 8,
-        ["0.1", "3", "0.600 (0.400 to 0.600)", "0.500", "0.800", "0.900", "0.200", "1.25"],
+        ["0.1", "3", "0.600 (0.400 to 0.600)", "0.500 (0.450 to 0.550)", "0.800", "0.900", "0.200", "1.25"],
         [f"**{cell}**" for cell in
-         ("0.2", "3", "0.700 (0.400 to 0.600)", "0.500", "0.800", "0.900", "0.200", "1.25")],
+         ("0.2", "3", "0.700 (0.400 to 0.600)", "0.500 (0.450 to 0.550)", "0.800", "0.900", "0.200", "1.25")],
     ]  # fmt: skip
 
 
