@@ -42,7 +42,7 @@ def _prevalence(text: str) -> tuple[float, ...] | str:
     if not (shares and all(share >= 0 for share in shares) and round(abs(sum(shares) - 1), 6) <= 0.01):
         raise argparse.ArgumentTypeError(
             "expected auto, or a share of each class, none negative, together 1, as 0.73,0.07,0.15,0.03,0.02, "
-            f"got {text!r}"
+            f"got {text!r}{f', together {sum(shares):g}' if shares else ''}"
         )
     return tuple(share / sum(shares) for share in shares)
 

@@ -130,7 +130,7 @@ def _data(row: dict[str, str]) -> str:
 
 
 def _all_runs(rows: list[dict[str, str]], best: set[int]) -> str:
-    """One line for each run; `best` are the places of the best of each data."""
+    """One line for each run; `best` are the places of the best where several have one data."""
     shown = [name for name in FIGURES if any(number(row, name) is not None for row in rows)]
     lines = []
     for place, row in enumerate(rows):
@@ -152,8 +152,8 @@ def compare(folder: str) -> str:
     groups: dict[str, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(row["data_fingerprint"], []).append(place)
-    text = f"{HEAD}\n{_all_runs(rows, {places[0] for places in groups.values()})}"
     several = [places for places in groups.values() if len(places) > 1]
+    text = f"{HEAD}\n{_all_runs(rows, {places[0] for places in several})}"
     if several:
         text += PAIRED + "".join(
             _against_the_best([rows[place] for place in places], Path(folder)) for places in several

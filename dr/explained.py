@@ -13,6 +13,9 @@ from dr.checkpoint import Checkpoint
 from dr.dataset import to_tensor
 from dr.transforms import eval_transform
 
+SHOWN_PX = 768  # side that an explained photograph has at most on the page; about 100 kB, and its map as much again
+MOST_LARGE = 60  # photographs that are shown so large; more are shown as large as the network is given them
+
 
 def choose(details: pd.DataFrame, *, count: int | str) -> list[tuple[int, str]]:
     """-> (row of details, why it is shown) of those to be explained: half of them those with the highest scores, half
@@ -29,21 +32,22 @@ def choose(details: pd.DataFrame, *, count: int | str) -> list[tuple[int, str]]:
 
 
 def one_map(
-    data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int, layers: Sequence[nn.Module]
+    data: bytes, checkpoints: Sequence[Checkpoint], *, grade: int, layers: Sequence[nn.Module], shown_px: int = SHOWN_PX
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bytes of a photograph, networks and their `layers` -> the largest prepared photograph (S, S, 3) uint8 RGB and the
-    mean heat (S, S) of the networks. One that sees another frame (the background cropped away or not) has no part."""
+    """Bytes of a photograph, networks and their `layers` -> the photograph (S, S, 3) uint8 RGB as it was prepared for
+    them, but S as large as the photograph allows up to `shown_px`, and the mean heat (S, S) of the networks. One that
+    sees another frame (the background cropped away or not) has no part."""
     from dr import explain  # grad-cam takes a second to import: only where something is explained
 
     widest = max(checkpoints, key=lambda one: (one.prepared_px, one.crop))
-    photo = None
+    shown, _, _ = fundus.decode_and_prepare(data, size_px=max(shown_px, widest.prepared_px), crop=widest.crop)
+    photo = cv2.cvtColor(shown, cv2.COLOR_BGR2RGB)
     heats = []
-    for one, layer in sorted(zip(checkpoints, layers, strict=True), key=lambda pair: pair[0] is not widest):
+    for one, layer in zip(checkpoints, layers, strict=True):
         if one.crop != widest.crop:
             continue
         prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px, crop=one.crop)
         seen = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
-        photo = seen if photo is None else photo
         whole_px, crop_px = one.recipe.image_size, one.recipe.crop_size
         image = to_tensor(eval_transform(size_px=whole_px, crop_px=crop_px)(image=seen)["image"])
         heat = explain.heat(one.grader, one.objective, image[None], grades=np.array([grade]), layer=layer)[0]
@@ -65,10 +69,11 @@ def maps(
     share them."""
     from dr import explain
 
+    shown_px = SHOWN_PX if len(chosen) <= MOST_LARGE else 0
     own = []
     for row, why in chosen[ranks.RANK :: ranks.COUNT]:
         name, grade = details.loc[row, "file"], int(details.loc[row, "grade"])
-        photo, heat = one_map(read(name), checkpoints, grade=grade, layers=layers)
+        photo, heat = one_map(read(name), checkpoints, grade=grade, layers=layers, shown_px=shown_px)
         pictures = {"photo": photo, "heat": explain.overlay(photo, heat)}
         told = {"file": name, "grade": grade, "score": float(details.loc[row, "score"]), "why": why}
         own.append(told | {key: page.data_uri(page.jpeg(picture)) for key, picture in pictures.items()})

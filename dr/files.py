@@ -35,6 +35,8 @@ def writable_folder(path: str | Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as exc:
         raise UsageError(f"{path}: there is a file of that name; name a folder") from exc
+    except FileNotFoundError as exc:  # of a file system that makes none, as /proc
+        raise UsageError(f"{path}: no folder can be made there; name another") from exc
     write_bytes(path / ".writable", b"")
     (path / ".writable").unlink()
     return path

@@ -42,8 +42,11 @@ def distance(objective: Objective, predictions: np.ndarray, truth: np.ndarray) -
 def worst(
     objective: Objective, predictions: np.ndarray, truth: np.ndarray, grades: np.ndarray, *, most: int = MOST
 ) -> np.ndarray:
-    """-> rows (M,) of at most so many photographs that were given a wrong grade, the worst first."""
-    order = np.argsort(-distance(objective, predictions, truth), kind="stable")
+    """-> rows (M,) of at most so many photographs that were given a wrong grade, the worst first: the most grades
+    away, where grades have an order, then by `distance`."""
+    wrong = distance(objective, predictions, truth)
+    apart = np.zeros(len(truth)) if isinstance(objective, Classification) else np.abs(grades - truth)
+    order = np.lexsort((-wrong, -apart))
     return order[truth[order] != grades[order]][:most]
 
 

@@ -65,7 +65,8 @@ class Shift:
         seen = ensemble.validation(checkpoints)
         trained = np.maximum(np.bincount(np.concatenate([t for _, t in seen]), minlength=likely.shape[1]), 0.5)
         trained = trained / trained.sum()  # half a photograph of a class that validation has none of
-        if isinstance(stated, str):
+        self.estimated = isinstance(stated, str)
+        if self.estimated:
             self.prevalence = estimate(likely, trained) if len(likely) else trained
         else:
             self.prevalence = np.maximum(stated, SMALLEST)
@@ -87,12 +88,9 @@ class Shift:
 
     def in_words(self) -> str:
         shares = " ".join(f"{share:.3f}" for share in self.prevalence)
-        decided = (
-            f"cuts {' '.join(f'{cut:.3f}' for cut in np.mean(self.cuts, axis=0))}"
-            if self.cuts
-            else "grades of highest expected macro-F1"
-        )
-        return f"{decided}: for a prevalence of {shares}"
+        source = "estimated by EM (Saerens et al., 2002)" if self.estimated else "stated"
+        decided = f"cuts {' '.join(f'{cut:.3f}' for cut in np.mean(self.cuts, axis=0))}" if self.cuts else "grades"
+        return f"{decided}: of the highest expected macro-F1 for a prevalence of {shares}, {source}"
 
 
 def check(checkpoints: Sequence[Checkpoint], stated: Sequence[float] | str, *, by: str = "mean") -> None:

@@ -21,7 +21,8 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade by
     id. Raises UsageError naming table and row."""
     if not Path(path).is_file():
-        raise UsageError(f"--labels {path}: there is no such file")
+        found = "a folder" if Path(path).is_dir() else "not there"
+        raise UsageError(f"--labels {path}: it is {found}; give a table id_code,diagnosis or image,level")
     data = Path(path).read_bytes()
     rows = read_rows(data, name=path)
     header = rows[0] if rows else []
@@ -37,7 +38,7 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
         table["diagnosis"] = table["diagnosis"].map(numbers)
     else:
         table["diagnosis"] = [
-            parse_grade(text, name=path, row=row, column=grades, num_classes=len(classes))
+            parse_grade(text, name=f"--labels {path}", row=row, column=grades, num_classes=len(classes))
             for text, row in zip(table["diagnosis"], table["row"], strict=True)
         ]
     table["original"] = [PurePosixPath(original).name for original in table["original"]]

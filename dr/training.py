@@ -100,8 +100,9 @@ def _mix(recipe: Recipe, num_classes: int) -> Mix:
     return mix
 
 
-def train_epoch(run: Run, batches: DataLoader) -> float:
-    """One pass -> mean loss over its photographs, of all processes. Raises UsageError at a loss that is not finite.
+def train_epoch(run: Run, batches: DataLoader) -> tuple[float, float]:
+    """One pass -> mean loss over its photographs, of all processes, and mean learning rate of its updates. Raises
+    UsageError at a loss that is not finite.
 
     The gradient of an update is the mean over its batches, also of the last ones, which may be fewer: accelerate's own
     accumulation would divide by the full number.
@@ -109,7 +110,7 @@ def train_epoch(run: Run, batches: DataLoader) -> float:
     run.model.train()
     mix = _mix(run.recipe, run.objective.num_classes)
     to = run.accelerator.device
-    total, count = 0.0, 0
+    total, count, rates = 0.0, 0, []
     for number, batch in enumerate(tqdm(batches, desc=f"epoch {run.epoch + 1}", unit=" batches", leave=False)):
         place = number % run.recipe.accumulate
         group = min(run.recipe.accumulate, len(batches) - number + place)  # batches of this update
@@ -122,8 +123,9 @@ def train_epoch(run: Run, batches: DataLoader) -> float:
             run.accelerator.backward(losses.mean() / group)
         if complete:
             run.update()
+            rates.append(run.optimizer.param_groups[0]["lr"])
     totals, counts = zip(*ranks.gather((total, count)), strict=True)
-    return sum(totals) / sum(counts)
+    return sum(totals) / sum(counts), sum(rates) / len(rates)
 
 
 def _validate(run: Run, batches: DataLoader) -> tuple[np.ndarray, float]:
@@ -141,7 +143,7 @@ def _validate(run: Run, batches: DataLoader) -> tuple[np.ndarray, float]:
 def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.ndarray, np.ndarray | None]:
     """Trains and validates once, with a row in `run.history` -> predictions (N, P), cuts (K-1,) or None."""
     started = time.time()
-    train_loss = train_epoch(run, batches)
+    train_loss, lr = train_epoch(run, batches)
     predictions, val_loss = _validate(run, val_batches)
     truth = val_batches.dataset.grades
     figures, cuts = ranks.once(
@@ -149,7 +151,6 @@ def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.n
             predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
         )
     )
-    lr = run.optimizer.param_groups[0]["lr"]  # of the last update, before a plateau lowers it
     run.after_epoch(val_loss)
     run.epoch += 1
     if math.isnan(_merit(figures | {"val_loss": val_loss, "epoch": run.epoch}, run.recipe.best_by)):

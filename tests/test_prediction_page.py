@@ -138,12 +138,12 @@ def test_doubt_is_highest_at_a_cut_and_without_cuts_where_a_grade_is_hardly_ahea
         assert np.allclose(found, expected)
 
 
-def test_a_map_has_the_size_of_the_prepared_photograph_and_lies_in_the_centre_that_was_seen(folder, tmp_path):
+def test_a_map_has_the_size_of_the_photograph_and_lies_in_the_centre_that_was_seen(folder, tmp_path):
     one = checkpoint.load(model(tmp_path / "crop.pt", crop_size=32, objective="classification", cuts=None))
     data = (folder / "photo_4.png").read_bytes()
     layers = explained.find_layers([one])
     photo, _ = explained.one_map(data, [one], grade=0, layers=layers)
-    prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px)
+    prepared, _, _ = fundus.decode_and_prepare(data, size_px=explained.SHOWN_PX)
     assert np.array_equal(photo, prepared[..., ::-1])
     heats = [explained.one_map(data, [one], grade=grade, layers=layers)[1] for grade in range(5)]
     assert all(heat.shape == photo.shape[:2] for heat in heats)
@@ -274,7 +274,8 @@ def test_the_slider_moves_from_photograph_to_map_by_key_and_mouse(browser, repor
         page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + 0.5 * box["height"])
         assert 15 <= float(pair.evaluate(seen).rstrip("%")) <= 25
         natural = pair.evaluate("n => [...n.querySelectorAll('img')].map(i => [i.naturalWidth, i.naturalHeight])")
-        assert natural == [[96, 96], [96, 96]]  # the size that photographs were prepared at
+        assert natural[0] == natural[1]
+        assert 96 < natural[0][0] <= explained.SHOWN_PX  # the retina in the photograph, larger than networks saw it
 
 
 def test_the_keyboard_is_enough(browser, report):

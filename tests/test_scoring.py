@@ -73,7 +73,7 @@ def test_the_form_of_2015_and_names_of_grades_and_of_files_are_read_alike(tmp_pa
 def test_a_table_that_cannot_be_meant_is_told_with_its_row(tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
         labels(tmp_path, text)
-    with pytest.raises(UsageError, match=r"--labels none\.csv: there is no such file"):
+    with pytest.raises(UsageError, match=r"--labels none\.csv: it is not there; give a table"):
         scoring.read_labels("none.csv", classes=GRADES)
 
 

@@ -37,7 +37,7 @@
   if (cuts) document.documentElement.style.setProperty("--scale", stripes(cuts.map(along)));
 
   function grade(row) {
-    return make("span", { className: "grade" + (share(row.grade) > 0.45 ? " dark" : ""), style: `--share:${share(row.grade)}` },
+    return make("span", { className: "grade" + (share(row.grade) > 0.6 ? " dark" : ""), style: `--share:${share(row.grade)}` },
       labels[row.grade]);
   }
   function scale(row) {
@@ -55,11 +55,15 @@
     if (cuts) {
       const away = cuts.map((cut) => Math.abs(row.score - cut));
       const k = away.indexOf(Math.min(...away));
-      return row.score < cuts[k]
-        ? `${away[k].toFixed(2)} below the cut to ${labels[k + 1]}` : `${away[k].toFixed(2)} above the cut from ${labels[k]}`;
+      const likely = row.probabilities ? `; likeliest ${likeliest(row, 1)}` : "";
+      return (row.score < cuts[k]
+        ? `${away[k].toFixed(2)} below the cut to ${labels[k + 1]}` : `${away[k].toFixed(2)} above the cut from ${labels[k]}`) + likely;
     }
+    return likeliest(row, 2);
+  }
+  function likeliest(row, count) {
     const order = row.probabilities.map((probability, k) => [probability, k]).sort((a, b) => b[0] - a[0]);
-    return order.slice(0, 2).map(([probability, k]) => `${labels[k]} ${probability.toFixed(2)}`).join(", ");
+    return order.slice(0, count).map(([probability, k]) => `${labels[k]} ${probability.toFixed(2)}`).join(", ");
   }
   function chips(row) {
     const made = row.flags.map((name) => {
