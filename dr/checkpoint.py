@@ -40,7 +40,8 @@ class Checkpoint:
     """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
     where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
-    and `training`, what its training photographs look like, where it keeps them."""
+    `training`, what its training photographs look like, and `names`, dataset.name_hash of those and of validation,
+    where it keeps them."""
 
     path: Path
     grader: Grader
@@ -54,6 +55,7 @@ class Checkpoint:
     validation: tuple[np.ndarray, np.ndarray] | None = None
     calibration: Calibration | None = None
     training: novelty.Reference | None = None
+    names: np.ndarray | None = None
 
 
 def versions() -> dict[str, str]:
@@ -135,6 +137,7 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         validation,
         _calibration(content, validation, objective, path),
         _training(content, path),
+        data["names"].numpy() if isinstance(data.get("names"), torch.Tensor) else None,
     )
 
 

@@ -149,6 +149,20 @@ class EvaluationPhotographs(Dataset):
         return {"image": to_tensor(image), "grade": int(self.grades[index]), "index": index}
 
 
+def name_hash(name: str) -> int:
+    """64 bits of a photograph's name without its ending: a checkpoint knows again what it has seen, and names no
+    patient."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def seen_names(data: Prepared) -> np.ndarray:
+    """-> (N,) int64, ascending: name_hash of each photograph of training and validation, by its name in its source."""
+    both = pd.concat([data.train, data.val], join="inner")
+    sources = both.get("source", pd.Series("", index=both.index))
+    stems = [Path(path).stem.removeprefix(f"{source}_") for path, source in zip(both["path"], sources, strict=True)]
+    return np.sort(np.array([name_hash(stem) for stem in stems], np.int64))
+
+
 def measured_mean_std(data: Prepared, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel (RGB, in 0..1) over all pixels of the training photographs, as the
     network sees them without augmentation."""

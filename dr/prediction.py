@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from dr import device, engine, ensemble, explained, files, novelty, prediction_page, ranks, scoring
 from dr.archive import Archive
 from dr.checkpoint import Checkpoint
-from dr.dataset import loader
+from dr.dataset import loader, name_hash
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.photographs import DISTANCE, Photographs, View, collate, find_photographs, readable, select, submission_ids
 from dr.prevalence import Shift
@@ -187,7 +187,7 @@ def predict(
     seen = _look(photographs, scorers, batch_size=batch_size, workers=workers, accelerator=accelerator, tta=tta)
     decision = ranks.once(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
     result, details = _tables(seen, decision, first, ordered=submission is not None)
-    measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, first))
+    measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, checkpoints))
     if ranks.MAIN:
         for name in (*scoring.FILES, PAGE):  # of a run before, they would be taken for this one's
             (Path(output) / name).unlink(missing_ok=True)
@@ -212,17 +212,22 @@ def predict(
             engine=used,
             calibrated=decision.calibrated,
             metrics=measured,
+            flattering=[] if measured is None else scoring.flattering(measured),
         )
     notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
     return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, notes)
 
 
-def _scored(seen: Seen, decision: Decision, truth: pd.Series, first: Checkpoint) -> dict | None:
+def _scored(seen: Seen, decision: Decision, truth: pd.Series, checkpoints: Sequence[Checkpoint]) -> dict | None:
     """What metrics.json holds; None where no photograph that has a label could be graded."""
     stems = {i: PurePosixPath(record["file"]).stem for i, record in seen.records.items()}
     unreadable = [stems[i] for i, record in seen.records.items() if record["error"]]
     graded = scoring.Graded([stems[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
-    return scoring.score(graded, truth, objective=first.objective, classes=first.classes)
+    first = checkpoints[0]
+    content = scoring.score(graded, truth, objective=first.objective, classes=first.classes)
+    hashes = [name_hash(name) for name in graded.ids if name in truth.index]
+    known = {str(one.path): int(np.isin(hashes, one.names).sum()) for one in checkpoints if one.names is not None}
+    return None if content is None else content | {"seen_before": {path: n for path, n in known.items() if n}}
 
 
 def _notes(

@@ -170,9 +170,11 @@ def write(
     calibrated: bool,
     seconds: float,
     metrics: dict | None = None,
+    flattering: Sequence[str] = (),
 ) -> None:
     """Writes the page: details as in details.csv, looks by file (empty where there are too many photographs), maps as
-    `explained.maps` makes them, cuts (K-1,) and where they are from; `metrics` where labels were given."""
+    `explained.maps` makes them, cuts (K-1,) and where they are from; `metrics` where labels were given, and what is
+    `flattering` about them, in words."""
     first = checkpoints[0]
     labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
     seen = [looks.get(name) for name in details["file"]]
@@ -198,6 +200,7 @@ def write(
             ("Probabilities", PROBABILITIES[calibrated] if any(row["probabilities"] for row in rows) else "none"),
         ],
         metrics=metrics,
+        flattering=flattering,
         explained=maps,
         explanation=EXPLANATION[first.recipe.objective == "regression"],
         labels=labels,

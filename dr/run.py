@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dr import UsageError, checkpoint, models, objectives, ranks, surgery
-from dr.dataset import Prepared
+from dr.dataset import Prepared, seen_names
 from dr.recipes import Recipe
 
 
@@ -135,7 +135,13 @@ def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
         "classes": list(run.data.classes),
         "metrics": metrics,
         "versions": checkpoint.versions(),
-        "data": {"fingerprint": run.data.fingerprint, "size": run.data.size_px, "crop": run.data.crop, **fold},
+        "data": {
+            "fingerprint": run.data.fingerprint,
+            "size": run.data.size_px,
+            "crop": run.data.crop,
+            "names": torch.from_numpy(seen_names(run.data)),
+            **fold,
+        },
     }
 
 

@@ -151,6 +151,15 @@ def _shown(figure: dict) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
+def flattering(content: dict) -> list[str]:
+    """A line for each network that was trained or chosen with photographs of these names."""
+    return [
+        f"these figures flatter: {count} of {content['photographs']} photographs have names that {path} was trained or "
+        "validated with; score others"
+        for path, count in content.get("seen_before", {}).items()
+    ]
+
+
 def in_words(content: dict) -> list[str]:
     """What metrics.json holds -> lines for a person."""
     named = {"macro_f1": "macro-F1", "kappa": "kappa", "accuracy": "accuracy", "auc": "AUC"}
@@ -165,6 +174,7 @@ def in_words(content: dict) -> list[str]:
     }
     if any(left_out.values()):
         lines.append("not scored: " + ", ".join(f"{count} {what}" for what, count in left_out.items() if count))
+    lines += flattering(content)
     if bad := content["unreadable"]:
         more = ", ..." if len(bad) > NAMED else ""
         lines.append(f"not in these figures: {len(bad)} that could not be read ({', '.join(bad[:NAMED])}{more})")

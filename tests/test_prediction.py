@@ -9,7 +9,8 @@ import pytest
 import torch
 from made import TINY, checkpoint_content, photograph, write_photographs
 
-from dr import UsageError, checkpoint, device, novelty, thresholds
+from dr import UsageError, checkpoint, device, novelty, scoring, thresholds
+from dr.dataset import Prepared, seen_names
 from dr.inference import decide
 from dr.prediction import predict
 from dr.recipes import from_dict
@@ -340,6 +341,21 @@ def test_labels_are_scored_and_written_beside_the_grades(model, images, tmp_path
     agree = np.mean(read(tmp_path)[0].set_index("id_code")["diagnosis"].loc[[f"photo_{i}" for i in range(7)]] == truth)
     assert written["metrics"]["accuracy"]["value"] == pytest.approx(agree, abs=1e-6)
     assert (tmp_path / "out" / "confusion.png").is_file()
+
+
+def test_a_network_that_has_seen_what_it_is_scored_on_is_told(model, images, tmp_path):
+    content = dict(torch.load(model, weights_only=True))
+    table = pd.DataFrame({"path": ["train/main_photo_1.jpeg", "train/main_other.jpeg"], "source": "main"})
+    data = Prepared(tmp_path, table, table[:0].assign(source=""), 96, "")
+    content["data"] = content["data"] | {"names": torch.from_numpy(seen_names(data))}
+    checkpoint.save(tmp_path / "seen.pt", content)
+    (tmp_path / "truth.csv").write_text("image,level\n" + "".join(f"photo_{number},0\n" for number in range(3)))
+    for path, told in ((str(tmp_path / "seen.pt"), {str(tmp_path / "seen.pt"): 1}), (model, {})):
+        prediction = run(path, images, tmp_path, labels=str(tmp_path / "truth.csv"), report=True)
+        assert prediction.metrics["seen_before"] == told
+        words = "these figures flatter: 1 of 3 photographs have names that"
+        assert (words in " ".join(scoring.in_words(prediction.metrics))) == bool(told)
+        assert (words in (tmp_path / "out" / "report.html").read_text()) == bool(told)
 
 
 def test_labels_of_other_photographs_write_nothing(model, images, tmp_path):
