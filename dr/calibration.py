@@ -65,10 +65,10 @@ def num_offsets(objective: Objective) -> int:
     return objective.num_classes - (evidence(objective, np.zeros((1, objective.num_outputs))).ndim == 1)
 
 
-def fit(scores: np.ndarray, truth: np.ndarray, *, num_classes: int) -> Calibration:
+def fit(evidence: np.ndarray, truth: np.ndarray, *, num_classes: int) -> Calibration:
     """evidence (N,) or (N, K), truth (N,), N >= 1 -> the most probable Calibration, each parameter having a normal
     prior of PRIOR_SD. Raises ValueError for no samples or unequal lengths."""
-    seen, truth = np.asarray(scores, np.float64), np.asarray(truth, np.int64)
+    seen, truth = np.asarray(evidence, np.float64), np.asarray(truth, np.int64)
     if len(truth) == 0 or seen.shape not in ((len(truth),), (len(truth), num_classes)):
         raise ValueError(f"evidence must be (N,) or (N, {num_classes}), got {seen.shape} and truth {truth.shape}")
     centre, scale = (seen.mean(), max(seen.std(), SMALLEST)) if seen.ndim == 1 else (0.0, 1.0)

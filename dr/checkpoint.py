@@ -110,8 +110,9 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
     if wrong or len(own) != len(content["model"]):
         key = wrong[0] if wrong else next(key for key in content["model"] if key not in own)
         raise UsageError(
-            f"{path}: its tensors are not those of {recipe.backbone} with {objective.num_outputs} output "
-            f"(first: {key}); give the checkpoint that train.py wrote"
+            f"{path}: its tensors are not those of {recipe.backbone} "
+            f"with {objective.num_outputs} output{'s'[: objective.num_outputs > 1]} (first: {key}); "
+            "give the checkpoint that train.py wrote"
         )
     grader.backbone.load_state_dict({key: content["model"][key].to(own[key].dtype) for key in own}, assign=True)
     grader.to(memory_format=torch.channels_last)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 FLAG = "unlike_training"
+DISTANCE = "training_distance"  # the column of what Reference.distance gives
 MOST = 600  # training photographs that are looked at
 LEVEL = 99  # percent of them that lie within the limit
 SIDE_PX, SHARP_PX = 64, 128  # that colours and sharpness are measured at

@@ -17,7 +17,6 @@ from dr.sources import read_member, read_table, shallowest
 from dr.transforms import eval_transform
 
 SAMPLE = "sample_submission.csv"
-DISTANCE = "training_distance"  # a column where the checkpoint keeps what its training photographs look like
 
 
 def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
@@ -49,7 +48,9 @@ def submission_ids(path: str) -> list[str]:
     table = read_table(data, name=path, columns=("id_code",))
     repeated = table[table["id_code"].duplicated()]
     if len(repeated):
-        raise UsageError(f"{path}, row {repeated['row'].iloc[0]}: {repeated['id_code'].iloc[0]} is there twice")
+        raise UsageError(
+            f"{path}, row {repeated['row'].iloc[0]}: {repeated['id_code'].iloc[0]} is there twice; delete one"
+        )
     return table["id_code"].tolist()
 
 
@@ -68,7 +69,8 @@ def select(names: list[str], ids: list[str], *, images: str, submission: str) ->
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise UsageError(
-            f"{images}: {len(missing)} of the {len(ids)} photographs of {submission} are missing ({shown})"
+            f"{images}: {len(missing)} of the {len(ids)} photographs of {submission} are missing ({shown}); "
+            "add them, or give the submission of these photographs"
         )
     return [by_stem[i] for i in ids]
 
@@ -136,8 +138,8 @@ class Photographs(Dataset):
         if self.training:
             seen = {view: novelty.measure(prepared[view.prepared_px, view.crop][0]) for view, _ in self.training}
             distances = [reference.distance(seen[view]) for view, reference in self.training]
-            found[DISTANCE] = round(sum(distances) / len(distances), 3)
-            flags += [novelty.FLAG] * (found[DISTANCE] > 1)
+            found[novelty.DISTANCE] = round(sum(distances) / len(distances), 3)
+            flags += [novelty.FLAG] * (found[novelty.DISTANCE] > 1)
         return found | {"flags": " ".join(flags)}
 
 

@@ -15,7 +15,7 @@ from dr.archive import Archive
 from dr.checkpoint import Checkpoint
 from dr.dataset import loader, name_hash
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
-from dr.photographs import DISTANCE, Photographs, View, collate, find_photographs, readable, select, submission_ids
+from dr.photographs import Photographs, View, collate, find_photographs, readable, select, submission_ids
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
 
@@ -264,7 +264,7 @@ def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool)
     graded["class"] = [first.classes[grade] for grade in decision.grades]
     details = pd.DataFrame.from_dict(seen.records, orient="index").sort_index()
     details = details.join(graded.astype({"grade": "Int64"}))
-    distance = [DISTANCE] if DISTANCE in details else []
+    distance = [novelty.DISTANCE] if novelty.DISTANCE in details else []
     details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:-2], *distance, *DETAILS[-2:]])
     result = pd.DataFrame(
         {

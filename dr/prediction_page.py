@@ -32,7 +32,7 @@ FLAGS = {  # words of `flags` -> how they read, the column with the measured val
     "cut_off": ("cut off", "cut_off", 2, f"more than {100 * fundus.CUT_OFF:g} % of the retina's circle is not seen"),
     novelty.FLAG: (
         "unlike training",
-        "training_distance",
+        novelty.DISTANCE,
         2,
         "farther from the training photographs, by colours and sharpness, than 99 % of these (1)",
     ),

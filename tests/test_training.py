@@ -91,6 +91,7 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
     assert from_dict(best["recipe"]) == TINY
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
+    assert len(best["data"].pop("names")) == len(data.train) + len(data.val)
     assert best["data"] == {"fingerprint": data.fingerprint, "size": 96, "crop": True}
     history = pd.read_csv(folder / "run__history.csv")
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
