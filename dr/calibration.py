@@ -152,3 +152,13 @@ def expected_calibration_error(probabilities: np.ndarray, truth: np.ndarray, *, 
 def mean_error(crossed: np.ndarray, truth: np.ndarray) -> float:
     """crossed (N, R, K), R probabilities of each sample, truth (N,) -> the mean of their R calibration errors."""
     return float(np.mean([expected_calibration_error(made, truth) for made in crossed.swapaxes(0, 1)]))
+
+
+def mean_error_interval(crossed: np.ndarray, truth: np.ndarray, *, repeats: int = 200, seed: int = 0) -> list[float]:
+    """crossed (N, R, K), truth (N,) -> [low, high], the 95 % bootstrap interval over samples of `mean_error`. Drawing
+    again raises an error that is a sum of absolute gaps: the draws are moved so that their mean is the error."""
+    rng = np.random.default_rng(seed)
+    draws = (rng.integers(len(truth), size=len(truth)) for _ in range(repeats))
+    seen = np.array([mean_error(crossed[rows], truth[rows]) for rows in draws])
+    moved = seen - seen.mean() + mean_error(crossed, truth)
+    return np.quantile(moved, [0.025, 0.975]).clip(0, 1).tolist()

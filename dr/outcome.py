@@ -12,8 +12,6 @@ from dr.dataset import EvaluationPhotographs, Prepared, loader, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
 
-ECE_REPEATS = 200  # of its bootstrap: it is a mean of twenty
-
 
 def _validation(run: Run, predictions: np.ndarray) -> dict[str, torch.Tensor]:
     """predictions (N, P) in the order of the label table -> what a checkpoint keeps of them."""
@@ -163,12 +161,9 @@ def finish(run: Run, best: Path, *, workers: int) -> dict:
     fitted, crossed = ranks.once(lambda: _calibrate(evidence, truth, run=run))
     fields["calibration"] = fitted.to_dict()
     fields |= ranks.once(lambda: _training(run.data))
-    fields["metrics"]["ece"] = calibration.mean_error(crossed.swapaxes(0, 1), truth)
-    found["ece"] = ranks.once(
-        lambda: list(
-            metrics.bootstrap_interval(calibration.mean_error, crossed.swapaxes(0, 1), truth, repeats=ECE_REPEATS)
-        )
-    )
+    by_sample = crossed.swapaxes(0, 1)
+    fields["metrics"]["ece"] = calibration.mean_error(by_sample, truth)
+    found["ece"] = ranks.once(lambda: calibration.mean_error_interval(by_sample, truth, seed=run.recipe.seed))
     tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
     prefix = str(best).removesuffix("best.pt")
     if ranks.MAIN:

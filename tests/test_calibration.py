@@ -156,3 +156,15 @@ def test_a_fit_takes_no_longer_where_torch_has_several_threads():
         assert min(seconds() for _ in range(3)) < 8 * alone
     finally:
         torch.set_num_threads(threads)
+
+
+def test_the_interval_of_a_calibration_error_holds_it_and_narrows_with_more_samples():
+    rng = np.random.default_rng(0)
+    widths = []
+    for count in (100, 1600):
+        crossed = rng.dirichlet((2, 1, 1), size=(count, 3))
+        truth = rng.integers(0, 3, count)
+        low, high = calibration.mean_error_interval(crossed, truth, repeats=60)
+        assert 0 <= low < calibration.mean_error(crossed, truth) < high <= 1
+        widths.append(high - low)
+    assert widths[1] < 0.5 * widths[0]
