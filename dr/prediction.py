@@ -108,6 +108,7 @@ class Decision:
 
     @property
     def mean_cuts(self) -> np.ndarray | None:
+        """(K-1,), of all networks; None without cuts."""
         return None if self.cuts[0] is None else np.mean(self.cuts, axis=0)
 
 

@@ -14,7 +14,7 @@ from dr.checkpoint import Checkpoint
 TOLERANCE, MOST_STEPS = 1e-6, 1000
 PRIOR = 0.5  # how many photographs of validation's mix count with each one at hand: by maximum likelihood alone, grades
 #              that a score hardly tells apart vanish
-STEPS = 200  # of Frank and Wolfe: grades of 2,764 photographs no longer change after 50
+STEPS = 200  # of Frank and Wolfe: from 25 on at most one of 2,764 photographs has another grade than after 1,600
 
 
 def estimate(probabilities: np.ndarray, trained: np.ndarray) -> np.ndarray:
