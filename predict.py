@@ -20,20 +20,11 @@ def main() -> int:
 
     cli.check_there(images=[args.images], submission=[args.submission])
     with cli.importing():  # torch takes seconds: wrong flags are told before
-        from dr.prediction import predict
-        from dr.scoring import in_words
+        from dr.prediction import in_words, predict
 
     options = {name: value for name, value in vars(args).items() if name not in ("model", "images", "export")}
     prediction = predict(args.model, args.images, **options)
-    if prediction.cuts is not None:
-        print(prediction.cuts)
-    if prediction.metrics is not None:
-        print(*in_words(prediction.metrics), sep="\n")
-    print(*prediction.notes, sep="\n", end="\n" if prediction.notes else "")
-    print(f"graded by {prediction.engine}")
-    counts = prediction.result["diagnosis"].value_counts()
-    print(*(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)), sep="  ")
-    print(f"wrote {args.output}/result.csv with {len(prediction.result)} photographs")
+    print(*in_words(prediction), f"wrote {args.output}/result.csv with {len(prediction.result)} photographs", sep="\n")
     if args.report:
         print(f"wrote {args.output}/report.html")
     unreadable = prediction.details[prediction.details["error"] != ""]

@@ -1,8 +1,5 @@
 """The prepared photographs + a recipe -> weights/NAME__best.pt, the cuts between grades and how good they are."""
 
-import shlex
-import sys
-
 from dr import cli, recipes, sweep
 
 
@@ -11,6 +8,7 @@ def main() -> int:
     cli.check_at_least(1, batch_size=args.batch_size, epochs=args.epochs)
     cli.check_at_least(0, workers=args.workers, seed=args.seed)
     if args.compare:
+        cli.check_alone("compare", args, ("sweep", "fold", "resume"))
         from dr.compare import compare
 
         print(compare(args.save), f"wrote {args.save}/runs.md", sep="\n")
@@ -19,8 +17,7 @@ def main() -> int:
     overrides = recipes.parse_overrides(args.overrides, **given)
     trials = sweep.plan(args.sweep, recipe=args.recipe, overrides=overrides, name=args.name)
     last = [f"{args.save}/{args.name}__last.pt"] if args.resume and not args.sweep else []
-    weights = {trial.recipe.pretrained for trial in trials} - {"imagenet", "none"}
-    cli.check_there(data=[args.data], pretrained=weights, resume=last)
+    cli.check_there(data=[args.data], pretrained=sweep.files_of_weights(trials), resume=last)
     with cli.importing():  # torch takes seconds: wrong flags are told before
         from dr.dataset import fold, read_prepared
         from dr.outcome import in_words
@@ -29,12 +26,9 @@ def main() -> int:
     data = fold(read_prepared(args.data), *args.fold) if args.fold else read_prepared(args.data)
     where = {"folder": args.save, "device_name": args.device, "workers": args.workers}
     if args.sweep:  # with or without --resume, it goes on where it was stopped
-        command = shlex.join(["python", "train.py", *sys.argv[1:]])
-        rows = sweep.train_all(trials, data=data, name=args.name, command=command, **where)
-        failed = [f"not trained: {row['name']}: {row['error']}" for row in rows if row["error"]]
-        print(*failed, sep="\n", end="\n" if failed else "", file=sys.stderr)
+        rows = sweep.train_all(trials, data=data, name=args.name, command=cli.command("train.py"), **where)
         print(sweep.best_in_words(trials, rows), f"wrote {args.save}/{args.name}__sweep.md", sep="\n")
-        return 1 if failed else 0
+        return sweep.tell_failures(rows)
     [run] = trials
     row = train(run.recipe, data=data, name=run.name, go_on=args.resume, recorded=run.recorded, **where)
     print(*in_words(row), f"saved {args.save}/{args.name}__best.pt", sep="\n")
@@ -42,9 +36,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(
-        main,
-        go_on="start again with --resume to go on after the last whole epoch",
-        memory="give a smaller -b together with --set accumulate=N, --set grad_checkpointing=true, or a smaller "
-        "--set image_size=PIXELS",
-    )
+    cli.run(main, go_on="start again with --resume to go on after the last whole epoch", memory=cli.TRAIN_MEMORY)

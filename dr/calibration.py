@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
-from dr import thresholds
+from dr import metrics, thresholds
 from dr.objectives import Objective
 
 PRIOR_SD = 3.0  # of every parameter, on standardised scores or logits: finite where a class is absent or set apart
@@ -157,8 +157,6 @@ def mean_error(crossed: np.ndarray, truth: np.ndarray) -> float:
 def mean_error_interval(crossed: np.ndarray, truth: np.ndarray, *, repeats: int = 200, seed: int = 0) -> list[float]:
     """crossed (N, R, K), truth (N,) -> [low, high], the 95 % bootstrap interval over samples of `mean_error`. Drawing
     again raises an error that is a sum of absolute gaps: the draws are moved so that their mean is the error."""
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(truth), size=len(truth)) for _ in range(repeats))
-    seen = np.array([mean_error(crossed[rows], truth[rows]) for rows in draws])
+    seen = metrics.bootstrap(mean_error, crossed, truth, repeats=repeats, seed=seed)
     moved = seen - seen.mean() + mean_error(crossed, truth)
     return np.quantile(moved, [0.025, 0.975]).clip(0, 1).tolist()

@@ -40,8 +40,8 @@ class Checkpoint:
     """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
     where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
-    `training`, what its training photographs look like, and `names`, dataset.name_hash of those and of validation,
-    where it keeps them."""
+    `training`, what its training photographs look like, and `seen_names`, dataset.name_hash of those and of
+    validation, where it keeps them."""
 
     path: Path
     grader: Grader
@@ -55,7 +55,7 @@ class Checkpoint:
     validation: tuple[np.ndarray, np.ndarray] | None = None
     calibration: Calibration | None = None
     training: novelty.Reference | None = None
-    names: np.ndarray | None = None
+    seen_names: np.ndarray | None = None
 
 
 def versions() -> dict[str, str]:
@@ -138,7 +138,7 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         validation,
         _calibration(content, validation, objective, path),
         _training(content, path),
-        data["names"].numpy() if isinstance(data.get("names"), torch.Tensor) else None,
+        data["names"].numpy() if "names" in data else None,
     )
 
 
@@ -176,7 +176,9 @@ def _check_fields(content: Mapping, path: Path) -> None:
         "recipe": isinstance(content["recipe"], Mapping),
         "classes": isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes),
         "cuts": "cuts" in content,
-        "data": isinstance(data, Mapping) and isinstance(data.get("size"), int),
+        "data": isinstance(data, Mapping)
+        and isinstance(data.get("size"), int)
+        and isinstance(data.get("names", torch.empty(0)), torch.Tensor),
     }
     for field, fit in fits.items():
         if not fit:

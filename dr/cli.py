@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,10 @@ from dr import POLICIES, UsageError, ranks
 
 DEFAULT_NAME = "efficientnet_v2_m__size_380__crop__aug__adamw__lr_0001_10_01"
 DEFAULT_MODEL = f"weights/{DEFAULT_NAME}__best.pt"
+TRAIN_MEMORY = (  # what to do when it runs out in training
+    "give a smaller -b together with --set accumulate=N, --set grad_checkpointing=true, or a smaller --set "
+    "image_size=PIXELS"
+)
 _DISK = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EROFS: "it is read-only"}
 
 
@@ -164,6 +169,11 @@ def parser(script: str, *, description: str) -> argparse.ArgumentParser:
     return made
 
 
+def command(script: str) -> str:
+    """What was typed, to be typed again."""
+    return shlex.join(["python", script, *sys.argv[1:]])
+
+
 def check_at_least(lowest: int, **flags: int | None) -> None:
     """Raises UsageError for a flag that is given and below `lowest`."""
     for name, value in flags.items():
@@ -174,7 +184,7 @@ def check_at_least(lowest: int, **flags: int | None) -> None:
 def check_alone(flag: str, args: argparse.Namespace, others: Iterable[str]) -> None:
     """Raises UsageError for one of `others` beside a flag that would make nothing of it."""
     for other in others:
-        if getattr(args, other) is not None:
+        if getattr(args, other):
             raise UsageError(f"--{other} changes nothing of what --{flag} writes; leave it out, or leave out --{flag}")
 
 

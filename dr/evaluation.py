@@ -43,6 +43,22 @@ def crossed_grades(
     return objectives.grades(objective, predictions, cuts)[None]
 
 
+def _decisions(
+    predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str, seed: int
+) -> dict[str, np.ndarray]:
+    """-> {name: grades (T, N)} of the decisions whose macro-F1 is reported, T of one kind, whose mean counts."""
+    decided = {}
+    if objective.has_cuts:
+        scores, classes = objective.scores(predictions), objective.num_classes
+        fixed = {
+            "rounded": thresholds.rounding_cuts(classes),
+            "optimal": thresholds.optimal_cuts(scores, truth, classes),
+        }
+        decided = {name: thresholds.cut(scores, cuts)[None] for name, cuts in fixed.items()}
+    crossed = crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)
+    return decided | {"cross_fitted": crossed}
+
+
 def evaluate(
     predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str = "optimal", seed: int
 ) -> tuple[dict[str, float], np.ndarray | None]:
@@ -53,19 +69,17 @@ def evaluate(
     """
     classes = objective.num_classes
     cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)
-    crossed = crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)
-    figures = {}
-    if objective.has_cuts:
-        scores = objective.scores(predictions)
-        rounded = thresholds.cut(scores, thresholds.rounding_cuts(classes))
-        figures["macro_f1_rounded"] = metrics.macro_f1(truth, rounded, classes)
-        figures["macro_f1_optimal"] = thresholds.best_cuts(scores, truth, classes)[1]
+    decided = _decisions(predictions, truth, objective=objective, rule=rule, seed=seed)
+    figures = {
+        f"macro_f1_{name}": float(np.mean([metrics.macro_f1(truth, one, classes) for one in graded]))
+        for name, graded in decided.items()
+    }
+    kappas = [metrics.quadratic_kappa(truth, one, classes) for one in decided["cross_fitted"]]
     grades = objectives.grades(objective, predictions, cuts)
     plain = measure(truth, grades, objectives.likeness(objective, predictions))
     figures |= {
-        "macro_f1_cross_fitted": float(np.mean([metrics.macro_f1(truth, fold, classes) for fold in crossed])),
         "kappa": plain["kappa"],
-        "kappa_cross_fitted": float(np.mean([metrics.quadratic_kappa(truth, fold, classes) for fold in crossed])),
+        "kappa_cross_fitted": float(np.mean(kappas)),
         "accuracy": plain["accuracy"],
         "auc": plain["auc"],
     }
@@ -111,20 +125,11 @@ def intervals(
     seed: int,
 ) -> dict[str, list[float]]:
     """95 % bootstrap intervals of the figures of `evaluate` but recalls, the cuts held fixed -> {name: [low, high]}."""
-    classes = objective.num_classes
-    decided = {"cross_fitted": crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)}
-    if objective.has_cuts:
-        scores = objective.scores(predictions)
-        fixed = {
-            "rounded": thresholds.rounding_cuts(classes),
-            "optimal": thresholds.best_cuts(scores, truth, classes)[0],
-        }
-        decided |= {name: thresholds.cut(scores, cuts)[None] for name, cuts in fixed.items()}
     grades = objectives.grades(objective, predictions, cuts)
     found = measured_intervals(truth, grades, objectives.likeness(objective, predictions), seed=seed)
     del found["macro_f1"]  # with cuts fitted to the same photographs it flatters: evaluate has it as macro_f1_optimal
-    for name, graded in decided.items():
-        measured = metrics.mean_intervals(truth, graded, num_classes=classes, seed=seed)
+    for name, graded in _decisions(predictions, truth, objective=objective, rule=rule, seed=seed).items():
+        measured = metrics.mean_intervals(truth, graded, num_classes=objective.num_classes, seed=seed)
         found[f"macro_f1_{name}"] = list(measured["macro_f1"])
         if name == "cross_fitted":
             found["kappa_cross_fitted"] = list(measured["kappa"])

@@ -35,7 +35,7 @@ def heat(
     likeliest; `layer` as last_map finds it, where it is not given. The network's state, its tensors' gradients and
     hooks are afterwards what they were. Raises UsageError for a network without a layer that has places.
     """
-    layer = layer or last_map(grader, images[:1])
+    layer = last_map(grader, images[:1]) if layer is None else layer
     pictures = images.to(grader.mean.device).float()
     with _only_looked_at(grader), torch.inference_mode(False), torch.enable_grad():
         if grades is None:

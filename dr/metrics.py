@@ -136,29 +136,31 @@ def _area(positive, likeness):
     return float((ranks[positive].sum() - size * (size + 1) / 2) / (size * others))
 
 
-def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
-    """Percentile bootstrap interval of a statistic of paired arrays -> (low, high) float.
-
-    statistic takes the arrays, each (N, ...), and returns a float; every repeat hands it N rows drawn with replacement,
-    the same rows of each array. level in 0..1, exclusive, is the share of the repeats that lie within. The rows must be
-    independent: where both eyes of a patient are rows, the interval is too narrow. Repeats in which the statistic is
-    not defined (NaN) do not count; the interval is NaN where it never is.
-
-    Raises ValueError for no or empty arrays, unequal lengths, a level outside its range and fewer than one repeat.
-    """
+def bootstrap(statistic, *arrays, repeats=1000, seed=0):
+    """What a statistic of paired arrays, each (N, ...), gives for N rows drawn with replacement, the same rows of each
+    array -> (repeats, ...). The rows must be independent: where both eyes of a patient are rows, what is drawn spreads
+    too little. Raises ValueError for no or empty arrays, unequal lengths and fewer than one repeat."""
     arrays = [np.asarray(array) for array in arrays]
     lengths = [len(array) for array in arrays]
     if not lengths or len(set(lengths)) > 1 or lengths[0] == 0:
         raise ValueError(f"bootstrap needs arrays of one length, 1 or more, got lengths {lengths}")
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
     if repeats < 1:
         raise ValueError(f"repeats must be 1 or more, got {repeats}")
     rng = np.random.default_rng(seed)
-    values = np.empty(repeats)
-    for repeat in range(repeats):
-        rows = rng.integers(lengths[0], size=lengths[0])
-        values[repeat] = statistic(*(array[rows] for array in arrays))
+    draws = (rng.integers(lengths[0], size=lengths[0]) for _ in range(repeats))
+    return np.array([statistic(*(array[rows] for array in arrays)) for rows in draws])
+
+
+def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
+    """Percentile bootstrap interval of a statistic, which returns a float -> (low, high) float, as `bootstrap` draws.
+
+    level in 0..1, exclusive, is the share of the repeats that lie within. Repeats in which the statistic is not defined
+    (NaN) do not count; the interval is NaN where it never is. Raises ValueError as `bootstrap` does, and for a level
+    outside its range.
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
+    values = bootstrap(statistic, *arrays, repeats=repeats, seed=seed)
     defined = values[~np.isnan(values)]
     if len(defined) == 0:
         return float("nan"), float("nan")
@@ -169,11 +171,8 @@ def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
 def mean_intervals(truth, graded, *, num_classes=5, repeats=1000, level=0.95, seed=0):
     """truth (N,), graded (T, N), T decisions whose figures are averaged -> {figure: (low, high)} of macro_f1, kappa
     (quadratic) and accuracy, percentile bootstrap over samples. Raises ValueError as the head of this file says."""
-    checked = [_checked(truth, row, num_classes) for row in graded]
-    codes = [known * num_classes + row for known, row in checked]
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(len(truth), size=len(truth)) for _ in range(repeats))
-    seen = np.array([_mean_figures(codes, rows, num_classes) for rows in draws])
+    codes = _codes(truth, graded, num_classes)
+    seen = bootstrap(lambda drawn: _mean_figures(drawn, num_classes), codes, repeats=repeats, seed=seed)
     low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(low[k]), float(high[k])) for k, name in enumerate(AVERAGED)}
 
@@ -186,21 +185,25 @@ def paired_differences(truth, one, other, *, num_classes=5, repeats=1000, level=
     same for both graders: what is hard for both does not widen the interval (Efron and Tibshirani, An Introduction to
     the Bootstrap, 1993, ch. 8). Raises ValueError as the head of this file says.
     """
-    codes = []
-    for grades in (one, other):
-        checked = [_checked(truth, row, num_classes) for row in np.atleast_2d(grades)]
-        codes.append([known * num_classes + row for known, row in checked])
-    rng = np.random.default_rng(seed)
-    every = np.arange(len(truth))
-    draws = [every, *(rng.integers(len(every), size=len(every)) for _ in range(repeats))]
-    seen = np.array([np.subtract(*(_mean_figures(own, rows, num_classes) for own in codes)) for rows in draws])
-    low, high = np.quantile(seen[1:], [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return {name: (float(seen[0, k]), float(low[k]), float(high[k])) for k, name in enumerate(AVERAGED)}
+
+    def difference(*drawn):
+        return np.subtract(*(_mean_figures(codes, num_classes) for codes in drawn))
+
+    both = [_codes(truth, np.atleast_2d(grades), num_classes) for grades in (one, other)]
+    found, seen = difference(*both), bootstrap(difference, *both, repeats=repeats, seed=seed)
+    low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: (float(found[k]), float(low[k]), float(high[k])) for k, name in enumerate(AVERAGED)}
 
 
-def _mean_figures(codes, rows, num_classes):
-    """codes: T arrays (N,) of truth * num_classes + grade, rows of them -> (3,) mean macro-F1, kappa, accuracy."""
-    matrices = [np.bincount(own[rows], minlength=num_classes**2).reshape(num_classes, num_classes) for own in codes]
+def _codes(truth, graded, num_classes):
+    """truth (N,), graded (T, N) -> (N, T) int, truth * num_classes + grade."""
+    checked = [_checked(truth, row, num_classes) for row in graded]
+    return np.stack([known * num_classes + row for known, row in checked], axis=1)
+
+
+def _mean_figures(codes, num_classes):
+    """(N, T) as _codes gives them -> (3,) the means over T of macro-F1, kappa, accuracy."""
+    matrices = [np.bincount(one, minlength=num_classes**2).reshape(num_classes, num_classes) for one in codes.T]
     return np.mean([[figure(counts) for figure in (_macro_f1, _quadratic_kappa, _accuracy)] for counts in matrices], 0)
 
 

@@ -227,7 +227,9 @@ def _scored(seen: Seen, decision: Decision, truth: pd.Series, checkpoints: Seque
     first = checkpoints[0]
     content = scoring.score(graded, truth, objective=first.objective, classes=first.classes)
     hashes = [name_hash(name) for name in graded.ids if name in truth.index]
-    known = {str(one.path): int(np.isin(hashes, one.names).sum()) for one in checkpoints if one.names is not None}
+    known = {
+        str(one.path): int(np.isin(hashes, one.seen_names).sum()) for one in checkpoints if one.seen_names is not None
+    }
     return None if content is None else content | {"seen_before": {path: n for path, n in known.items() if n}}
 
 
@@ -276,3 +278,15 @@ def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool)
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
     return result.reset_index(drop=True), details.reset_index(drop=True)
+
+
+def in_words(prediction: Prediction) -> list[str]:
+    """-> lines for a person: by which cuts, how good, what to know, by what, and how many of each grade."""
+    counts = prediction.result["diagnosis"].value_counts()
+    return [
+        *([] if prediction.cuts is None else [prediction.cuts]),
+        *([] if prediction.metrics is None else scoring.in_words(prediction.metrics)),
+        *prediction.notes,
+        f"graded by {prediction.engine}",
+        "  ".join(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)),
+    ]

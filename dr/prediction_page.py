@@ -16,8 +16,9 @@ from dr import GRADES, duplicates, explained, fundus, novelty, page, ranks
 from dr.checkpoint import Checkpoint
 from dr.objectives import Binary, Objective
 
-PROBABILITIES = ("the networks' own, not calibrated", "calibrated on validation")
-WITHOUT_CUTS = "none: the class that the networks hold likeliest; probabilities are calibrated, and may prefer another"
+# whether they are calibrated -> what the page says of probabilities
+PROBABILITIES = ("the networks' own, not calibrated", "calibrated on validation; they may prefer another grade")
+WITHOUT_CUTS = "none: the class that the networks hold likeliest"
 MOST_THUMBNAILS = 10_000  # about 65 MB of page, 80 MB of memory; beyond, a browser would rather have a table
 FLAGS = {  # words of `flags` -> how they read, the column with the measured value, its decimals, what they mean
     "no_retina": ("no retina", None, 0, "no retina was found; the whole frame was graded"),

@@ -19,7 +19,7 @@ FIGURES = {
     "accuracy": "accuracy",
     "auc": "AUC, mean of one against the rest",
     "ece": "expected calibration error, cross-fitted",
-    "macro_f1_optimal": "macro-F1, cuts fitted here",
+    "macro_f1_optimal": "macro-F1, best cuts",
     "macro_f1_rounded": "macro-F1, scores rounded",
     "majority": "accuracy of always the most frequent class",
 }

@@ -20,29 +20,30 @@ NAMED = 3  # photographs in one line; the others are counted
 def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade by
     id. Raises UsageError naming table and row."""
+    name = f"--labels {path}"
     if not Path(path).is_file():
         found = "a folder" if Path(path).is_dir() else "not there"
-        raise UsageError(f"--labels {path}: it is {found}; give a table id_code,diagnosis or image,level")
+        raise UsageError(f"{name}: it is {found}; give a table id_code,diagnosis or image,level")
     data = Path(path).read_bytes()
-    rows = read_rows(data, name=path)
+    rows = read_rows(data, name=name)
     header = rows[0] if rows else []
-    found = [pair for pair in COLUMNS if set(pair) <= set(header)]
-    if not found:
+    known = [pair for pair in COLUMNS if set(pair) <= set(header)]
+    if not known:
         expected = " or ".join(",".join(pair) for pair in COLUMNS)
-        raise UsageError(f"--labels {path}: its header is {','.join(header)!r}, expected {expected}")
-    ids, grades = found[0]
-    table = read_table(data, name=path, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
-    refuse_empty(table, name=path, column="original", shown=ids)
-    numbers = {name: number for number, name in enumerate(classes)}
+        raise UsageError(f"{name}: its header is {','.join(header)!r}, expected {expected}")
+    ids, grades = known[0]
+    table = read_table(data, name=name, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
+    refuse_empty(table, name=name, column="original", shown=ids)
+    numbers = {word: number for number, word in enumerate(classes)}
     if table["diagnosis"].isin(numbers).all():
         table["diagnosis"] = table["diagnosis"].map(numbers)
     else:
         table["diagnosis"] = [
-            parse_grade(text, name=f"--labels {path}", row=row, column=grades, num_classes=len(classes))
+            parse_grade(text, name=name, row=row, column=grades, num_classes=len(classes))
             for text, row in zip(table["diagnosis"], table["row"], strict=True)
         ]
     table["original"] = [PurePosixPath(original).name for original in table["original"]]
-    return once_each(table, name=path, column=grades).set_index("original")["diagnosis"]
+    return once_each(table, name=name, column=grades).set_index("original")["diagnosis"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import statistics
+import sys
 import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -293,6 +294,19 @@ def best_in_words(trials: list[Trial], rows: list[dict[str, str]]) -> str:
     """One line about the best run."""
     by, best = _best_by(trials), _best(trials, rows)
     return "no run was finished" if best is None else f"best run {best['name']}: {by} {figure(best, by)}"
+
+
+def tell_failures(rows: list[dict[str, str]]) -> int:
+    """Names each run that failed on stderr -> the exit code of the sweep."""
+    failed = [row for row in rows if row["error"]]
+    for row in failed:
+        print(f"not trained: {row['name']}: {row['error']}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def files_of_weights(trials: list[Trial]) -> set[str]:
+    """The paths that the recipes of these trials start from."""
+    return {trial.recipe.pretrained for trial in trials} - {"imagenet", "none"}
 
 
 def markdown_table(header: list[str], lines: list[list[str]]) -> str:

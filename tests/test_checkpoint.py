@@ -24,6 +24,15 @@ def test_saved_and_loaded_the_scores_are_the_same(tmp_path):
         assert torch.equal(value, content["model"][key])
 
 
+def test_tensors_of_half_precision_become_those_of_the_network_and_none_is_left_empty(tmp_path):
+    content = checkpoint_content()
+    content["model"] = {k: v.half() if v.is_floating_point() else v for k, v in content["model"].items()}
+    checkpoint.save(tmp_path / "half.pt", content)
+    grader = checkpoint.load(tmp_path / "half.pt").grader
+    assert {tensor.dtype for tensor in grader.parameters()} == {torch.float32}
+    assert not any(tensor.is_meta for tensor in (*grader.parameters(), *grader.buffers()))
+
+
 def test_the_published_state_dict_is_read_as_it_is(tmp_path):
     published = torchvision.models.efficientnet_v2_m()
     published.classifier[1] = torch.nn.Linear(1280, 1)
@@ -54,6 +63,7 @@ def test_the_published_state_dict_is_read_as_it_is(tmp_path):
         (lambda c: c.update(cuts=None), r"a\.pt: its cuts is missing or damaged"),
         (lambda c: c.update(classes=["one"]), r"a\.pt: its classes is missing or damaged"),
         (lambda c: c.update(data={}), r"a\.pt: its data is missing or damaged"),
+        (lambda c: c["data"].update(names=[1]), r"a\.pt: its data is missing or damaged"),
         (lambda c: c.update(recipe="lite0"), r"a\.pt: its recipe is missing or damaged"),
         (lambda c: c["model"].update({"classifier.bias": 1}), r"first: classifier\.bias"),
         (lambda c: c["recipe"].update(colour=1), r"a\.pt: there is no choice 'colour'"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from made import TINY, write_prepared
 
+import train as train_script
 from dr import UsageError, compare, metrics, training
 from dr.dataset import read_prepared
 from dr.recipes import from_dict
@@ -133,3 +134,9 @@ def test_a_folder_without_runs_is_told(tmp_path):
     (tmp_path / "runs.csv").write_text("")
     with pytest.raises(UsageError, match=r"it has no column name, so it is not a table of train\.py; move it"):
         compare.compare(str(tmp_path))
+
+
+def test_flags_of_a_training_beside_compare_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "--compare", "--save", str(tmp_path), "--sweep", "lr=1,2"])
+    with pytest.raises(UsageError, match="--sweep changes nothing of what --compare writes; leave it out"):
+        train_script.main()
