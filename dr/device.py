@@ -1,6 +1,8 @@
 """Which device runs the network, and in which precision: what the device does well."""
 
+import ctypes
 import os
+import platform
 
 import torch
 from accelerate import Accelerator
@@ -43,6 +45,20 @@ def _cpu_multiplies_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # before torch 2.12
 
 
+# mallopt's, as glibc's malloc.h numbers them: bytes free at the end of the heap before they are given back, bytes asked
+# for beyond need, and how many blocks may be mapped each for itself, 0 for none
+_MALLOC = {-1: 2**31 - 1, -2: 2**28, -4: 0}
+
+
+def _keep_freed_memory() -> None:
+    """Lets this process keep the memory that it frees. glibc gives large blocks back to the kernel, which clears them
+    page by page when the next layer asks again: half the time of a training step on a CPU. Nothing where there is no
+    glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        for option, value in _MALLOC.items():
+            ctypes.CDLL(None).mallopt(option, value)
+
+
 def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = None) -> Accelerator:
     """The one place where device and precision are chosen, and where the processes of torchrun are joined: by NCCL on
     GPUs, one each, by gloo on CPUs. A CPU takes `on_cpu`, where given, in place of `precision`. Raises UsageError for a
@@ -65,5 +81,7 @@ def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = No
         )
     if chosen.type not in ("cuda", "cpu") and ranks.COUNT > 1:
         raise UsageError(f"{ranks.COUNT} processes were started, which cannot share {chosen.type}; give --device cpu")
+    if chosen.type == "cpu":
+        _keep_freed_memory()
     ranks.meet("nccl" if chosen.type == "cuda" else "gloo")
     return Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)

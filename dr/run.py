@@ -114,6 +114,8 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
             sync_batch_norm=ranks.COUNT > 1 and accelerator.device.type == "cuda",
         )
     models.check(model, recipe, num_outputs=objective.num_outputs)
+    if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
+        surgery.widen_slow_convolutions(model.backbone)
     if recipe.grad_checkpointing:
         surgery.checkpoint_gradients(model.backbone, recipe.backbone)
     optimizer = _optimizer(recipe, model)

@@ -192,3 +192,48 @@ def test_gradients_of_networks_without_known_blocks_are_not_checkpointed():
     model = torchvision.models.shufflenet_v2_x0_5()
     with pytest.raises(UsageError, match="grad_checkpointing is not known for shufflenet_v2_x0_5; leave it out, or"):
         surgery.checkpoint_gradients(model, "shufflenet_v2_x0_5")
+
+
+# --- training in bfloat16 on a CPU ----------------------------------------------------------------
+
+
+def in_bfloat16(layer, x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return layer(x)
+
+
+def test_depthwise_convolutions_slow_in_bfloat16_compute_in_float32():
+    model = backbone("tf_efficientnet_lite0")
+    slow = model.blocks[1][0].conv_dw  # 3 x 3, stride 2
+    x = torch.randn(2, slow.in_channels, 16, 16).bfloat16()
+    rounded = in_bfloat16(slow, x)
+    surgery.widen_slow_convolutions(model)
+    widened = in_bfloat16(slow, x)
+    with torch.no_grad():
+        assert torch.equal(widened, type(slow).forward(slow, x.float()).bfloat16())
+    assert widened.dtype == rounded.dtype == torch.bfloat16
+    assert not torch.equal(widened, rounded)
+
+
+def test_all_other_convolutions_stay_as_they_are():
+    model = backbone("tf_efficientnet_lite0")
+    surgery.widen_slow_convolutions(model)
+    widened = [m for m in model.modules() if "forward" in vars(m)]
+    assert all(m.groups == m.in_channels and (m.stride != (1, 1) or m.kernel_size == (5, 5)) for m in widened)
+    assert len(widened) == 11  # nine blocks of 5 x 5, two more that halve
+    resnet = backbone("resnet18")
+    surgery.widen_slow_convolutions(resnet)
+    assert not any("forward" in vars(m) for m in resnet.modules())
+
+
+def test_a_copy_of_a_widened_network_computes_with_its_own_weights():
+    """As the averaged network is such a copy."""
+    model = backbone("tf_efficientnet_lite0")
+    surgery.widen_slow_convolutions(model)
+    layer, other = (m.blocks[1][0].conv_dw for m in (model, copy.deepcopy(model)))
+    x = torch.randn(2, layer.in_channels, 16, 16)
+    with torch.no_grad():
+        before = other(x)
+        layer.weight.zero_()
+        assert torch.equal(other(x), before)
+        assert not layer(x).any()
