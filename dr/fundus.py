@@ -1,6 +1,7 @@
 """One photograph: decode, find the retina, crop, square, shrink, quality. Arrays in, arrays out; nothing is opened."""
 
 import io
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -274,11 +275,15 @@ def prepare(photo: np.ndarray, *, size_px: int, crop: bool = True) -> tuple[np.n
 def decode_and_prepare(data: bytes, *, size_px: int, crop: bool = True) -> tuple[np.ndarray, Retina, np.ndarray]:
     """Bytes -> (prepared photograph, its Retina, the decoded photograph it came from). Raises UnreadablePhotograph.
 
-    A JPEG that will be shrunk is decoded at a reduced scale that keeps twice `size_px` on its shorter side, so that a
-    retina that fills half the frame still has every pixel asked for.
+    A JPEG that will be shrunk is decoded at a reduced scale, as if the retina filled the shorter side of the frame;
+    where it is found to be smaller, once more, so that it has every pixel asked for.
     """
-    photo = decode(data, min_side_px=max(2 * size_px, WORKING_SIDE_PX))
+    photo = decode(data, min_side_px=max(size_px, WORKING_SIDE_PX))
     prepared, retina = prepare(photo, size_px=size_px, crop=crop)
+    if len(prepared) < size_px and max(photo.shape) < max(size_of(data)):
+        shorter = math.ceil(size_px * min(photo.shape[:2]) / len(prepared))
+        photo = decode(data, min_side_px=shorter)
+        prepared, retina = prepare(photo, size_px=size_px, crop=crop)
     return prepared, retina, photo
 
 

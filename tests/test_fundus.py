@@ -423,9 +423,19 @@ def test_a_reduced_jpeg_gives_the_same_box_and_similar_pixels(factor):
     assert np.abs(whole - small).mean() <= 3
 
 
-def test_a_jpeg_keeps_twice_the_pixels_asked_for_when_it_is_decoded_at_a_reduced_size():
-    photo, _ = draw_retina(shape=(1600, 2000), radius=700)
+@pytest.mark.parametrize(("radius", "frame"), [(700, (400, 500)), (280, (800, 1000)), (235, (1600, 2000))])
+def test_a_jpeg_is_decoded_at_the_least_size_at_which_its_retina_has_every_pixel_asked_for(radius, frame):
+    photo, _ = draw_retina(shape=(1600, 2000), radius=radius)
     prepared, retina, decoded = fundus.decode_and_prepare(encode(photo, ".jpeg"), size_px=256)
-    assert decoded.shape == (800, 1000, 3)
+    assert decoded.shape == (*frame, 3)
     assert prepared.shape == (256, 256, 3)
     assert retina.found
+
+
+def test_a_jpeg_with_fewer_pixels_than_asked_for_is_decoded_once(monkeypatch):
+    photo, _ = draw_retina(shape=(400, 500), radius=190)
+    decoded, read = [], fundus.decode
+    monkeypatch.setattr(fundus, "decode", lambda *given, **options: decoded.append(options) or read(*given, **options))
+    prepared, _, _ = fundus.decode_and_prepare(encode(photo, ".jpeg"), size_px=512)
+    assert 370 <= len(prepared) <= 390
+    assert len(decoded) == 1
