@@ -44,9 +44,13 @@ def heat(
             probabilities = objective.probabilities(predictions)
             grades = np.zeros(len(pictures), int) if probabilities is None else probabilities.argmax(axis=1)
         targets = [partial(_evidence, objective=objective, grade=int(grade)) for grade in grades]
-        with GradCAM(grader, [layer], reshape_transform=_as_map) as cam:
-            cam.compute_input_gradient = True  # the network's own tensors need none
-            return cam(pictures, targets)
+        # gradients are taken from here on: what comes before keeps no activations and has no backward pass
+        begins = layer.register_forward_hook(lambda *given: given[-1].detach().requires_grad_().clone())
+        try:
+            with GradCAM(grader, [layer], reshape_transform=_as_map) as cam:
+                return cam(pictures, targets)
+        finally:
+            begins.remove()
 
 
 def overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -138,10 +142,10 @@ def last_map(grader: Grader, picture: torch.Tensor) -> nn.Module:
         finally:
             for hook in hooks:
                 hook.remove()
-        gradients = torch.autograd.grad(outputs.sum(), [out for _, out in seen], allow_unused=True) if seen else ()
-    for (module, _), gradient in zip(reversed(seen), reversed(gradients), strict=True):
-        if gradient is not None and _as_map(gradient).abs().amax() > 0:
-            return module
+        for module, output in reversed(seen):  # one by one: the backward pass seldom goes farther than one layer
+            [gradient] = torch.autograd.grad(outputs.sum(), output, allow_unused=True, retain_graph=True)
+            if gradient is not None and _as_map(gradient).abs().amax() > 0:
+                return module
     raise UsageError(
         f"{type(grader.backbone).__name__} has no layer with several places for pictures of {picture.shape[-1]} "
         "pixels, so no heat can be shown; give --explain 0"

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from made import TINY
+from pytorch_grad_cam import GradCAM
 
 from dr import UsageError, explain, models, objectives
 from dr.recipes import from_dict
@@ -109,6 +110,29 @@ def test_the_network_is_left_as_it_was(overfitted):
     first.requires_grad_(True)
     second.grad = None
     grader.eval()
+
+
+def test_what_comes_before_the_layer_has_no_backward_pass():
+    grader, aim = network("resnet18")
+    remembered = {}
+    for name in ("layer3", "layer4", "avgpool"):
+        grader.backbone.get_submodule(name).register_forward_hook(
+            lambda module, _, output, name=name: remembered.update({name: output.requires_grad})
+        )
+    explain.heat(grader, aim, pictures(), layer=grader.backbone.layer4)
+    assert not remembered["layer3"]
+    assert remembered["avgpool"]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_heat_is_that_of_gradients_taken_through_the_whole_network(backbone):
+    size = 224 if "224" in backbone else SIDE
+    grader, aim = network(backbone, size=size)
+    layer, images = explain.last_map(grader, pictures(1, size=size)), pictures(size=size)
+    with GradCAM(grader, [layer], reshape_transform=explain._as_map) as cam:
+        cam.compute_input_gradient = True
+        wanted = cam(images.float(), [lambda output: output[0]] * len(images))
+    assert np.allclose(explain.heat(grader, aim, images), wanted, atol=1e-5)
 
 
 def test_the_class_asked_for_is_what_is_explained(overfitted):
