@@ -3,7 +3,8 @@
 import difflib
 import importlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import timm
@@ -51,12 +52,25 @@ class Grader(nn.Module):
         return self.backbone(normalised.contiguous(memory_format=torch.channels_last)).float()
 
 
+def _with_stochastic_depth(create: Callable[..., nn.Module], option: str, recipe: Recipe) -> nn.Module:
+    """What `create` makes, with the recipe's stochastic depth by the library's own `option`. Raises UsageError for a
+    backbone that has none."""
+    if recipe.stochastic_depth is None:
+        return create()
+    try:
+        return create(**{option: recipe.stochastic_depth})
+    except TypeError as exc:
+        raise UsageError(f"recipe: backbone {recipe.backbone} has no stochastic_depth; leave it out") from exc
+
+
 def _create(recipe: Recipe) -> nn.Module:
     if recipe.backbone in torchvision.models.list_models(torchvision.models):
         options = WITHOUT_AUXILIARY if recipe.backbone in ("googlenet", "inception_v3") else {}
-        return torchvision.models.get_model(recipe.backbone, weights=None, **options)
+        create = partial(torchvision.models.get_model, recipe.backbone, weights=None, **options)
+        return _with_stochastic_depth(create, "stochastic_depth_prob", recipe)
     if timm.is_model(recipe.backbone):
-        return timm.create_model(recipe.backbone, pretrained=False)
+        create = partial(timm.create_model, recipe.backbone, pretrained=False)
+        return _with_stochastic_depth(create, "drop_path_rate", recipe)
     known = dict.fromkeys([*torchvision.models.list_models(torchvision.models), *timm.list_models()])
     close = difflib.get_close_matches(recipe.backbone, known, n=5, cutoff=0.3)
     raise UsageError(

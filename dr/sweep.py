@@ -33,7 +33,7 @@ MEASURED = (
 )
 COLUMNS = (*MEASURED, "error", "name", MADE_FROM)  # those of NAME__sweep.csv behind the swept choices
 NETWORK = (
-    *("backbone", "pretrained", "head", "dropout", "activation", "stem", "pooling", "shakedrop"),
+    *("backbone", "pretrained", "head", "dropout", "activation", "stem", "pooling", "stochastic_depth", "shakedrop"),
     *("image_size", "crop_size", "grad_checkpointing"),
 )
 LONGEST_NAME = 200  # of the 255 bytes that file systems allow: endings and numbers follow

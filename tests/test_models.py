@@ -170,6 +170,27 @@ def test_dropout_is_set_before_the_last_layer():
     assert build(recipe(backbone="resnet18", dropout=0.7), num_outputs=1).backbone.fc[0].p == 0.7
 
 
+@pytest.mark.parametrize(
+    ("backbone", "kind"), [("test_efficientnet", "DropPath"), ("efficientnet_b0", "StochasticDepth")]
+)
+def test_stochastic_depth_grows_with_depth_up_to_the_one_asked_for_and_renames_nothing(backbone, kind):
+    def built(**choices):
+        return build(recipe(backbone=backbone, **choices), num_outputs=1, pretrained=False)
+
+    deep = built(stochastic_depth=0.4)
+    rates = [getattr(m, "drop_prob", getattr(m, "p", None)) for m in deep.modules() if type(m).__name__ == kind]
+    assert rates == sorted(rates)
+    assert 0.2 < rates[-1] <= 0.4
+    assert deep.state_dict().keys() == built().state_dict().keys()
+
+
+def test_a_backbone_without_stochastic_depth_is_named():
+    with pytest.raises(UsageError, match="backbone resnet18 has no stochastic_depth; leave it out"):
+        build(recipe(backbone="resnet18", stochastic_depth=0.1), num_outputs=1, pretrained=False)
+    with pytest.raises(UsageError, match="shakedrop takes the place of stochastic_depth; leave one of them out"):
+        recipe(stochastic_depth=0.1, shakedrop=0.5)
+
+
 @pytest.mark.parametrize("choices", [{"backbone": "resnet18", "shakedrop": 0.5}, {"backbone": "test_efficientnet"}])
 def test_batch_statistics_of_all_processes_rename_no_tensor_and_change_no_evaluation(choices):
     chosen = recipe(**choices)

@@ -29,11 +29,12 @@ CHOICES = {
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
     "scheduler": ("step", "multistep", "exponential", "plateau", "cosine", "none"),
     "best_by": ("macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"),
-    "cuts": ("calibrated", "optimal", "bagged", "kappa", "round", "likeliest"),
+    "cuts": ("calibrated", "optimal", "bagged", "kappa", "round", "likeliest", "least_cost"),
     "tta": ("none", "flips", "d4", "five", "ten"),
     "tta_by": ("mean", "vote"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
+UNCUT = ("likeliest", "least_cost")  # values of `cuts` that are decisions by probabilities instead
 LEAST_PX = 16  # what a network that halves its pictures five times can still take
 LOSSES = {  # of each objective, its own first
     "regression": ("smooth_l1", "l1", "mse"),
@@ -56,6 +57,8 @@ class Recipe:
     activation: str = "own"  # silu takes the place of every ReLU
     stem: str = "own"  # no_pool: a ResNet without its max-pool; small: no halving in it; cifar: 3 x 3, no halving
     pooling: str = "own"  # gem: generalised mean in place of the mean
+    # depth-linear probability that the last residual block is skipped by a sample; None keeps the backbone's own
+    stochastic_depth: float | None = None
     shakedrop: float | None = None  # depth-linear probability that the last residual block is dropped
     normalisation: str = "own"  # measured: mean and std are those of the training photographs
     mean: tuple[float, ...] | None = None  # of the input in 0..1, by channel RGB; None takes the backbone's own
@@ -102,7 +105,8 @@ class Recipe:
     keep_epochs: tuple[int, ...] = ()  # weights of these epochs are kept as NAME__epoch_N.pt
     # calibrated: of highest expected macro-F1, grades being as likely as a model fitted to the scores says; optimal: of
     # highest macro-F1 on the very photographs; bagged: their mean over bootstrap samples; kappa: of highest quadratic
-    # kappa on the very photographs; round: none fitted; likeliest: ordinal, uncut
+    # kappa on the very photographs; round: none fitted; of ordinal alone, uncut: likeliest, and least_cost, where a
+    # wrong grade costs 1 and the more the farther it is off
     cuts: str = "calibrated"
     # views of a photograph to test and predict with: its flips, its eight orientations, or five or ten shifted ones
     tta: str = "none"
@@ -117,11 +121,14 @@ class Recipe:
         if self.loss not in LOSSES[self.objective]:
             allowed = ", ".join(LOSSES[self.objective])
             raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
-        if self.cuts == "likeliest" and self.objective in ("regression", "binary"):
+        if self.cuts in UNCUT and self.objective in ("regression", "binary"):
             raise UsageError(
-                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has none; use --set cuts=calibrated"
+                f"recipe: cuts {self.cuts} is for objective ordinal, {self.objective} has none; "
+                "use --set cuts=calibrated"
             )
         self._check_ranges()
+        if self.shakedrop is not None and self.stochastic_depth is not None:
+            raise UsageError("recipe: shakedrop takes the place of stochastic_depth; leave one of them out")
         if self.crop_size is not None and self.crop_size > self.image_size:
             raise UsageError(f"recipe: crop_size {self.crop_size} is greater than image_size {self.image_size}")
         for name in ("mean", "std"):
@@ -149,7 +156,7 @@ class Recipe:
         for name in ("keep_epochs", "milestones"):
             if any(epoch < 1 for epoch in getattr(self, name)):
                 raise UsageError(f"recipe: {name} must be epochs, 1 and up, got {list(getattr(self, name))}")
-        for name in ("dropout", "shakedrop", "ema_decay", "warmup_fraction", "label_smoothing"):
+        for name in ("dropout", "stochastic_depth", "shakedrop", "ema_decay", "warmup_fraction", "label_smoothing"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UsageError(f"recipe: {name} must lie between 0 and 1, got {value}")
