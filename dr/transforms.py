@@ -35,7 +35,14 @@ def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
     """What keeps a fundus photograph a fundus photograph: any orientation, a little scale, light and colour."""
     return [
         _resize(size_px),
-        A.Affine(rotate=(-180, 180), scale=(0.9, 1.1), translate_percent=(-0.03, 0.03), p=1.0),
+        # cubic: the smallest lesions, a pixel or two, stay as sharp as they are in the photographs to be graded
+        A.Affine(
+            rotate=(-180, 180),
+            scale=(0.9, 1.1),
+            translate_percent=(-0.03, 0.03),
+            interpolation=cv2.INTER_CUBIC,
+            p=1.0,
+        ),
         A.HorizontalFlip(p=0.5),
         A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
         A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=0.5),
