@@ -45,15 +45,15 @@ def _cpu_multiplies_bf16() -> bool:
     return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()  # before torch 2.12
 
 
-# mallopt's, as glibc's malloc.h numbers them: bytes free at the end of the heap before they are given back, bytes asked
-# for beyond need, and how many blocks may be mapped each for itself, 0 for none
-_MALLOC = {-1: 2**31 - 1, -2: 2**28, -4: 0}
+# mallopt's, as glibc's malloc.h numbers them: bytes free at the end of the heap before they are given back, -1 for
+# never; bytes asked for beyond need; how many blocks may be mapped each for itself
+_MALLOC = {-1: -1, -2: 2**28, -4: 0}
 
 
 def _keep_freed_memory() -> None:
-    """Lets this process keep the memory that it frees. glibc gives large blocks back to the kernel, which clears them
-    page by page when the next layer asks again: half the time of a training step on a CPU. Nothing where there is no
-    glibc."""
+    """Lets this process, and those forked from it, keep the memory that they free. glibc gives large blocks back to the
+    kernel, which clears them page by page when the next layer asks again: half the time of a training step on a CPU
+    (`python -m benchmarks --rows small_step`). Nothing where there is no glibc."""
     if platform.libc_ver()[0] == "glibc":
         for option, value in _MALLOC.items():
             ctypes.CDLL(None).mallopt(option, value)

@@ -44,13 +44,17 @@ def heat(
             probabilities = objective.probabilities(predictions)
             grades = np.zeros(len(pictures), int) if probabilities is None else probabilities.argmax(axis=1)
         targets = [partial(_evidence, objective=objective, grade=int(grade)) for grade in grades]
-        # gradients are taken from here on: what comes before keeps no activations and has no backward pass
-        begins = layer.register_forward_hook(lambda *given: given[-1].detach().requires_grad_().clone())
+        begins = layer.register_forward_hook(_begin_gradients)
         try:
             with GradCAM(grader, [layer], reshape_transform=_as_map) as cam:
                 return cam(pictures, targets)
         finally:
             begins.remove()
+
+
+def _begin_gradients(_: nn.Module, __: tuple, output: torch.Tensor) -> torch.Tensor:
+    """What comes before keeps no activations and has no backward pass. Cloned, as the next layer may work in place."""
+    return output.detach().requires_grad_().clone()
 
 
 def overlay(photo: np.ndarray, heat: np.ndarray) -> np.ndarray:

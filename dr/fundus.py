@@ -12,6 +12,9 @@ from PIL import Image
 MAX_PIXELS = 150_000_000  # 450 MB decoded; retina cameras stay below 50 megapixels
 SMALL_PX = 128  # a picture whose longest side is shorter was cropped before it was shrunk, and has no pixel to lose
 WORKING_SIDE_PX = 384  # the retina is looked for on a copy of this size
+# pixels of a JPEG that are decoded for each one kept, along a side: averaging fewer blurs. Ten camera originals keep 91
+# to 102 % of the sharpness that decoding all of them leaves at 512 px, with 2.0 in its place 97 to 102 %
+DECODED = 1.5
 MIN_RETINA_AREA = 0.04  # of the frame; below it what was found is a reflex or text, not a retina
 MIN_ROUNDNESS = 0.9  # of the enclosing circle inside its own box; real discs, flat or cut, fill 0.95 and more
 AS_ROUND = 0.02  # roundness may differ by so much and count as equal
@@ -276,12 +279,13 @@ def decode_and_prepare(data: bytes, *, size_px: int, crop: bool = True) -> tuple
     """Bytes -> (prepared photograph, its Retina, the decoded photograph it came from). Raises UnreadablePhotograph.
 
     A JPEG that will be shrunk is decoded at a reduced scale, as if the retina filled the shorter side of the frame;
-    where it is found to be smaller, once more, so that it has every pixel asked for.
+    where it is found to have fewer pixels than asked for, once more at a finer one.
     """
-    photo = decode(data, min_side_px=max(size_px, WORKING_SIDE_PX))
+    enough = math.ceil(DECODED * size_px)
+    photo = decode(data, min_side_px=max(enough, WORKING_SIDE_PX))
     prepared, retina = prepare(photo, size_px=size_px, crop=crop)
     if len(prepared) < size_px and max(photo.shape) < max(size_of(data)):
-        shorter = math.ceil(size_px * min(photo.shape[:2]) / len(prepared))
+        shorter = math.ceil(enough * min(photo.shape[:2]) / len(prepared))
         photo = decode(data, min_side_px=shorter)
         prepared, retina = prepare(photo, size_px=size_px, crop=crop)
     return prepared, retina, photo

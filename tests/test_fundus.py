@@ -423,13 +423,21 @@ def test_a_reduced_jpeg_gives_the_same_box_and_similar_pixels(factor):
     assert np.abs(whole - small).mean() <= 3
 
 
-@pytest.mark.parametrize(("radius", "frame"), [(700, (400, 500)), (280, (800, 1000)), (235, (1600, 2000))])
-def test_a_jpeg_is_decoded_at_the_least_size_at_which_its_retina_has_every_pixel_asked_for(radius, frame):
+@pytest.mark.parametrize(("radius", "frame"), [(700, (400, 500)), (400, (800, 1000)), (250, (1600, 2000))])
+def test_a_jpeg_is_decoded_the_finer_the_smaller_its_retina(radius, frame):
     photo, _ = draw_retina(shape=(1600, 2000), radius=radius)
     prepared, retina, decoded = fundus.decode_and_prepare(encode(photo, ".jpeg"), size_px=256)
     assert decoded.shape == (*frame, 3)
     assert prepared.shape == (256, 256, 3)
     assert retina.found
+
+
+@pytest.mark.parametrize(("kind", "crop"), [(".png", True), (".jpeg", False)])
+def test_what_has_no_reduced_scale_or_is_not_cropped_has_every_pixel_asked_for(kind, crop):
+    photo, _ = draw_retina(shape=(1600, 2000), radius=200)
+    prepared, _, decoded = fundus.decode_and_prepare(encode(photo, kind), size_px=256, crop=crop)
+    assert prepared.shape == (256, 256, 3)
+    assert decoded.shape == ((1600, 2000, 3) if kind == ".png" else (400, 500, 3))
 
 
 def test_a_jpeg_with_fewer_pixels_than_asked_for_is_decoded_once(monkeypatch):

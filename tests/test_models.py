@@ -180,13 +180,15 @@ def test_stochastic_depth_grows_with_depth_up_to_the_one_asked_for_and_renames_n
     deep = built(stochastic_depth=0.4)
     rates = [getattr(m, "drop_prob", getattr(m, "p", None)) for m in deep.modules() if type(m).__name__ == kind]
     assert rates == sorted(rates)
+    assert rates[0] < rates[-1]
     assert 0.2 < rates[-1] <= 0.4
     assert deep.state_dict().keys() == built().state_dict().keys()
 
 
 def test_a_backbone_without_stochastic_depth_is_named():
-    with pytest.raises(UsageError, match="backbone resnet18 has no stochastic_depth; leave it out"):
-        build(recipe(backbone="resnet18", stochastic_depth=0.1), num_outputs=1, pretrained=False)
+    for backbone in ("resnet18", "swin_t", "mobilenet_v3_small"):  # unknown to it, its own, ignored
+        with pytest.raises(UsageError, match=f"stochastic_depth cannot be chosen for backbone {backbone}; leave it"):
+            build(recipe(backbone=backbone, stochastic_depth=0.1), num_outputs=1, pretrained=False)
     with pytest.raises(UsageError, match="shakedrop takes the place of stochastic_depth; leave one of them out"):
         recipe(stochastic_depth=0.1, shakedrop=0.5)
 

@@ -57,7 +57,7 @@ class Recipe:
     activation: str = "own"  # silu takes the place of every ReLU
     stem: str = "own"  # no_pool: a ResNet without its max-pool; small: no halving in it; cifar: 3 x 3, no halving
     pooling: str = "own"  # gem: generalised mean in place of the mean
-    # depth-linear probability that the last residual block is skipped by a sample; None keeps the backbone's own
+    # probability that a sample skips a residual block, from 0 at the first to about this; None keeps the backbone's own
     stochastic_depth: float | None = None
     shakedrop: float | None = None  # depth-linear probability that the last residual block is dropped
     normalisation: str = "own"  # measured: mean and std are those of the training photographs
