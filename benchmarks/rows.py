@@ -3,6 +3,8 @@
 import contextlib
 import shutil
 import statistics
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -100,7 +102,7 @@ def prepare_originals(bench: Bench) -> None:
 
 
 def _reduced(data: bytes) -> np.ndarray:
-    return fundus.decode(data, min_side_px=2 * PREPARED_PX)
+    return fundus.decode(data, min_side_px=round(fundus.DECODED * PREPARED_PX))
 
 
 def _steps_of_preparing(paths: list[Path]) -> dict[str, float]:
@@ -193,11 +195,12 @@ def _prepared_as_data_py_does(paths: list[Path], folder: Path):
 def training_step(bench: Bench) -> None:
     """Steps of efficientnet_v2_m at 380, batch 18: bf16 against fp32, and loading against a batch that is there."""
     from benchmarks.steps import Steps
+    from dr.recipes import Recipe
 
     originals = [bench.photographs.originals[i % len(bench.photographs.originals)] for i in range(4 * BATCH)]
     prepared = _prepared_as_data_py_does(originals, bench.work / "steps")
-    reduced = Steps(prepared, precision="auto", batch_size=BATCH)
-    full = Steps(prepared, precision="fp32", batch_size=BATCH)
+    recipe = Recipe(pretrained="none", batch_size=BATCH)
+    reduced, full = Steps(prepared, recipe), Steps(prepared, replace(recipe, precision="fp32"))
     ways = {"reduced": (reduced.bare, BATCH), "full": (full.bare, BATCH)}
     in_turns(ways, repeats=1)
     found = in_turns(ways, repeats=bench.repeats)
@@ -208,6 +211,19 @@ def training_step(bench: Bench) -> None:
     over = 1 / ratio(found["loaded"], found["bare"])[0] - 1
     told = found["loaded"].in_words("/s"), f"a batch that is there: {found['bare'].in_words('/s')}"
     bench.below("what loading adds to a step, percent", *told, 100 * over, asked=5)
+
+
+def small_step(bench: Bench) -> None:
+    """Steps of lite0_best on this CPU against torch as it comes, each in a process of its own."""
+    originals = [bench.photographs.originals[i % len(bench.photographs.originals)] for i in range(32)]
+    folder = _prepared_as_data_py_does(originals, bench.work / "small_steps").root
+    rates: dict[str, list[float]] = {"ours": [], "plain": []}
+    for _ in range(bench.repeats):
+        for name, flags in (("ours", []), ("plain", ["--plain"])):
+            command = [sys.executable, "-m", "benchmarks.steps", str(folder), *flags]
+            rates[name].append(float(subprocess.check_output(command, cwd=timing.ROOT, text=True).split()[-1]))
+    ours, plain = (Times(tuple(1 / rate for rate in rates[name])) for name in ("ours", "plain"))
+    bench.against("a training step of lite0_best, batch 32", ours, plain, asked=2, words="torch as it comes")
 
 
 def predicting(bench: Bench) -> None:
@@ -257,4 +273,4 @@ def cuts(bench: Bench) -> None:
     bench.below("cuts for 35,000 scores, seconds", took.in_words("s"), "", statistics.median(took.seconds), asked=15)
 
 
-ALL = (prepare_originals, prepare_archives, training_batches, training_step, predicting, cuts)
+ALL = (prepare_originals, prepare_archives, training_batches, training_step, small_step, predicting, cuts)
