@@ -7,7 +7,6 @@ import numpy as np
 
 from dr import UsageError, calibration, checkpoint, evaluation
 from dr.checkpoint import Checkpoint, HeldOut
-from dr.objectives import decision_in_words
 from dr.recipes import Recipe
 
 
@@ -24,9 +23,11 @@ def load(paths: Sequence[str]) -> list[Checkpoint]:
                     f"{one.path}: its {what} ({other}) is not that of {loaded[0].path} ({first}); "
                     "their predictions cannot be averaged, give them one by one"
                 )
-        other, first = (decision_in_words(each.objective) for each in (one, loaded[0]))
-        if other != first:
-            raise UsageError(f"{one.path} decides by {other}, {loaded[0].path} by {first}; give them one by one")
+        if one.objective.has_cuts != loaded[0].objective.has_cuts:
+            raise UsageError(
+                f"{one.path} and {loaded[0].path}: one decides by cuts, the other by the likeliest grade; "
+                "give them one by one"
+            )
     return loaded
 
 

@@ -20,7 +20,6 @@ class Graph(nn.Module):
         super().__init__()
         self.grader, self.objective = chosen.grader, chosen.objective
         fitted = chosen.calibration
-        self.register_buffer("utilities", torch.from_numpy(objectives.utilities(self.objective)).float())
         self.register_buffer("cuts", None if chosen.cuts is None else torch.tensor(chosen.cuts))
         self.register_buffer("slope", None if fitted is None else torch.tensor(fitted.slope))
         self.register_buffer("offsets", None if fitted is None else torch.tensor(fitted.offsets))
@@ -29,10 +28,7 @@ class Graph(nn.Module):
         predictions = _predictions(self.objective, self.grader(images))
         own = _probabilities(self.objective, predictions)
         scores = _scores(self.objective, predictions)
-        if self.cuts is None:
-            grades = (own @ self.utilities).argmax(dim=1)
-        else:
-            grades = (scores[:, None] >= self.cuts).sum(dim=1)
+        grades = own.argmax(dim=1) if self.cuts is None else (scores[:, None] >= self.cuts).sum(dim=1)
         probabilities = own
         if self.slope is not None:
             seen = scores if own is None else own

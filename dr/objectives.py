@@ -14,16 +14,11 @@ import torch
 import torch.nn.functional as F
 
 from dr import UsageError, thresholds
-from dr.recipes import UNCUT, Recipe
-
-DISTANCE_COST = (
-    0.15  # of least_cost, for each squared grade that one is off, beside 1 for being wrong: README, "Results"
-)
+from dr.recipes import Recipe
 
 
 class Objective(Protocol):
-    """One way to learn grades. `has_cuts`: its scores are cut into grades; else the grade is that of the highest
-    `expected_utility`."""
+    """One way to learn grades. `has_cuts`: its scores are cut into grades; else the likeliest class is the grade."""
 
     num_classes: int
     num_outputs: int
@@ -80,7 +75,6 @@ class Ordinal:
     num_classes: int
     class_weights: torch.Tensor | None = None
     has_cuts: bool = True
-    distance_cost: float = 0.0  # of a grade decided without cuts, for each squared grade that it is off
 
     @property
     def num_outputs(self) -> int:
@@ -163,29 +157,7 @@ def grades(objective: Objective, predictions: np.ndarray, cuts: np.ndarray | Non
     """predictions (N, P), cuts (K-1,) where the objective has them -> grades (N,) int64 in 0..K-1."""
     if objective.has_cuts:
         return thresholds.cut(objective.scores(predictions), cuts)
-    return expected_utility(objective, predictions).argmax(axis=1)
-
-
-def utilities(objective: Objective) -> np.ndarray:
-    """-> (K, K), what it is worth to give grade k where j is true: 1 where they are the same, less `distance_cost` for
-    each squared grade between them. The grade of highest expected utility is Bayes' decision for these costs (Elkan,
-    IJCAI 2001)."""
-    grades = np.arange(objective.num_classes)
-    return np.eye(len(grades)) - getattr(objective, "distance_cost", 0.0) * (grades[:, None] - grades) ** 2.0
-
-
-def expected_utility(objective: Objective, predictions: np.ndarray) -> np.ndarray | None:
-    """predictions (N, P) -> (N, K), without `distance_cost` the class probabilities; None where the objective has
-    none."""
-    probabilities = objective.probabilities(predictions)
-    return None if probabilities is None else probabilities @ utilities(objective)
-
-
-def decision_in_words(objective: Objective) -> str:
-    """What makes a score or probabilities a grade."""
-    if objective.has_cuts:
-        return "cuts"
-    return "the grade of the least expected cost" if utilities(objective).min() < 0 else "the likeliest grade"
+    return objective.probabilities(predictions).argmax(axis=1)
 
 
 def likeness(objective: Objective, predictions: np.ndarray) -> np.ndarray:
@@ -230,8 +202,7 @@ def build(recipe: Recipe, *, num_classes: int = 5, class_weights: torch.Tensor |
             raise UsageError(f"recipe: objective binary is for two classes, here are {num_classes}")
         return Binary(class_weights)
     if recipe.objective == "ordinal":
-        cost = DISTANCE_COST if recipe.cuts == "least_cost" else 0.0
-        return Ordinal(num_classes, class_weights, has_cuts=recipe.cuts not in UNCUT, distance_cost=cost)
+        return Ordinal(num_classes, class_weights, has_cuts=recipe.cuts != "likeliest")
     if recipe.objective == "classification":
         return Classification(num_classes, recipe.focal_gamma if recipe.loss == "focal" else 0.0, class_weights)
     return Regression(num_classes, recipe.loss, class_weights)

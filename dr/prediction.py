@@ -15,7 +15,6 @@ from dr.archive import Archive
 from dr.checkpoint import Checkpoint
 from dr.dataset import loader, name_hash
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
-from dr.objectives import expected_utility
 from dr.photographs import Photographs, View, collate, find_photographs, readable, select, submission_ids
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
@@ -121,11 +120,10 @@ def _decide(
     cuts, words = ensemble.cuts(checkpoints)
     if stated is None:
         predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)
-        first = checkpoints[0].objective
-        own, evidence = first.probabilities(predictions), expected_utility(first, predictions)
+        own = checkpoints[0].objective.probabilities(predictions)
         likely = ensemble.probabilities(checkpoints, predictions)
         calibrated = likely is not None
-        return Decision(predictions, grades, likely if calibrated else own, calibrated, cuts, words, evidence)
+        return Decision(predictions, grades, likely if calibrated else own, calibrated, cuts, words, own)
     shift = Shift(checkpoints, mean_predictions(scorers, seen.outputs), stated)
     cuts = shift.cuts or cuts
     predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)

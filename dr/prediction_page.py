@@ -14,10 +14,11 @@ from torch import nn
 
 from dr import GRADES, duplicates, explained, fundus, novelty, page, ranks
 from dr.checkpoint import Checkpoint
-from dr.objectives import Binary, Objective, decision_in_words
+from dr.objectives import Binary, Objective
 
 # whether they are calibrated -> what the page says of probabilities
 PROBABILITIES = ("the networks' own, not calibrated", "calibrated on validation; they may prefer another grade")
+WITHOUT_CUTS = "none: the class that the networks hold likeliest"
 MOST_THUMBNAILS = 10_000  # about 65 MB of page, 80 MB of memory; beyond, a browser would rather have a table
 FLAGS = {  # words of `flags` -> how they read, the column with the measured value, its decimals, what they mean
     "no_retina": ("no retina", None, 0, "no retina was found; the whole frame was graded"),
@@ -195,7 +196,7 @@ def write(
         facts=[
             ("Model", ", ".join(str(one.path) for one in checkpoints)),
             ("Recipe", _recipe(checkpoints, tta)),
-            ("Cuts", (cuts_in_words or f"none: {decision_in_words(first.objective)}").removeprefix("cuts ")),
+            ("Cuts", (cuts_in_words or WITHOUT_CUTS).removeprefix("cuts ")),
             ("Graded by", engine),
             ("Probabilities", PROBABILITIES[calibrated] if any(row["probabilities"] for row in rows) else "none"),
         ],

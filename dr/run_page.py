@@ -6,7 +6,7 @@ from typing import Any
 
 from dr import charts, checkpoint, mistakes, page, run_facts
 from dr.dataset import Prepared
-from dr.objectives import Classification, decision_in_words
+from dr.objectives import Classification
 from dr.report import MOST_CLASSES
 from dr.run_facts import Side
 
@@ -71,7 +71,7 @@ def write(
     side = sides[-1]
     figures = run_facts.class_figures(content, side)
     _draw(side, figures, data=data, prefix=prefix, name=name)
-    recipe, objective = run_facts.recipe_of(content)
+    recipe, _ = run_facts.recipe_of(content)
     measured = run_facts.figure_rows(content)
     shown, why = _shown_mistakes(content, side, best=Path(f"{prefix}best.pt"), data=data, device=device)
     class_rows = run_facts.class_rows(content["classes"], *figures)
@@ -103,7 +103,6 @@ def write(
         changed=[(key, value) for key, value, default in choices if not default],
         defaults=[(key, value) for key, value, default in choices if default],
         cuts=content["cuts"],
-        decision=decision_in_words(objective),
         content=content,
         pictures={
             ending.removesuffix(".png"): page.data_uri(path) if (path := Path(f"{prefix}{ending}")).is_file() else None

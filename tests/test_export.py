@@ -27,7 +27,6 @@ KINDS = {
     "regression optimal": ((-0.5, 0.0, 0.1, 0.5), 5),
     "ordinal optimal": ((1.8, 1.9, 2.0, 2.1), 5),
     "ordinal likeliest": (None, 5),
-    "ordinal least_cost": (None, 5),
     "classification optimal": (None, 5),
     "binary optimal": ((0.5,), 2),
     "regression optimal calibrated": ((-0.5, 0.0, 0.1, 0.5), 5),

@@ -84,22 +84,8 @@ def test_ordinal_can_give_the_likeliest_grade_instead_of_cutting_the_expected_on
     assert objectives.grades(made, predictions, None).tolist() == [0]
     cut = objectives.build(from_dict({"objective": "ordinal"}))
     assert objectives.grades(cut, predictions, np.array([0.5, 1.5, 2.5, 3.5])).tolist() == [2]
-    for rule in ("likeliest", "least_cost"):
-        with pytest.raises(UsageError, match=f"cuts {rule} is for objective ordinal"):
-            from_dict({"cuts": rule})
-
-
-def test_least_cost_gives_the_grade_whose_errors_are_expected_to_cost_least():
-    made = objectives.build(from_dict({"objective": "ordinal", "cuts": "least_cost"}))
-    predictions = np.sort(np.random.default_rng(0).random((500, 4)), axis=1)[:, ::-1]
-    costs = np.empty((500, 5))
-    for given in range(5):
-        of_true = [(true != given) + objectives.DISTANCE_COST * (true - given) ** 2 for true in range(5)]
-        costs[:, given] = made.probabilities(predictions) @ of_true
-    assert (objectives.grades(made, predictions, None) == costs.argmin(axis=1)).all()
-    assert (objectives.grades(made, predictions, None) != made.probabilities(predictions).argmax(axis=1)).any()
-    far = np.array([[0.6, 0.4, 0.4, 0.4]])  # 0 has 0.4 and 4 has 0.4: 1 is never far off
-    assert objectives.grades(made, far, None).tolist() == [1]
+    with pytest.raises(UsageError, match="cuts likeliest is for objective ordinal"):
+        from_dict({"cuts": "likeliest"})
 
 
 def test_binary_is_the_cross_entropy_of_one_logit():

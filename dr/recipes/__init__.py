@@ -29,12 +29,11 @@ CHOICES = {
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
     "scheduler": ("step", "multistep", "exponential", "plateau", "cosine", "none"),
     "best_by": ("macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"),
-    "cuts": ("calibrated", "optimal", "bagged", "kappa", "round", "likeliest", "least_cost"),
+    "cuts": ("calibrated", "optimal", "bagged", "kappa", "round", "likeliest"),
     "tta": ("none", "flips", "d4", "five", "ten"),
     "tta_by": ("mean", "vote"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
-UNCUT = ("likeliest", "least_cost")  # values of `cuts` that are decisions by probabilities instead
 LEAST_PX = 16  # what a network that halves its pictures five times can still take
 LOSSES = {  # of each objective, its own first
     "regression": ("smooth_l1", "l1", "mse"),
@@ -105,8 +104,7 @@ class Recipe:
     keep_epochs: tuple[int, ...] = ()  # weights of these epochs are kept as NAME__epoch_N.pt
     # calibrated: of highest expected macro-F1, grades being as likely as a model fitted to the scores says; optimal: of
     # highest macro-F1 on the very photographs; bagged: their mean over bootstrap samples; kappa: of highest quadratic
-    # kappa on the very photographs; round: none fitted; of ordinal alone, uncut: likeliest, and least_cost, where a
-    # wrong grade costs 1 and the more the farther it is off
+    # kappa on the very photographs; round: none fitted; likeliest: ordinal, uncut
     cuts: str = "calibrated"
     # views of a photograph to test and predict with: its flips, its eight orientations, or five or ten shifted ones
     tta: str = "none"
@@ -121,10 +119,9 @@ class Recipe:
         if self.loss not in LOSSES[self.objective]:
             allowed = ", ".join(LOSSES[self.objective])
             raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
-        if self.cuts in UNCUT and self.objective in ("regression", "binary"):
+        if self.cuts == "likeliest" and self.objective in ("regression", "binary"):
             raise UsageError(
-                f"recipe: cuts {self.cuts} is for objective ordinal, {self.objective} has none; "
-                "use --set cuts=calibrated"
+                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has none; use --set cuts=calibrated"
             )
         self._check_ranges()
         if self.shakedrop is not None and self.stochastic_depth is not None:
