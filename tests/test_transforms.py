@@ -83,3 +83,14 @@ def test_a_crop_is_cut_out_anywhere_to_train_and_at_the_centre_to_evaluate():
         assert image.shape == (48, 48, 3)
         corners.add(tuple(image[0, 0]))
     assert len(corners) > 10
+
+
+def test_a_rotated_photograph_keeps_the_contrast_of_its_smallest_lesions():
+    photo = np.full((96, 96, 3), 100, np.uint8)
+    photo[24:72:8, 24:72:8] = 220  # single pixels, which linear interpolation leaves 65 % of their contrast
+    inside = (slice(20, 76), slice(20, 76), 1)
+    transform, contrasts = train_transform("rotation_colour", size_px=96), []
+    for number in range(60):
+        seed(transform, number)
+        contrasts.append(transform(image=photo)["image"][inside].std())
+    assert np.mean(contrasts) > 0.75 * photo[inside].std()
