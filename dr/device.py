@@ -59,6 +59,12 @@ def _keep_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(option, value)
 
 
+def give_back_freed_memory() -> None:
+    """What was kept goes back to the kernel at once: processes that are forked next would hold on to a copy of it."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = None) -> Accelerator:
     """The one place where device and precision are chosen, and where the processes of torchrun are joined: by NCCL on
     GPUs, one each, by gloo on CPUs. A CPU takes `on_cpu`, where given, in place of `precision`. Raises UsageError for a

@@ -144,6 +144,7 @@ def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.n
     """Trains and validates once, with a row in `run.history` -> predictions (N, P), cuts (K-1,) or None."""
     started = time.time()
     train_loss, lr = train_epoch(run, batches)
+    device.give_back_freed_memory()
     predictions, val_loss = _validate(run, val_batches)
     truth = val_batches.dataset.grades
     figures, cuts = ranks.once(

@@ -1,5 +1,6 @@
 import dataclasses
 import platform
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -371,6 +372,25 @@ def test_a_cpu_keeps_the_memory_that_it_frees():
     for _ in range(5):
         torch.ones(2**24)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2**24 * 4 / 4096
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left as they are")
+def test_freed_memory_is_given_back_before_processes_are_forked_that_would_hold_it(data, tmp_path, monkeypatch):
+    def resident():
+        return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+
+    device.accelerator("cpu", precision="fp32")
+    large = [torch.ones(2**24) for _ in range(6)]  # 384 MiB
+    large.clear()
+    kept = resident()
+    device.give_back_freed_memory()
+    assert kept - resident() > 300 * 2**20
+    order, train_epoch, validate = [], training.train_epoch, training._validate
+    monkeypatch.setattr(training, "train_epoch", lambda *given: (order.append("train"), train_epoch(*given))[1])
+    monkeypatch.setattr(device, "give_back_freed_memory", lambda: order.append("give back"))
+    monkeypatch.setattr(training, "_validate", lambda *given: (order.append("validate"), validate(*given))[1])
+    run(data, tmp_path, recipe=recipe(epochs=1))
+    assert order == ["train", "give back", "validate"]
 
 
 @pytest.mark.parametrize(("precision", "widened"), [("bf16", True), ("fp32", False)])
