@@ -35,7 +35,7 @@ def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
     """What keeps a fundus photograph a fundus photograph: any orientation, a little scale, light and colour."""
     return [
         _resize(size_px),
-        # cubic: the smallest lesions, a pixel or two, stay as sharp as they are in the photographs to be graded
+        # not linear: it takes a third of the contrast of lesions of a pixel, which photographs to be graded still have
         A.Affine(
             rotate=(-180, 180),
             scale=(0.9, 1.1),
