@@ -49,10 +49,16 @@ def rule(probabilities: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np
     return gains / gains.max(), costs / gains.max()
 
 
+def _sure_leads(gains: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """-> (K,), how far each class is ahead of the next where a sample is surely of it: the most that it can be."""
+    evidence = np.diag(gains) - costs
+    return np.diagonal(evidence) - np.where(np.eye(len(costs), dtype=bool), -np.inf, evidence).max(axis=1)
+
+
 class Shift:
     """What changes where photographs, with these mean predictions (N, P), have another prevalence: `prevalence` (K,),
     calibrated `probabilities` (N, K), and either `cuts` (K-1,) for each checkpoint or, without cuts, `grades` (N,), the
-    highest of each row of `evidence` (N, K).
+    highest of each row of `evidence` (N, K), which is ahead of the next by 1 where a sample is surely of that grade.
 
     Both are those of highest expected macro-F1 of validation re-weighed. Raises UsageError for a checkpoint that keeps
     no validation and for a prevalence of other classes.
@@ -83,8 +89,9 @@ class Shift:
         else:
             likely = ensemble.probabilities(checkpoints, np.concatenate([scores for scores, _ in seen]))
             gains, costs = rule(reweighted(likely, ratio), likely @ ratio)
-            self.evidence = gains * self.probabilities - costs
-            self.grades = self.evidence.argmax(axis=1)
+            evidence = gains * self.probabilities - costs
+            self.grades = evidence.argmax(axis=1)
+            self.evidence = evidence / _sure_leads(gains, costs)[self.grades, None]
 
     def in_words(self) -> str:
         shares = " ".join(f"{share:.3f}" for share in self.prevalence)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from made import TINY, checkpoint_content
 
-from dr import UsageError, calibration, checkpoint, metrics, objectives, prevalence, thresholds
+from dr import UsageError, calibration, checkpoint, metrics, objectives, prediction_page, prevalence, thresholds
 from dr.recipes import from_dict
 
 TRAINED = np.array([0.5, 0.2, 0.3])
@@ -99,6 +99,23 @@ def test_the_rule_without_cuts_has_an_expected_macro_f1_that_no_other_weights_be
     others = [expected(rng.uniform(0, 1, 3), rng.uniform(0, 0.3, 3)) for _ in range(5000)]
     assert found > max(others) - 0.002
     assert found > expected(np.ones(3), np.zeros(3)) + 0.02
+
+
+def test_doubt_is_none_where_a_grade_is_sure_whatever_its_share_and_whole_where_the_grade_changes():
+    scores, truth = drawn(600, TRAINED)
+    logits = -((scores[:, None] - np.arange(3)) ** 2) / 0.72
+    likely = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    one = loaded(likely, truth, loss=None, objective="classification")
+    share = np.linspace(0, 1, 400)[:, None]
+    between = (1 - share) * np.eye(3)[0] + share * np.eye(3)[1]  # from surely the first to surely the second
+    shift = prevalence.Shift([one], np.vstack([np.eye(3), between]), (0.9, 0.07, 0.03))
+    doubt = prediction_page.doubts(
+        np.zeros(403), shift.grades, objective=one.objective, cuts=None, evidence=shift.evidence
+    )
+    assert shift.grades[:3].tolist() == [0, 1, 2]
+    assert (doubt[:3] < 0.05).all()
+    changes = int(np.flatnonzero(np.diff(shift.grades[3:]))[0])
+    assert doubt[3 + changes : 5 + changes].min() > 0.9
 
 
 def test_what_cannot_be_moved_is_told():
