@@ -106,9 +106,10 @@ def _distance(photo: np.ndarray, surround: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 and a colour -> (H, W) float32, how surely each place differs from it, in grey levels: the median
     of the largest difference over the channels less twice its local deviation, so that noise, however bright, counts
     little."""
-    channels = cv2.split(cv2.absdiff(photo, np.broadcast_to(surround.astype(np.uint8), photo.shape)))
+    channels = cv2.split(cv2.absdiff(photo, (*np.floor(surround), 0)))
     raw = cv2.max(cv2.max(channels[0], channels[1]), channels[2])  # ten times as fast as numpy's over the last axis
-    median = cv2.medianBlur(raw, 9 if max(raw.shape) >= 128 else 3)
+    # two medians of 5 x 5 take a seventh of the time of one of 9 x 9: from 7 x 7 on OpenCV counts histograms
+    median = cv2.medianBlur(cv2.medianBlur(raw, 5), 5) if max(raw.shape) >= 128 else cv2.medianBlur(raw, 3)
     return median - 2 * cv2.blur(cv2.absdiff(raw, median).astype(np.float32), (9, 9))
 
 
@@ -127,7 +128,7 @@ def _largest_blob(mask: np.ndarray) -> np.ndarray | None:
     padded = cv2.copyMakeBorder(mask, side, side, side, side, cv2.BORDER_REPLICATE)
     contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(padded, contours, -1, 1, cv2.FILLED)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (side, side))  # separable; of a disc it leaves as much
     opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel)[side:-side, side:-side]
     contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return max(contours, key=cv2.contourArea, default=None)
@@ -154,7 +155,7 @@ def _round_regions(distance: np.ndarray) -> list[tuple[float, np.ndarray]]:
     roundest is not round."""
     # from the three quietest corners: text or retina may stand in the fourth
     noise = np.sort(np.percentile(_corner_pixels(distance[..., None])[..., 0], 98, axis=1))[2]
-    level = np.percentile(distance, 95)
+    level = np.percentile(distance[::2, ::2], 95)
     found = []
     for threshold in sorted({max(4.0, 1.5 * noise), *(part * level for part in (0.06, 0.12, 0.2, 0.3, 0.45))}):
         if 4.0 <= threshold <= 0.5 * level:
@@ -194,10 +195,10 @@ def _outside(contour: np.ndarray) -> float:
     (cx, cy), radius = cv2.minEnclosingCircle(contour)
     x, y, w, h = cv2.boundingRect(contour)
     left, right, top, bottom = np.array([cx - x, x + w - cx, cy - y, y + h - cy]) / max(radius, 1.0)
-    across = np.linspace(-1, 1, 121)
-    inside = np.hypot(across, across[:, None]) <= 1
-    columns, rows = (across >= -left) & (across <= right), (across >= -top) & (across <= bottom)
-    return float(1 - (inside & columns & rows[:, None]).sum() / inside.sum())
+    down = np.linspace(-1, 1, 121)
+    half = np.sqrt(1 - down**2)  # of the circle's chord in each row
+    inside = np.where((down >= -top) & (down <= bottom), np.minimum(half, left) + np.minimum(half, right), 0)
+    return float(1 - inside.sum() / (2 * half.sum()))
 
 
 def _cut_off(regions: list[tuple[float, np.ndarray]], contour: np.ndarray) -> float:
@@ -226,6 +227,20 @@ def whole_frame(photo: np.ndarray) -> Retina:
     return Retina((0, 0, width, height), None, tuple(int(v) for v in _surround(photo)))
 
 
+def _working_copy(photo: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> at most WORKING_SIDE_PX a side: averaged over whole pixels, which is quick, then interpolated over
+    what is left, less than twice the size."""
+    height, width = photo.shape[:2]
+    factor = min(max(height, width) // WORKING_SIDE_PX, height, width)
+    if factor > 1:
+        whole = photo[: height // factor * factor, : width // factor * factor]
+        photo = cv2.resize(whole, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
+    scale = WORKING_SIDE_PX / max(height, width)
+    if scale >= 1:
+        return photo
+    return cv2.resize(photo, (max(1, round(scale * width)), max(1, round(scale * height))))
+
+
 def find_retina(photo: np.ndarray) -> Retina:
     """(H, W, 3) uint8 BGR -> where the retina is, one box for all channels.
 
@@ -233,9 +248,7 @@ def find_retina(photo: np.ndarray) -> Retina:
     reaches into the corners).
     """
     height, width = photo.shape[:2]
-    scale = min(1.0, WORKING_SIDE_PX / max(height, width))
-    working = (max(1, round(scale * width)), max(1, round(scale * height)))
-    small = photo if scale == 1 else cv2.resize(photo, working, interpolation=cv2.INTER_AREA)
+    small = _working_copy(photo)
     surround = _surround(small)
     for colour in [surround] if surround.max() < 16 else [surround, np.zeros(3)]:
         distance = _distance(small, colour)
@@ -297,11 +310,9 @@ def quality(prepared: np.ndarray) -> dict[str, float]:
     grey = cv2.cvtColor(cv2.resize(prepared, (WORKING_SIDE_PX,) * 2, interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
     inside = np.zeros(grey.shape, np.uint8)
     cv2.circle(inside, (WORKING_SIDE_PX // 2,) * 2, int(0.45 * WORKING_SIDE_PX), 1, cv2.FILLED)
-    inside = (inside > 0) & (grey > 4)  # flat tops and bottoms are padding
-    if not inside.any():
-        return {"brightness": 0.0, "sharpness": 0.0}
-    laplacian = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
-    return {"brightness": float(grey[inside].mean()), "sharpness": float(laplacian[inside].mean())}
+    inside &= cv2.compare(grey, 4, cv2.CMP_GT)  # flat tops and bottoms are padding
+    laplacian = cv2.absdiff(cv2.Laplacian(grey, cv2.CV_16S), 0)
+    return {"brightness": cv2.mean(grey, inside)[0], "sharpness": cv2.mean(laplacian, inside)[0]}  # 0 of nothing
 
 
 def flags(retina: Retina, measured: dict[str, float]) -> list[str]:
