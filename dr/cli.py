@@ -219,10 +219,8 @@ def _told(error: Exception, *, go_on: str, memory: str) -> str | None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For libraries that take seconds: no garbage is looked for in what they make, neither now nor when the process
-    ends, which would be a third of them."""
+    """For libraries that take seconds: no garbage is looked for in what they make, which would be a third of them."""
     gc.disable()
-    atexit.register(gc.disable)
     try:
         yield
     finally:
@@ -233,6 +231,15 @@ def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --
     """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read or runs
     that failed, 2 the user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how
     to start again, `memory` what to do when it runs out. Of several processes one speaks, and one exits with 1."""
+    code, script = 3, os.path.realpath(main.__code__.co_filename)
+
+    def leave() -> None:
+        if os.path.realpath(sys.argv[0]) == script:  # not in a process that has run the script within itself
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # taking torch apart, object by object, would take a second
+
+    atexit.register(leave)  # before all others, so that it comes after them
     try:
         with ranks.main_alone_speaks():
             code = main()

@@ -1,8 +1,14 @@
 import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from dr import POLICIES, UsageError, cli
+
+ROOT = Path(__file__).parent.parent
 
 
 def exit_code(main):
@@ -105,3 +111,48 @@ def test_a_prevalence_that_is_none_is_told(shares):
 def test_a_prevalence_sums_to_one():
     args = cli.parser("predict", description="").parse_args(["--prevalence", "0.33,0.33,0.33"])
     assert args.prevalence == pytest.approx((1 / 3,) * 3)
+
+
+SCRIPT = """
+import atexit, sys
+from dr import cli
+
+class Held:
+    def __del__(self):
+        sys.stderr.write("taken apart")
+
+held = Held()
+
+def main():
+    atexit.register(print, "cleared up")
+    print("done")
+    return 1
+
+cli.run(main, go_on="start again")
+"""
+
+
+def ended(*arguments):
+    """`python ARGUMENTS` with the repository's packages, run to its end."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def test_a_script_clears_up_and_ends_without_being_taken_apart(script):
+    run = ended(script)
+    assert (run.returncode, run.stdout, run.stderr) == (1, "done\ncleared up\n", "")
+
+
+def test_a_script_run_within_another_process_does_not_end_that_one(script):
+    within = ["try:", f"    runpy.run_path({str(script)!r}, run_name='__main__')", "except SystemExit as left:"]
+    run = ended("-c", "\n".join(["import runpy", *within, "    print(left.code)"]))
+    assert (run.returncode, run.stdout) == (0, "done\n1\ncleared up\n")
