@@ -10,6 +10,22 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the netwo
 import albumentations as A
 
 
+class Elastic(A.ElasticTransform):
+    """Albumentations' own with uniform noise of `alpha` pixels at every fourth pixel only, smoothed and interpolated:
+    less than half the time."""
+
+    EVERY = 4
+
+    def get_params_dependent_on_data(self, params: dict, data: dict) -> dict[str, np.ndarray]:
+        height, width = params["shape"][:2]
+        coarse = (-(-height // self.EVERY), -(-width // self.EVERY), 2)
+        noise = self.random_generator.uniform(-self.alpha, self.alpha, coarse).astype(np.float32)
+        smooth = cv2.GaussianBlur(noise, (0, 0), self.sigma / self.EVERY)
+        dx, dy = cv2.split(cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC))
+        across, down = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
+        return {"map_x": dx + across, "map_y": dy + down[:, None]}
+
+
 def _resize(size_px: int) -> A.Resize:
     return A.Resize(size_px, size_px, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
 
@@ -19,8 +35,7 @@ def _published(size_px: int) -> list[A.BasicTransform]:
     return [
         A.RandomResizedCrop((size_px, size_px), scale=(0.7, 1.0), ratio=(1.0, 1.0), area_for_downscale="image", p=0.5),
         _resize(size_px),
-        # uniform noise, once smoothed, bends as normal noise with alpha 120 does, and is ten times as fast to draw
-        A.ElasticTransform(alpha=44, sigma=6, approximate=True, noise_distribution="uniform", p=0.5),
+        Elastic(alpha=11, sigma=6, p=0.5),  # bends as A.ElasticTransform(alpha=120, sigma=6) does
         A.Rotate(limit=45, p=0.5),
         A.HorizontalFlip(p=0.5),
         A.VerticalFlip(p=0.5),
