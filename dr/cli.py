@@ -227,19 +227,25 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
+def _leave(ended: list[int], *, script: str, process: int) -> None:
+    """At exit, after all that main's imports have registered: ends the process of `script` with the code in `ended`.
+    Python would take torch apart first, object by object, for a second."""
+    if not ended or os.getpid() != process or os.path.realpath(sys.argv[0]) != script:
+        return  # --help, a forked process, or one that has run the script within itself
+    try:
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed before the start
+            stream.flush()
+    except (OSError, ValueError):
+        return  # Python tells it
+    os._exit(ended[0])
+
+
 def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --batch_size") -> None:
     """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read or runs
     that failed, 2 the user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how
     to start again, `memory` what to do when it runs out. Of several processes one speaks, and one exits with 1."""
-    code, script = 3, os.path.realpath(main.__code__.co_filename)
-
-    def leave() -> None:
-        if os.path.realpath(sys.argv[0]) == script:  # not in a process that has run the script within itself
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)  # taking torch apart, object by object, would take a second
-
-    atexit.register(leave)  # before all others, so that it comes after them
+    ended: list[int] = []
+    atexit.register(_leave, ended, script=os.path.realpath(main.__code__.co_filename), process=os.getpid())
     try:
         with ranks.main_alone_speaks():
             code = main()
@@ -260,4 +266,5 @@ def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --
         else:
             print(f"error: {place}{told}", file=sys.stderr)
         code = 3 if told is None else 2
+    ended.append(code)
     sys.exit(code)

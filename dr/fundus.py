@@ -128,7 +128,7 @@ def _largest_blob(mask: np.ndarray) -> np.ndarray | None:
     padded = cv2.copyMakeBorder(mask, side, side, side, side, cv2.BORDER_REPLICATE)
     contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(padded, contours, -1, 1, cv2.FILLED)
-    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (side, side))  # separable; of a disc it leaves as much
+    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (side, side))  # separable; a disc loses a pixel at each pole
     opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel)[side:-side, side:-side]
     contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return max(contours, key=cv2.contourArea, default=None)
@@ -227,18 +227,19 @@ def whole_frame(photo: np.ndarray) -> Retina:
     return Retina((0, 0, width, height), None, tuple(int(v) for v in _surround(photo)))
 
 
-def _working_copy(photo: np.ndarray) -> np.ndarray:
-    """(H, W, 3) -> at most WORKING_SIDE_PX a side: averaged over whole pixels, which is quick, then interpolated over
-    what is left, less than twice the size."""
+def _working_copy(photo: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """(H, W, 3) -> a copy of at most WORKING_SIDE_PX a side, and the (width, height) that it shows: all but rows and
+    columns at the end that are fewer than a pixel of the copy. Averaged over whole pixels first, which is quick, then
+    interpolated."""
     height, width = photo.shape[:2]
-    factor = min(max(height, width) // WORKING_SIDE_PX, height, width)
-    if factor > 1:
-        whole = photo[: height // factor * factor, : width // factor * factor]
-        photo = cv2.resize(whole, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
     scale = WORKING_SIDE_PX / max(height, width)
     if scale >= 1:
-        return photo
-    return cv2.resize(photo, (max(1, round(scale * width)), max(1, round(scale * height))))
+        return photo, (width, height)
+    factor = min(max(height, width) // WORKING_SIDE_PX, height, width)
+    across, down = width // factor, height // factor
+    shown = (factor * across, factor * down)
+    whole = cv2.resize(photo[: shown[1], : shown[0]], (across, down), interpolation=cv2.INTER_AREA)
+    return cv2.resize(whole, (max(1, round(scale * width)), max(1, round(scale * height)))), shown
 
 
 def find_retina(photo: np.ndarray) -> Retina:
@@ -248,7 +249,7 @@ def find_retina(photo: np.ndarray) -> Retina:
     reaches into the corners).
     """
     height, width = photo.shape[:2]
-    small = _working_copy(photo)
+    small, shown = _working_copy(photo)
     surround = _surround(small)
     for colour in [surround] if surround.max() < 16 else [surround, np.zeros(3)]:
         distance = _distance(small, colour)
@@ -256,9 +257,8 @@ def find_retina(photo: np.ndarray) -> Retina:
         contour = _roundest(regions)
         if contour is not None:
             x0, y0, x1, y1 = _rim(contour, distance)
-            sx, sy = width / small.shape[1], height / small.shape[0]
-            x1, y1 = min(width, int(np.ceil(x1 * sx))), min(height, int(np.ceil(y1 * sy)))
-            box = (int(x0 * sx), int(y0 * sy), x1, y1)
+            sx, sy = shown[0] / small.shape[1], shown[1] / small.shape[0]
+            box = (int(x0 * sx), int(y0 * sy), math.ceil(x1 * sx), math.ceil(y1 * sy))
             return Retina(box, True, tuple(int(v) for v in colour), _cut_off(regions, contour))
     return Retina((0, 0, width, height), False, tuple(int(v) for v in surround))
 

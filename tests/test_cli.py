@@ -132,12 +132,10 @@ cli.run(main, go_on="start again")
 """
 
 
-def ended(*arguments):
-    """`python ARGUMENTS` with the repository's packages, run to its end."""
+def ended(*words):
+    """A command with the repository's packages, run to its end."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture
@@ -148,11 +146,43 @@ def script(tmp_path):
 
 
 def test_a_script_clears_up_and_ends_without_being_taken_apart(script):
-    run = ended(script)
+    run = ended(sys.executable, script)
     assert (run.returncode, run.stdout, run.stderr) == (1, "done\ncleared up\n", "")
 
 
 def test_a_script_run_within_another_process_does_not_end_that_one(script):
     within = ["try:", f"    runpy.run_path({str(script)!r}, run_name='__main__')", "except SystemExit as left:"]
-    run = ended("-c", "\n".join(["import runpy", *within, "    print(left.code)"]))
+    run = ended(sys.executable, "-c", "\n".join(["import runpy", *within, "    print(left.code)"]))
     assert (run.returncode, run.stdout) == (0, "done\n1\ncleared up\n")
+
+
+@pytest.mark.parametrize("name", ["data", "train", "predict"])
+def test_help_is_no_failure(name):
+    assert ended(sys.executable, ROOT / f"{name}.py", "--help").returncode == 0
+
+
+def test_closed_output_is_no_failure(script):
+    script.write_text(SCRIPT.replace("return 1", "return 0"))
+    run = ended("sh", "-c", f"exec {sys.executable} {script} >&-")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_output_that_nobody_reads_is_told_by_python_alone(script):
+    run = ended("sh", "-c", f"(sleep 0.5; env -u PYTHONUNBUFFERED {sys.executable} {script}) | true")
+    assert run.stderr.count("BrokenPipeError") == 1
+    assert "Traceback" not in run.stderr
+
+
+FORKING = """
+    import os
+    if not os.fork():
+        sys.exit(7)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+    return 1
+"""
+
+
+def test_a_forked_process_ends_with_its_own_code(script):
+    script.write_text(SCRIPT.replace("    return 1\n", FORKING))
+    run = ended(sys.executable, script)
+    assert (run.returncode, run.stdout.splitlines()[-2:]) == (1, ["7", "cleared up"])

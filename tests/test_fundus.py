@@ -136,6 +136,18 @@ CONDITIONS = (
 )
 
 
+@pytest.mark.parametrize("shape", [(2879, 3839), (3743, 4991), (767, 1151), (1000, 3000)])
+@pytest.mark.parametrize("corner", [0, 1])
+def test_the_box_is_right_to_a_pixel_of_the_working_copy_where_sides_are_no_multiple_of_it(shape, corner):
+    height, width = shape
+    radius = int(0.42 * height)
+    centre = (20 + radius, 20 + radius) if corner == 0 else (width - 20 - radius, height - 20 - radius)
+    photo = np.zeros((*shape, 3), np.uint8)
+    cv2.circle(photo, centre, radius, (60, 100, 180), cv2.FILLED)
+    drawn_box = (centre[0] - radius, centre[1] - radius, centre[0] + radius + 1, centre[1] + radius + 1)
+    assert find_retina(photo).box == pytest.approx(drawn_box, abs=max(shape) / fundus.WORKING_SIDE_PX)
+
+
 def test_the_box_agrees_with_the_drawn_retina_under_every_condition():
     overlaps = {}
     for condition in CONDITIONS:

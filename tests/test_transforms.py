@@ -52,13 +52,13 @@ def test_elastic_displacement_is_as_wide_and_as_smooth_as_that_of_albumentations
     widths, slopes = [], []
     for transform in (Elastic(alpha=11, sigma=6), A.ElasticTransform(alpha=120, sigma=6)):
         transform.set_random_state(np.random.default_rng(0), random.Random(0))
-        maps = [transform.get_params_dependent_on_data({"shape": (200, 300, 3)}, {}) for _ in range(20)]
+        maps = [transform.get_params_dependent_on_data({"shape": (380, 380, 3)}, {}) for _ in range(20)]
         # without the border, which albumentations' own smears
-        moved = np.array([m["map_x"] - np.arange(300) for m in maps])[:, 30:-30, 30:-30]
+        moved = np.array([m["map_x"] - np.arange(380) for m in maps])[:, 30:-30, 30:-30]
         assert np.allclose(moved.mean(), 0, atol=0.1)
         widths.append(moved.std())
         slopes.append(np.diff(moved, axis=1).std())
-        down = np.array([m["map_y"] - np.arange(200)[:, None] for m in maps])[:, 30:-30, 30:-30]
+        down = np.array([m["map_y"] - np.arange(380)[:, None] for m in maps])[:, 30:-30, 30:-30]
         assert down.std() == pytest.approx(moved.std(), rel=0.1)
         assert abs(np.corrcoef(moved.ravel(), down.ravel())[0, 1]) < 0.1
     assert widths[0] == pytest.approx(widths[1], rel=0.1)
