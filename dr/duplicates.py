@@ -4,8 +4,6 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 SIGNATURE_SIDE_PX = 32  # coarse enough that a crop that differs by a few pixels changes little
 HASH_BITS_APART = 12  # of 64: re-encoded, darkened and halved copies of real photographs differ by up to 10
@@ -63,5 +61,8 @@ def same_pixels(
 
 def groups(count: int, pairs: np.ndarray) -> np.ndarray:
     """(P, 2) pairs among `count` photographs -> (count,) int, equal for photographs joined by a chain of pairs."""
+    from scipy.sparse import coo_array  # 20 MiB, which the processes that prepare photographs do without
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     return connected_components(graph, directed=False)[1]

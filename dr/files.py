@@ -6,10 +6,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from dr import UsageError
+
+if TYPE_CHECKING:
+    import pandas as pd  # 40 MiB, which the processes that prepare photographs do without
 
 
 @contextmanager
@@ -53,7 +55,7 @@ def write_json(path: str | Path, content: dict) -> None:
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
     """`table` with a header and without its index, line ends as LF on every system."""
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 

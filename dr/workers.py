@@ -1,5 +1,9 @@
-"""One photograph after another, read, cropped and written in as many processes as there are cores."""
+"""One photograph after another, read, cropped and written in as many processes as there are cores.
 
+Each of these imports this file: neither pandas nor scipy, which would be 60 MiB of each, is to be imported with it.
+"""
+
+import json
 import os
 import signal
 import threading
@@ -15,7 +19,6 @@ import cv2
 from dr import UsageError, duplicates, fundus, ranks
 from dr.archive import Archive
 from dr.files import write_bytes
-from dr.workspace import note
 
 JPEG_QUALITY = 95
 WAITING_EACH = 8  # photographs that wait for each process
@@ -113,12 +116,18 @@ def _prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: in
         pool.shutdown(cancel_futures=True)
 
 
+def _note(log: Path, record: dict) -> None:
+    """Notes a finished photograph in prepared.jsonl, on disk before anything else happens."""
+    with log.open("a") as lines:
+        lines.write("\n" + json.dumps(record))  # the line end first: the line before may have been cut short
+
+
 def _prepare_share(tasks: list[dict], *, log: Path, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
     """Every N-th task is done here; then come the records of the other processes, which did the others."""
     own = []
     for record in _prepare_all(tasks[ranks.RANK :: ranks.COUNT], archives=archives, workers=workers):
         if "error" not in record:
-            note(log, record)
+            _note(log, record)
         own.append(record)
         yield record
     for rank, records in enumerate(ranks.gather(own)):

@@ -111,12 +111,6 @@ class Workspace:
                 path.unlink()
 
 
-def note(log: Path, record: dict) -> None:
-    """Notes a finished photograph in prepared.jsonl, on disk before anything else happens."""
-    with log.open("a") as lines:
-        lines.write("\n" + json.dumps(record))  # the line end first: the line before may have been cut short
-
-
 def difference(before: dict, now: dict) -> str:
     """The first setting that changed, in words."""
     if before.keys() != now.keys():

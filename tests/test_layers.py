@@ -1,6 +1,8 @@
 """Imports point down: scripts, then stages, then what they are made of, then the pure centre."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +73,10 @@ def test_scripts_tell_the_story_in_few_lines():
 )
 def test_sides_and_policies_are_spelt_in_one_place(words, homes):
     assert [path.name for path in (ROOT / "dr").glob("*.py") if words in path.read_text()] == homes
+
+
+def test_processes_that_prepare_photographs_import_nothing_large():
+    told = "import sys; import dr.workers; print(*sys.modules)"
+    imported = subprocess.check_output([sys.executable, "-c", told], cwd=ROOT, text=True, timeout=60).split()
+    assert "cv2" in imported
+    assert not {"pandas", "scipy", "matplotlib", "sklearn", "albumentations", "torch"} & set(imported)
