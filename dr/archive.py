@@ -5,12 +5,14 @@ import re
 import stat
 import struct
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dr import UsageError
 
 MAX_MEMBER_BYTES = 2 << 30
 MAX_EXPANSION = 200  # unpacked : packed; photographs are about 1 : 1, label tables rarely beyond 20 : 1
+LOCAL_HEADER = "<4s22xHH"  # signature, and the lengths of name and extra field (APPNOTE.TXT 4.3.7)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 
 
@@ -42,17 +44,54 @@ def _refuse_unreadable(error: OSError) -> None:
     raise error  # os.walk would pass over a folder that may not be read, and its photographs would be missed by nobody
 
 
+@dataclass(frozen=True)
+class Member:
+    """A file, or one member of a zip, which is read without the list of all others: another process needs no more."""
+
+    path: Path  # of the file, or of the zip
+    info: zipfile.ZipInfo | None = None
+
+    def read(self) -> bytes:
+        """Its bytes. Raises OSError when they cannot be read or fail their checksum."""
+        if self.info is None:
+            return self.path.read_bytes()
+        name = self.info.filename
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.info.header_offset)
+                signature, *lengths = struct.unpack(LOCAL_HEADER, file.read(struct.calcsize(LOCAL_HEADER)))
+                if signature != b"PK\3\4":
+                    raise zipfile.BadZipFile
+                file.seek(sum(lengths), os.SEEK_CUR)
+                with zipfile.ZipExtFile(file, "r", self.info) as member:
+                    # a size, or a member that lies about its own could fill the memory
+                    return member.read(self.info.file_size)
+        except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error) as exc:
+            raise OSError(f"the archive is damaged at {name}") from exc
+        except Exception as exc:  # zlib.error and lzma.LZMAError share no base class with the above
+            raise OSError(f"{name} cannot be unpacked: {exc}") from exc
+
+
+@dataclass(frozen=True)
+class Held:
+    """A member whose bytes are in memory already."""
+
+    data: bytes
+
+    def read(self) -> bytes:
+        return self.data
+
+
 class Archive:
     """Members of a zip or of a folder, by their name with forward slashes; of a folder only `names` where given.
 
-    Opens lazily and pickles as its path, so that worker processes each open their own handle.
+    Pickles without its list of a zip's members, which another process would read anew.
     Raises UsageError for a path that is missing, not a zip, truncated, encrypted or unsafe.
     """
 
     def __init__(self, path: str | Path, *, names: list[str] | None = None):
         self.path = Path(path)
-        self._zip: zipfile.ZipFile | None = None
-        self._opened_by: int | None = None
+        self._infos: dict[str, zipfile.ZipInfo] | None = None
         if not self.path.exists():
             raise UsageError(f"{self.path}: there is no such file or folder; give the path of the archive")
         if names is None:
@@ -77,7 +116,7 @@ class Archive:
         except OSError as exc:
             raise UsageError(f"{self.path}: it cannot be read ({exc.strerror}); give a file that can") from exc
         try:
-            infos = self._open().infolist()
+            infos = self._infolist()
         except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error) as exc:
             reason = "truncated or damaged" if start == b"PK" else "not a zip archive"
             raise UsageError(f"{self.path}: it is {reason}; download it again, or give an unpacked folder") from exc
@@ -86,28 +125,29 @@ class Archive:
         names = sorted(info.filename for info in infos if not info.is_dir())
         if len(set(names)) < len(names):
             raise UsageError(f"{self.path}: two members have the same name; pack the archive again")
+        self._infos = {info.filename: info for info in infos}
         return names
 
-    def _open(self) -> zipfile.ZipFile:
-        if self._zip is None or self._opened_by != os.getpid():  # a forked process must not share the file's position
-            self._zip, self._opened_by = zipfile.ZipFile(self.path), os.getpid()
-        return self._zip
+    def _infolist(self) -> list[zipfile.ZipInfo]:
+        with zipfile.ZipFile(self.path) as packed:
+            return packed.infolist()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_zip": None}
+        return {**self.__dict__, "_infos": None}
+
+    def member(self, name: str) -> Member:
+        """One member, to be read here or in another process. Raises OSError where a zip has none of that name."""
+        if self.path.is_dir():
+            return Member(self.path / name)
+        if self._infos is None:
+            self._infos = {info.filename: info for info in self._infolist()}
+        if name not in self._infos:
+            raise OSError(f"{name} is not in the archive")
+        return Member(self.path, self._infos[name])
 
     def read(self, name: str) -> bytes:
         """The bytes of one member. Raises OSError when they cannot be read or fail their checksum."""
-        if self.path.is_dir():
-            return (self.path / name).read_bytes()
-        try:
-            info = self._open().getinfo(name)
-            with self._open().open(info) as member:
-                return member.read(info.file_size)  # a size, or a member that lies about its own could fill the memory
-        except (zipfile.BadZipFile, EOFError, NotImplementedError) as exc:
-            raise OSError(f"the archive is damaged at {name}") from exc
-        except Exception as exc:  # zlib.error and lzma.LZMAError share no base class with the above
-            raise OSError(f"{name} cannot be unpacked: {exc}") from exc
+        return self.member(name).read()
 
     def size(self) -> int:
         """Bytes of the zip, or of all files of the folder."""

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 
 from dr import UsageError
-from dr.archive import Archive
+from dr.archive import Archive, Held
 from dr.classes import numbered
 from dr.sources import COLUMNS, SIDES, Source
 
@@ -13,7 +13,7 @@ from dr.sources import COLUMNS, SIDES, Source
 class ArrayArchive(Archive):
     """The pictures of a .npz as members `train_00017`, whose bytes are a PNG of the same pixels.
 
-    The arrays are held in memory; each process loads its own. Raises UsageError for a file that holds none.
+    The arrays are held in memory. Raises UsageError for a file that holds none.
     """
 
     def __init__(self, path: str):
@@ -60,12 +60,12 @@ class ArrayArchive(Archive):
         """(N,) int of one side."""
         return self._array(f"{side}_labels").reshape(-1).astype(int)
 
-    def read(self, name: str) -> bytes:
-        """One picture as a PNG."""
+    def member(self, name: str) -> Held:
+        """One picture."""
         side, _, number = name.rpartition("_")
         picture = self._array(f"{side}_images")[int(number)]
         bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        return cv2.imencode(".png", bgr)[1].tobytes()
+        return Held(cv2.imencode(".png", bgr)[1].tobytes())
 
 
 def medmnist(path: str) -> Source:

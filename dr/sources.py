@@ -25,7 +25,7 @@ class Source:
     split. Without `crop` its pictures are used as they are: neither cropped nor written with losses."""
 
     kind: str
-    archive: Archive  # or what offers its path, names, size() and read()
+    archive: Archive  # or what offers its path, names, size(), member() and read()
     table: pd.DataFrame
     classes: tuple[str, ...] = GRADES
     crop: bool = True

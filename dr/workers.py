@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 
 from dr import UsageError, duplicates, fundus, ranks
-from dr.archive import Archive
+from dr.archive import Archive, Held, Member
 from dr.files import write_bytes
 
 JPEG_QUALITY = 95
@@ -31,11 +31,11 @@ JPEG = (
 )
 
 
-def _prepare_one(archive: Archive, *, member: str, out: Path, size_px: int, crop: bool, lossless: bool) -> dict:
+def _prepare_one(*, member: Member | Held, out: Path, size_px: int, crop: bool, lossless: bool) -> dict:
     """Reads, crops and writes one photograph as `out` with an ending -> its record; a photograph that cannot be used
     gives `error` instead."""
     try:
-        prepared, retina, photo = fundus.decode_and_prepare(archive.read(member), size_px=size_px, crop=crop)
+        prepared, retina, photo = fundus.decode_and_prepare(member.read(), size_px=size_px, crop=crop)
     except (fundus.UnreadablePhotograph, OSError) as exc:
         return {"error": str(exc)}
     suffix, options = (".png", ()) if lossless or fundus.is_small(photo) else (".jpeg", JPEG)
@@ -57,14 +57,10 @@ def _prepare_one(archive: Archive, *, member: str, out: Path, size_px: int, crop
     }
 
 
-_archives: dict[str, Archive] = {}
-
-
-def _start_worker(archives: dict[str, Archive]) -> None:
+def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-    _archives.update(archives)
 
 
 def _end_with_parent() -> None:
@@ -74,7 +70,7 @@ def _end_with_parent() -> None:
 
 def _in_worker(task: dict) -> dict:
     key = {"source": task["source"], "original": task["original"]}
-    return key | _prepare_one(_archives[task["source"]], **{name: task[name] for name in task.keys() - key.keys()})
+    return key | _prepare_one(**{name: task[name] for name in task.keys() - key.keys()})
 
 
 @contextmanager
@@ -91,17 +87,16 @@ def _interrupts_ignored() -> Iterator[None]:
 
 
 def _prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
-    """Tasks -> records in the order in which they are finished."""
+    """Tasks -> records in the order in which they are finished. Each process is told where one photograph is: it need
+    not list what else the archives hold."""
+    located = ({**task, "member": archives[task["source"]].member(task["member"])} for task in tasks)
     if workers <= 1 or len(tasks) < 8:  # starting processes would take longer
-        _archives.update(archives)
-        yield from map(_in_worker, tasks)
+        yield from map(_in_worker, located)
         return
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(archives,)
-    )
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         waiting: set[Future] = set()
-        for task in tasks:  # a few at a time: what waits, and what it gave, is held in memory
+        for task in located:  # a few at a time: what waits, and what it gave, is held in memory
             with _interrupts_ignored():
                 waiting.add(pool.submit(_in_worker, task))
             if len(waiting) == WAITING_EACH * workers:

@@ -192,6 +192,16 @@ def test_it_pickles_and_reads_in_another_process(tmp_path):
     assert content == b"pixels"
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_travels_without_the_list_of_the_others(tmp_path, compression):
+    members = {f"{i:04}.png": b"pixels %d" % i * 50 for i in range(500)}
+    path = write_zip(tmp_path / "a.zip", members, compression=compression)
+    path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())  # as of archives that unpack themselves
+    packed = pickle.dumps(Archive(path).member("0321.png"))
+    assert len(packed) < 1000
+    assert pickle.loads(packed).read() == members["0321.png"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_does_not_share_the_position_in_the_file(tmp_path):

@@ -256,9 +256,9 @@ def count_prepared(monkeypatch):
     counted = Counter()
     original = workers._prepare_one
 
-    def prepare_one(archive, *, member, **options):
-        counted[member] += 1
-        return original(archive, member=member, **options)
+    def prepare_one(*, member, **options):
+        counted[member.info.filename] += 1
+        return original(member=member, **options)
 
     monkeypatch.setattr(workers, "_prepare_one", prepare_one)
     return counted
