@@ -201,6 +201,10 @@ def _told(error: Exception, *, go_on: str, memory: str) -> str | None:
     text = str(error)
     if isinstance(error, UsageError):
         return text
+    if isinstance(error, BrokenPipeError):
+        return f"what read the output has ended; {go_on}"
+    if isinstance(error, ModuleNotFoundError) and (error.name or "dr").partition(".")[0] != "dr":
+        return f"{error.name} is not installed; use the environment of `make env`, or pip install -r requirements.txt"
     if isinstance(error, PermissionError) or (isinstance(error, OSError) and error.errno in _DISK):
         reason = _DISK.get(error.errno, "permission denied")
         return f"{error.filename or 'writing'}: {reason}; change that and {go_on}"
@@ -227,14 +231,18 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
+def _nowhere() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
+
+
 def _leave(ended: list[int], *, script: str, process: int) -> None:
     """At exit, after all that main's imports have registered: ends the process of `script` with the code in `ended`.
     Python would take torch apart first, object by object, for a second."""
     if not ended or os.getpid() != process or os.path.realpath(sys.argv[0]) != script:
         return  # --help, a forked process, or one that has run the script within itself
     try:
-        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where it was closed before the start
-            stream.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
     except (OSError, ValueError):
         return  # Python tells it
     os._exit(ended[0])
@@ -244,6 +252,8 @@ def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --
     """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read or runs
     that failed, 2 the user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how
     to start again, `memory` what to do when it runs out. Of several processes one speaks, and one exits with 1."""
+    sys.stdout = sys.stdout or os.fdopen(_nowhere(), "w")  # None where it was closed before the start
+    sys.stderr = sys.stderr or os.fdopen(_nowhere(), "w")
     ended: list[int] = []
     atexit.register(_leave, ended, script=os.path.realpath(main.__code__.co_filename), process=os.getpid())
     try:
@@ -256,6 +266,8 @@ def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --
             print(f"\nstopped; {go_on}", file=sys.stderr)
         code = 130
     except Exception as exc:
+        if isinstance(exc, BrokenPipeError):
+            os.dup2(_nowhere(), sys.stdout.fileno())  # what it still holds would fail at the end
         told = _told(exc, go_on=go_on, memory=memory)
         place = ranks.before_telling(exc)
         if not ranks.MAIN:

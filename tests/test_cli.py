@@ -35,6 +35,10 @@ def test_the_code_of_main_is_the_code_of_the_script():
         (UsageError("data: it is empty; fill it"), "error: data: it is empty; fill it\n"),
         (OSError(errno.ENOSPC, "No space left", "a.jpeg"), "error: a.jpeg: the disk is full; "),
         (OSError(errno.EROFS, "Read-only", "a.jpeg"), "error: a.jpeg: it is read-only; "),
+        (
+            ModuleNotFoundError("No module", name="cv2"),
+            "error: cv2 is not installed; use the environment of `make env`",
+        ),
         (PermissionError(errno.EACCES, "Permission denied", "a.jpeg"), "error: a.jpeg: permission denied; "),
     ],
 )
@@ -161,16 +165,23 @@ def test_help_is_no_failure(name):
     assert ended(sys.executable, ROOT / f"{name}.py", "--help").returncode == 0
 
 
-def test_closed_output_is_no_failure(script):
-    script.write_text(SCRIPT.replace("return 1", "return 0"))
-    run = ended("sh", "-c", f"exec {sys.executable} {script} >&-")
-    assert (run.returncode, run.stderr) == (0, "")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output_is_no_failure(script, closed):
+    script.write_text(SCRIPT.replace("return 1", 'print("told", file=sys.stderr)\n    return 0'))
+    assert ended("sh", "-c", f"exec {sys.executable} {script} {closed}").returncode == 0
 
 
 def test_output_that_nobody_reads_is_told_by_python_alone(script):
     run = ended("sh", "-c", f"(sleep 0.5; env -u PYTHONUNBUFFERED {sys.executable} {script}) | true")
     assert run.stderr.count("BrokenPipeError") == 1
     assert "Traceback" not in run.stderr
+
+
+def test_a_pipe_that_ends_in_the_middle_is_one_line_and_code_2(script):
+    script.write_text(SCRIPT.replace('print("done")', 'print("x" * 100_000, flush=True)'))
+    run = ended("bash", "-c", f"set -o pipefail; {sys.executable} {script} | head -c 1")
+    assert run.returncode == 2
+    assert run.stderr == "error: what read the output has ended; start again\n"
 
 
 FORKING = """
@@ -186,3 +197,7 @@ def test_a_forked_process_ends_with_its_own_code(script):
     script.write_text(SCRIPT.replace("    return 1\n", FORKING))
     run = ended(sys.executable, script)
     assert (run.returncode, run.stdout.splitlines()[-2:]) == (1, ["7", "cleared up"])
+
+
+def test_a_missing_module_of_our_own_is_a_mistake_of_the_program():
+    assert exit_code(raising(ModuleNotFoundError("No module", name="dr.nothing"))) == 3
