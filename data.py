@@ -12,7 +12,7 @@ def main() -> int:
 
     with cli.importing():  # pandas takes a second: wrong flags are told before
         from dr.formats import Columns, open_sources
-        from dr.prepare import Settings, in_words, prepare
+        from dr.prepare import Settings, in_words, left_out_in_words, prepare
 
     settings = Settings(
         size=args.size,
@@ -30,9 +30,9 @@ def main() -> int:
         workers=args.workers,
         force=args.force,
     )
-    print(*in_words(report), sep="\n")
-    for skipped in report["skipped"]:
-        print(f"left out: {skipped['source']}/{skipped['original']}: {skipped['reason']}", file=sys.stderr)
+    print(*in_words(report), f"its page: {args.directory}/kaggle_retina/report.html", sep="\n")
+    for line in left_out_in_words(report):
+        print(line, file=sys.stderr)
     return 1 if report["skipped"] else 0
 
 

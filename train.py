@@ -5,6 +5,7 @@ from dr import cli, recipes, sweep
 
 def main() -> int:
     args = cli.parser("train", description=__doc__).parse_args()
+    args.name = args.name or cli.name_of(args.recipe)
     cli.check_at_least(1, batch_size=args.batch_size, epochs=args.epochs)
     cli.check_at_least(0, workers=args.workers, seed=args.seed)
     if args.compare:
@@ -20,7 +21,7 @@ def main() -> int:
     cli.check_there(data=[args.data], pretrained=sweep.files_of_weights(trials), resume=last)
     with cli.importing():  # torch takes seconds: wrong flags are told before
         from dr.dataset import fold, read_prepared
-        from dr.outcome import in_words
+        from dr.outcome import in_words, in_words_of_files
         from dr.training import train
 
     data = fold(read_prepared(args.data), *args.fold) if args.fold else read_prepared(args.data)
@@ -31,7 +32,7 @@ def main() -> int:
         return sweep.tell_failures(rows)
     [run] = trials
     row = train(run.recipe, data=data, name=run.name, go_on=args.resume, recorded=run.recorded, **where)
-    print(*in_words(row), f"saved {args.save}/{args.name}__best.pt", sep="\n")
+    print(*in_words(row), *in_words_of_files(args.save, args.name), sep="\n")
     return 0
 
 

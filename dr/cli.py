@@ -91,7 +91,8 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-e", "--epochs"), {"type": int, "help": "passes over the training photographs (default: the recipe's, 30)"}),
         (("-d", "--data"), {"default": "data", "help": "the folder that data.py wrote"}),
         (("-s", "--save"), {"default": "weights", "help": "where checkpoints, tables and pictures are written"}),
-        (("-n", "--name"), {"default": DEFAULT_NAME, "help": "first part of the names of the files written"}),
+        (("-n", "--name"), {"help": "first part of the names of the files written (default: the recipe's name; without "
+                                    f"a recipe {DEFAULT_NAME})"}),
         (("-r", "--recipe"), {"help": "name in dr/recipes or path of a TOML (default: the published method)"}),
         (("--set",), {"action": "append", "default": [], "metavar": "KEY=VALUE", "dest": "overrides",
                       "help": "change one choice of the recipe; may be repeated"}),
@@ -142,7 +143,7 @@ _FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
 
 _NOT_THERE = {  # what is told of a path that is not there, and what to do, by flag
     "zip_main": "there is no such file or folder; give the path of the archive",
-    "zip_2015": "there is no such file or folder; give the path of the archive",
+    "zip_2015": "there is no such file or folder; give the path of the 2015 archive with -a, or -a none to do without",
     "data": "there is no such folder; run data.py first, or name the folder it wrote with --data",
     "pretrained": "there is no such file of weights; give --pretrained a path, imagenet or none",
     "resume": "there is nothing to resume; start without --resume",
@@ -167,6 +168,11 @@ def parser(script: str, *, description: str) -> argparse.ArgumentParser:
         shown = "" if told else " (default: %(default)s)"
         made.add_argument(*names, **{**options, "help": options["help"] + shown})
     return made
+
+
+def name_of(recipe: str | None) -> str:
+    """What the files of a run are called where no name is given."""
+    return DEFAULT_NAME if recipe is None else Path(recipe).stem
 
 
 def command(script: str) -> str:

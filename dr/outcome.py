@@ -241,3 +241,8 @@ def in_words(row: dict) -> list[str]:
                 f"the most frequent class ({row[f'{prefix}majority']:.3f})"
             )
     return lines
+
+
+def in_words_of_files(folder: str, name: str) -> list[str]:
+    """-> what a person looks at first of the files of a run, and what predict.py asks for."""
+    return [f"wrote {folder}/{name}__report.html", f"saved {folder}/{name}__best.pt"]

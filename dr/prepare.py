@@ -161,8 +161,9 @@ def prepare(
     """Prepares the photographs of {"main": ..., "2015": ...} under `directory`/kaggle_retina -> the content of its
     report.json.
 
-    A finished folder with the same settings is left as it is. Of several processes, which all see the folder, the main
-    one decides and writes the tables; the others help with the photographs. Raises UsageError.
+    A finished folder with the same settings is left as it is, but for photographs that could not be used: these are
+    tried again. Of several processes, which all see the folder, the main one decides and writes the tables; the others
+    help with the photographs. Raises UsageError.
     """
     ranks.meet("gloo")
     if not ranks.MAIN:
@@ -181,7 +182,9 @@ def _prepare(sources: dict[str, Source], *, directory: str, settings: Settings, 
     workspace = Workspace(Path(directory), identity=identity, force=force, sides=names)
     root = workspace.root
     if workspace.complete():
-        return json.loads((root / "report.json").read_text(encoding="utf-8")) | {"already_finished": True}
+        before = json.loads((root / "report.json").read_text(encoding="utf-8"))
+        if not before["skipped"]:  # else what could not be used may have been mended since
+            return before | {"already_finished": True}
     assigned, listed, failed = choose(sources, settings=settings, workspace=workspace, workers=workers)
     (root / "report.json").unlink(missing_ok=True)  # from here to the end the folder is not complete
     sides = _write_tables(assigned.assign(group=_linked(assigned, listed)), workspace)
@@ -240,3 +243,11 @@ def in_words(report: dict) -> list[str]:
             "what is measured says nothing of it"
         )
     return lines
+
+
+def left_out_in_words(report: dict) -> list[str]:
+    """The content of report.json -> the lines that data.py prints of photographs that could not be used."""
+    lines = [
+        f"left out: {skipped['source']}/{skipped['original']}: {skipped['reason']}" for skipped in report["skipped"]
+    ]
+    return [*lines, "mend what was left out and start again: it is tried anew"] if lines else []

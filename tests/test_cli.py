@@ -85,7 +85,8 @@ def test_the_published_commands_need_no_other_flags():
     train = cli.parser("train", description="").parse_args(["-b", "4", "-e", "2"])
     assert (train.batch_size, train.epochs, train.data, train.save) == (4, 2, "data", "weights")
     predict = cli.parser("predict", description="").parse_args([])
-    assert predict.model == [f"weights/{train.name}__best.pt"]
+    assert predict.model == [f"weights/{cli.name_of(train.recipe)}__best.pt"]
+    assert cli.name_of("lite0") == cli.name_of("mine/lite0.toml") == "lite0"
     assert (predict.images, predict.output) == ("results/images", "results")
 
 
