@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from dr import files, run_facts
+from dr import files, metrics, run_facts
 from dr.dataset import Prepared
 from dr.page import TEMPLATES
 from dr.report import MOST_CLASSES
@@ -64,7 +64,7 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
         fingerprint=content["data"]["fingerprint"],
         figures=measured,
         flattered=any(row["flattered"] for row in measured),
-        no_better=run_facts.no_better(content),
+        no_better=metrics.no_better(content["metrics"]),
         side=side.word,
         fitted=side.fitted,
         class_rows=worst,

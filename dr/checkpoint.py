@@ -3,7 +3,7 @@
 import io
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 import torchvision
 from accelerate import init_empty_weights
 
-from dr import GRADES, UsageError, __version__, calibration, files, novelty, objectives
+from dr import GRADES, UsageError, __version__, calibration, files, metrics, novelty, objectives
 from dr.calibration import Calibration
 from dr.dataset import Fold
 from dr.models import Grader, build, load_tensors, same_shape
@@ -41,7 +41,7 @@ class Checkpoint:
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
     where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
     `training`, what its training photographs look like, and `seen_names`, dataset.name_hash of those and of
-    validation, where it keeps them."""
+    validation, where it keeps them; `no_better`, the sides on which it did no better than the most frequent class."""
 
     path: Path
     grader: Grader
@@ -56,6 +56,7 @@ class Checkpoint:
     calibration: Calibration | None = None
     training: novelty.Reference | None = None
     seen_names: np.ndarray | None = None
+    no_better: Sequence[str] = ()
 
 
 def versions() -> dict[str, str]:
@@ -139,6 +140,7 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         _calibration(content, validation, objective, path),
         _training(content, path),
         data["names"].numpy() if "names" in data else None,
+        metrics.no_better(content.get("metrics", {})),
     )
 
 

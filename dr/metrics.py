@@ -6,7 +6,9 @@ from the confusion matrix they cost microseconds, so that a thousand bootstrap r
 area under the ROC curve needs ranks: a thousand repeats take a second for 1,700 samples of five classes.
 """
 
+from collections.abc import Mapping
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -110,6 +112,16 @@ def per_class_intervals(truth, grades, likeness, *, repeats=1000, level=0.95, se
 def majority(truth):
     """truth (N,) int -> accuracy of always giving the most frequent class, float in 0..1."""
     return float(np.bincount(truth).max() / len(truth))
+
+
+def no_better(measured: Mapping[str, Any]) -> list[str]:
+    """What a checkpoint holds as `metrics` -> the sides, of validation and test, on which the network is no better than
+    always giving the most frequent class."""
+    figures = {"validation": measured, "test": measured.get("test", {})}
+    return [
+        side for side, seen in figures.items() if "majority" in seen and "accuracy" in seen
+        if seen["accuracy"] <= seen["majority"]
+    ]  # fmt: skip
 
 
 def auc(truth, likeness):

@@ -172,10 +172,11 @@ def write(
     seconds: float,
     metrics: dict | None = None,
     flattering: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> None:
     """Writes the page: details as in details.csv, looks by file (empty where there are too many photographs), maps as
     `explained.maps` makes them, cuts (K-1,) and where they are from; `metrics` where labels were given, and what is
-    `flattering` about them, in words."""
+    `flattering` about them, and `warnings` of the networks, in words."""
     first = checkpoints[0]
     labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
     seen = [looks.get(name) for name in details["file"]]
@@ -202,6 +203,7 @@ def write(
         ],
         metrics=metrics,
         flattering=flattering,
+        warnings=warnings,
         explained=maps,
         explanation=EXPLANATION[first.recipe.objective == "regression"],
         labels=labels,

@@ -78,16 +78,6 @@ def figure_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def no_better(content: Mapping[str, Any]) -> list[str]:
-    """The sides on which the network is no better than always giving the most frequent class."""
-    measured = content["metrics"]
-    figures = {"validation": measured, "test": measured.get("test", {})}
-    return [
-        side for side, seen in figures.items() if "majority" in seen and "accuracy" in seen
-        if seen["accuracy"] <= seen["majority"]
-    ]  # fmt: skip
-
-
 def class_figures(content: Mapping[str, Any], side: Side) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """-> metrics.per_class and the intervals of these figures of one side."""
     recipe, objective = recipe_of(content)

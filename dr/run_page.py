@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dr import charts, checkpoint, mistakes, page, run_facts
+from dr import charts, checkpoint, metrics, mistakes, page, run_facts
 from dr.dataset import Prepared
 from dr.objectives import Classification
 from dr.report import MOST_CLASSES
@@ -86,7 +86,7 @@ def write(
         epochs=epochs,
         headlines=_headlines(measured),
         measured=[r | {"text": run_facts.with_interval(r["value"], r["low"], r["high"])} for r in measured],
-        no_better=run_facts.no_better(content),
+        no_better=metrics.no_better(content["metrics"]),
         classes=content["classes"],
         many=many,
         class_rows=sorted(class_rows, key=lambda r: r["f1"][0])[:MOST_CLASSES] if many else class_rows,

@@ -399,3 +399,26 @@ def test_a_picture_unlike_training_is_marked_and_graded_all_the_same(model, imag
     checkpoint.save(tmp_path / "damaged.pt", content | {"training": {}})
     with pytest.raises(UsageError, match=r"damaged\.pt: mean, precision and limit of training photographs"):
         run(str(tmp_path / "damaged.pt"), images, tmp_path)
+
+
+def test_a_network_of_no_use_is_told_in_words_and_on_the_page(model, images, tmp_path):
+    content = dict(torch.load(model, weights_only=True))
+    for name, accuracy in (("useless", 0.4), ("useful", 0.6)):
+        figures = content["metrics"] | {"accuracy": accuracy, "majority": 0.4}
+        checkpoint.save(tmp_path / f"{name}.pt", content | {"metrics": figures})
+    told = f"{tmp_path / 'useless.pt'}: do not rely on its grades; on its validation photographs it was no better than"
+    prediction = run(
+        [str(tmp_path / "useful.pt"), str(tmp_path / "useless.pt")], images, tmp_path, report=True, explain=2
+    )
+    assert [note.startswith(told) for note in prediction.notes if "do not rely" in note] == [True]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("do not rely on its grades") == 1
+
+
+def test_a_photograph_that_is_explained_shows_its_flags(model, images, tmp_path):
+    large = cv2.resize(cv2.imread(str(images / "photo_0.png")), (200, 200))  # small ones have no flags
+    cv2.imwrite(str(images / "dark.png"), large // 8)
+    run(model, images, tmp_path, report=True, explain="all")
+    page = (tmp_path / "out" / "report.html").read_text()
+    [card] = [part for part in page.split('<li class="card">') if '<span class="file">dark.png</span>' in part]
+    assert ">too dark</span>" in card.split("</li>")[0]
