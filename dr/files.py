@@ -10,8 +10,33 @@ from typing import TYPE_CHECKING
 
 from dr import UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 if TYPE_CHECKING:
     import pandas as pd  # 40 MiB, which the processes that prepare photographs do without
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps `folder` from other processes that ask for it in this way, until the end, a kill included. Where the system
+    or the file system cannot lock folders it keeps nobody out. Raises UsageError where another process has it."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise UsageError(f"{folder}: another process writes it; wait for its end, or choose another -d") from exc
+        except OSError:  # of file systems of networks
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -173,14 +173,20 @@ def prepare(
 
 
 def _prepare(sources: dict[str, Source], *, directory: str, settings: Settings, workers: int, force: bool) -> dict:
-    started = time.time()
     main = sources["main"]
     if settings.per_class is None:
         settings = replace(settings, per_class=PER_CLASS if main.kind == COMPETITION else "all")
     names = tuple(side for side in SIDES if side != "test" or main.table["side"].eq("test").any())
     identity = _identity(settings, sources)
-    workspace = Workspace(Path(directory), identity=identity, force=force, sides=names)
-    root = workspace.root
+    with Workspace.alone(Path(directory), identity=identity, force=force, sides=names) as workspace:
+        return _fill(workspace, sources, identity=identity, settings=settings, workers=workers)
+
+
+def _fill(
+    workspace: Workspace, sources: dict[str, Source], *, identity: dict, settings: Settings, workers: int
+) -> dict:
+    started = time.time()
+    root, classes = workspace.root, sources["main"].classes
     if workspace.complete():
         before = json.loads((root / "report.json").read_text(encoding="utf-8"))
         if not before["skipped"]:  # else what could not be used may have been mended since
@@ -189,9 +195,9 @@ def _prepare(sources: dict[str, Source], *, directory: str, settings: Settings, 
     (root / "report.json").unlink(missing_ok=True)  # from here to the end the folder is not complete
     sides = _write_tables(assigned.assign(group=_linked(assigned, listed)), workspace)
     write_csv(root / "duplicates.csv", listed)
-    counts = _counts(assigned, num_classes=len(main.classes))
+    counts = _counts(assigned, num_classes=len(classes))
     crops = _worst_crops(assigned, workspace=workspace, sources=sources)
-    _draw(counts, crops, root=root, classes=main.classes, settings=settings)
+    _draw(counts, crops, root=root, classes=classes, settings=settings)
     content = {
         "settings": identity,
         "counts": {name: column.tolist() for name, column in counts.items()},

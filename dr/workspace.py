@@ -1,12 +1,15 @@
 """DIR/kaggle_retina: which photographs are finished, and under which settings. One run at a time may use it."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from dr import UsageError
-from dr.files import write_json
+from dr.files import alone, write_json
 from dr.sources import SIDES
 
 FOLDER = "kaggle_retina"
@@ -23,14 +26,10 @@ class Workspace:
     """
 
     def __init__(self, directory: Path, *, identity: dict, force: bool, sides: tuple[str, ...]):
-        self.root = directory / FOLDER
+        self.root = _made(directory)
         self.sides = sides
         self.log = self.root / "prepared.jsonl"
         marker = self.root / "settings.json"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as exc:
-            raise UsageError(f"{self.root}: a file stands in the way of this folder; choose another -d") from exc
         if not marker.exists() and any(path.suffix != ".part" for path in self.root.iterdir()):
             raise UsageError(f"{self.root}: it holds files that are not from data.py; choose another -d")
         before = json.loads(marker.read_text(encoding="utf-8")) if marker.exists() else identity
@@ -45,6 +44,13 @@ class Workspace:
         for path in self.root.rglob("*.part"):  # of a run that was killed while it wrote
             path.unlink()
         self.records = self._finished()
+
+    @classmethod
+    @contextmanager
+    def alone(cls, directory: Path, **settings: Any) -> Iterator["Workspace"]:
+        """The folder, as long as no other process may use it. Raises UsageError, also where another one does."""
+        with alone(_made(directory)):
+            yield cls(directory, **settings)
 
     def _photographs(self) -> list[Path]:
         return [
@@ -109,6 +115,15 @@ class Workspace:
         for path in self._photographs():
             if path not in placed:
                 path.unlink()
+
+
+def _made(directory: Path) -> Path:
+    root = directory / FOLDER
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise UsageError(f"{root}: a file stands in the way of this folder; choose another -d") from exc
+    return root
 
 
 def difference(before: dict, now: dict) -> str:

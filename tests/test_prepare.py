@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from pkgutil import resolve_name
 
 import cv2
@@ -440,3 +443,18 @@ def test_settings_are_checked_when_they_are_made(change, words):
     with pytest.raises(UsageError) as refused:
         Settings(**change)
     assert str(refused.value) == words
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+def test_a_folder_that_another_process_fills_is_refused(tmp_path, zips, no_pictures):
+    (tmp_path / "kaggle_retina").mkdir()
+    holds = "import sys, time; from pathlib import Path; from dr.files import alone\n"
+    holds += "with alone(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", holds, tmp_path / "kaggle_retina"]
+    with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UsageError, match="kaggle_retina: another process writes it; wait for its end, or choose"):
+            run(zips, tmp_path)
+        assert list((tmp_path / "kaggle_retina").iterdir()) == []
+        other.kill()
+    assert run(zips, tmp_path)["skipped"] == []
