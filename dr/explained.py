@@ -75,9 +75,7 @@ def maps(
         name, grade = details.loc[row, "file"], int(details.loc[row, "grade"])
         photo, heat = one_map(read(name), checkpoints, grade=grade, layers=layers, shown_px=shown_px)
         pictures = {"photo": photo, "heat": explain.overlay(photo, heat)}
-        raised = details.loc[row, "flags"]
         told = {"file": name, "grade": grade, "score": float(details.loc[row, "score"]), "why": why}
-        told["flags"] = [] if pd.isna(raised) else raised.split()
         own.append(told | {key: page.data_uri(page.jpeg(picture)) for key, picture in pictures.items()})
     place = {details.loc[row, "file"]: number for number, (row, _) in enumerate(chosen)}
     return sorted((one for share in ranks.gather(own) for one in share), key=lambda one: place[one["file"]])

@@ -31,7 +31,7 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise UsageError(f"{folder}: another process writes it; wait for its end, or choose another -d") from exc
+            raise UsageError(f"{folder}: another process fills it; wait for its end, or name another") from exc
         except OSError:  # of file systems of networks
             pass
         yield

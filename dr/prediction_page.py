@@ -181,6 +181,7 @@ def write(
     labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
     seen = [looks.get(name) for name in details["file"]]
     rows = _rows(details, copies(seen))
+    flags_of = {row["file"]: row["flags"] for row in rows}
     counts = details["grade"].value_counts()
     page.write(
         path,
@@ -204,7 +205,7 @@ def write(
         metrics=metrics,
         flattering=flattering,
         warnings=warnings,
-        explained=maps,
+        explained=[one | {"flags": flags_of[one["file"]]} for one in maps],
         explanation=EXPLANATION[first.recipe.objective == "regression"],
         labels=labels,
         cuts=None if cuts is None else [float(cut) for cut in cuts],

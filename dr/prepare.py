@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 
 from dr import __version__, data_page, fundus, ranks, report
-from dr.files import sha256, write_csv, write_json
+from dr.files import alone, sha256, write_csv, write_json
 from dr.selection import Settings, choose
 from dr.sources import COMPETITION, SIDES, Source
 from dr.workers import assist
-from dr.workspace import Workspace
+from dr.workspace import Workspace, folder_in
 
 LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient", "group"]
 PER_CLASS = 1000  # of the competition archive, unless --per_class says another number
@@ -178,7 +178,9 @@ def _prepare(sources: dict[str, Source], *, directory: str, settings: Settings, 
         settings = replace(settings, per_class=PER_CLASS if main.kind == COMPETITION else "all")
     names = tuple(side for side in SIDES if side != "test" or main.table["side"].eq("test").any())
     identity = _identity(settings, sources)
-    with Workspace.alone(Path(directory), identity=identity, force=force, sides=names) as workspace:
+    root = folder_in(Path(directory))
+    with alone(root):
+        workspace = Workspace(root, identity=identity, force=force, sides=names)
         return _fill(workspace, sources, identity=identity, settings=settings, workers=workers)
 
 

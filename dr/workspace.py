@@ -1,15 +1,12 @@
 """DIR/kaggle_retina: which photographs are finished, and under which settings. One run at a time may use it."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from dr import UsageError
-from dr.files import alone, write_json
+from dr.files import write_json
 from dr.sources import SIDES
 
 FOLDER = "kaggle_retina"
@@ -25,8 +22,8 @@ class Workspace:
     `force`.
     """
 
-    def __init__(self, directory: Path, *, identity: dict, force: bool, sides: tuple[str, ...]):
-        self.root = _made(directory)
+    def __init__(self, root: Path, *, identity: dict, force: bool, sides: tuple[str, ...]):
+        self.root = root
         self.sides = sides
         self.log = self.root / "prepared.jsonl"
         marker = self.root / "settings.json"
@@ -44,13 +41,6 @@ class Workspace:
         for path in self.root.rglob("*.part"):  # of a run that was killed while it wrote
             path.unlink()
         self.records = self._finished()
-
-    @classmethod
-    @contextmanager
-    def alone(cls, directory: Path, **settings: Any) -> Iterator["Workspace"]:
-        """The folder, as long as no other process may use it. Raises UsageError, also where another one does."""
-        with alone(_made(directory)):
-            yield cls(directory, **settings)
 
     def _photographs(self) -> list[Path]:
         return [
@@ -117,7 +107,8 @@ class Workspace:
                 path.unlink()
 
 
-def _made(directory: Path) -> Path:
+def folder_in(directory: Path) -> Path:
+    """DIR/kaggle_retina, which is made where it is not there. Raises UsageError where it cannot be."""
     root = directory / FOLDER
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ from conftest import draw_retina, encode, write_folder, write_zip
 from dr import UsageError, workers
 from dr.formats import open_sources
 from dr.prepare import Settings, _write_tables, prepare
-from dr.workspace import Workspace
+from dr.workspace import Workspace, folder_in
 
 SMALL = Settings(size=64, per_class=6, val_fraction=0.25, seed=10)
 TABLES = ("labels_train.csv", "labels_val.csv", "duplicates.csv")
@@ -194,7 +194,7 @@ def test_a_main_archive_without_a_readable_photograph_is_refused(tmp_path, zips,
 
 
 def test_an_empty_side_has_a_table_without_rows(tmp_path):
-    workspace = Workspace(tmp_path, identity={}, force=False, sides=("train", "val"))
+    workspace = Workspace(folder_in(tmp_path), identity={}, force=False, sides=("train", "val"))
     workspace.staged("main", "a.png").write_bytes(b"pixels")
     workspace.add({"source": "main", "original": "a", "file": "main_a.png"})
     row = {"source": "main", "original": "a", "patient": "a", "diagnosis": 3, "group": None, "split": "train"}
@@ -453,7 +453,7 @@ def test_a_folder_that_another_process_fills_is_refused(tmp_path, zips, no_pictu
     command = [sys.executable, "-c", holds, tmp_path / "kaggle_retina"]
     with subprocess.Popen(command, cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
-        with pytest.raises(UsageError, match="kaggle_retina: another process writes it; wait for its end, or choose"):
+        with pytest.raises(UsageError, match="kaggle_retina: another process fills it; wait for its end, or name"):
             run(zips, tmp_path)
         assert list((tmp_path / "kaggle_retina").iterdir()) == []
         other.kill()
