@@ -161,15 +161,16 @@ def training_batches(bench: Bench) -> None:
     from dr import dataset
     from dr.recipes import Recipe
 
-    originals = [bench.photographs.originals[i % len(bench.photographs.originals)] for i in range(BATCH)]
-    small = photographs.unpacked(bench.photographs.main, bench.work / "test", under="test")[:BATCH]
+    count = 4 * BATCH  # the published steps are taken by chance: of one batch their time is so, too
+    originals = [bench.photographs.originals[i % len(bench.photographs.originals)] for i in range(count)]
+    small = photographs.unpacked(bench.photographs.main, bench.work / "test", under="test")[:count]
     for words, paths in (("camera originals", originals), ("photographs of the archive", small)):
         folder = bench.work / f"batch_{len(words)}"
         prepared = _prepared_as_data_py_does(paths, folder)
         training = dataset.TrainingPhotographs(prepared, Recipe())
         ways = {
-            "ours": (lambda t=training: [t[0, i] for i in range(len(t))], BATCH),
-            "published": (lambda p=paths: list(published.batches(p, batch_size=BATCH, train=True)), BATCH),
+            "ours": (lambda t=training: [t[0, i] for i in range(len(t))], len(training)),
+            "published": (lambda p=paths: list(published.batches(p, batch_size=BATCH, train=True)), len(paths)),
         }
         with one_thread():
             in_turns(ways, repeats=1)

@@ -127,6 +127,7 @@ def write(
         crops=[_crop(*crop) for crop in crops],
         flags=content["flags"],
         duplicates=content["duplicates"],
+        own_split=bool(sources["main"].table["side"].eq("val").any()),
         groups=_groups(listed, assigned, workspace=workspace),
         skipped=content["skipped"][:MOST_NAMED],
         skipped_count=len(content["skipped"]),

@@ -73,8 +73,7 @@ def _draw(
 ) -> None:
     """Draws what there is to be seen: bars that can be told apart, crops where any were made."""
     if len(classes) <= report.MOST_CLASSES:
-        shown = counts.drop(columns="test", errors="ignore")
-        report.class_balance(shown, path=root / "class_balance.png", classes=classes, target=settings.limit)
+        report.class_balance(counts, path=root / "class_balance.png", classes=classes, target=settings.limit)
     if crops:
         report.crops_sheet(crops, path=root / "crops.png")
 

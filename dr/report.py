@@ -23,7 +23,7 @@ DPI = 120
 INK, FAINT, PAPER = "#222222", "#c4c4c4", "white"
 # Okabe & Ito's colours, told apart under every common colour blindness
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#808080"
-VALIDATION = "validation"  # the one column of class_balance that is not training
+HELD_OUT = {"validation": ORANGE, "test": GREEN}  # columns of class_balance that are not training
 PAGE = "#8c8c8c"  # of crops_sheet: neither the black nor the white surround of a photograph melts into it
 BOX = "#56d4ff"
 PAIRS_PER_ROW = 4
@@ -36,24 +36,27 @@ BEFORE_ASPECT = 1.5  # cameras write 4:3 or 3:2, squares fit as well
 def class_balance(
     counts: pd.DataFrame, *, path: Path, classes: Sequence[str] = GRADES, target: int | None = None
 ) -> Figure:
-    """counts: a row per grade 0..K-1, int columns "validation" (optional) and one per training source."""
+    """counts: a row per grade 0..K-1, int columns "validation" and "test" (optional) and one per training source."""
     # a table made by counting comes in the order of frequency, without the grades nobody has
     counts = counts.reindex(range(counts.index.max() + 1), fill_value=0)
-    sources = [column for column in counts.columns if column != VALIDATION]
-    colours = dict(zip(sources, shades("Blues_r", len(sources), 0.15, 0.6), strict=True)) | {VALIDATION: ORANGE}
-    columns = [column for column in (*sources, VALIDATION) if column in counts.columns]
+    sources = [column for column in counts.columns if column not in HELD_OUT]
+    colours = dict(zip(sources, shades("Blues_r", len(sources), 0.15, 0.6), strict=True)) | HELD_OUT
+    columns = [column for column in (*sources, *HELD_OUT) if column in counts.columns]
     figure = new_figure(1.6 * max(len(counts), 4) + 2.4, 4.4 + 0.28 * len(columns))
     axes, table = figure.subplots(2, 1, height_ratios=[4, 0.28 * (len(columns) + 1)])
 
-    grades, aside = np.arange(len(counts)), 0.2 if VALIDATION in columns else 0.0
+    held_out = columns[len(sources) :]
+    places = (np.arange(1 + len(held_out)) - len(held_out) / 2) * 0.8 / max(2, 1 + len(held_out))
+    width = 0.72 / max(2, len(places))
+    training, *beside = np.arange(len(counts)) + places[:, None]
     base = np.zeros(len(counts), dtype=int)
     for source in sources:
-        axes.bar(grades - aside, counts[source], 0.36, bottom=base, color=colours[source])
+        axes.bar(training, counts[source], width, bottom=base, color=colours[source])
         base = base + counts[source].to_numpy()
-    label_bars(axes, grades - aside, base)
-    if VALIDATION in columns:
-        axes.bar(grades + aside, counts[VALIDATION], 0.36, color=ORANGE)
-        label_bars(axes, grades + aside, counts[VALIDATION].to_numpy())
+    label_bars(axes, training, base)
+    for side, at in zip(held_out, beside, strict=True):
+        axes.bar(at, counts[side], width, color=colours[side])
+        label_bars(axes, at, counts[side].to_numpy())
     if target is not None:
         axes.axhline(target, color=INK, linestyle="--", linewidth=1)
         axes.text(1.01, target, f"target\n{target:,}", transform=axes.get_yaxis_transform(), va="center", color=INK)
@@ -61,7 +64,7 @@ def class_balance(
     tallest = max(base.max(initial=1), counts.to_numpy().max(initial=1), target or 1)
     plain(axes, title="Photographs per grade")
     axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(0, 1.1 * tallest))
-    axes.set_xticks(grades, names_of(classes, len(counts)))
+    axes.set_xticks(range(len(counts)), names_of(classes, len(counts)))
     axes.tick_params(axis="x", length=0)
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))

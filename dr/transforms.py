@@ -11,19 +11,25 @@ import albumentations as A
 
 
 class Elastic(A.ElasticTransform):
-    """Albumentations' own, in less than half the time: uniform noise of `alpha` pixels at every fourth pixel only,
-    smoothed and interpolated. Its `approximate`, `same_dxdy` and `noise_distribution` have no effect."""
+    """Albumentations' own, in less than a third of the time: uniform noise of `alpha` pixels at every fourth pixel
+    only, smoothed and interpolated; places in OpenCV's fixed-point numbers, to 1/32 pixel. Its `approximate`,
+    `same_dxdy` and `noise_distribution` have no effect."""
 
     EVERY = 4
 
     def get_params_dependent_on_data(self, params: dict, data: dict) -> dict[str, np.ndarray]:
         height, width = params["shape"][:2]
-        coarse = (-(-height // self.EVERY), -(-width // self.EVERY), 2)
+        coarse = (2, -(-height // self.EVERY), -(-width // self.EVERY))
         noise = self.random_generator.uniform(-self.alpha, self.alpha, coarse).astype(np.float32)
-        smooth = cv2.GaussianBlur(noise, (0, 0), self.sigma / self.EVERY)
-        dx, dy = cv2.split(cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC))
-        across, down = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-        return {"map_x": dx + across, "map_y": dy + down[:, None]}
+        smooth = (cv2.GaussianBlur(one, (0, 0), self.sigma / self.EVERY) for one in noise)
+        dx, dy = (cv2.resize(one, (width, height), interpolation=cv2.INTER_CUBIC) for one in smooth)
+        dx += np.arange(width, dtype=np.float32)
+        dy += np.arange(height, dtype=np.float32)[:, None]
+        return {"map_x": dx, "map_y": dy}
+
+    def apply(self, img: np.ndarray, map_x: np.ndarray, map_y: np.ndarray, **_: object) -> np.ndarray:
+        places = cv2.convertMaps(map_x, map_y, cv2.CV_16SC2)
+        return cv2.remap(img, *places, self.interpolation, borderMode=self.border_mode, borderValue=self.fill)
 
 
 def _resize(size_px: int) -> A.Resize:

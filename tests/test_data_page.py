@@ -70,6 +70,12 @@ def test_the_counts_by_class_are_those_of_the_report(prepared):
     assert found["main", "found"][-1] == "27"
 
 
+def test_what_was_not_drawn_and_how_contradictions_were_settled_is_explained(prepared):
+    text = prepared[0].read_text()
+    assert '"its grade is full" counts those that were not drawn, too.' in text
+    assert "Contradictions: <code>--conflicts drop</code>" in text
+
+
 def test_duplicates_stand_side_by_side_with_their_grades_and_fates(prepared):
     cards = re.findall(r'<li class="card">\s*<div class="copies">(.*?)</li>', prepared[0].read_text(), flags=re.DOTALL)
     contrary, agreeing = cards  # the contradiction first
@@ -99,6 +105,22 @@ def test_the_page_needs_nothing_else_is_small_and_loads_without_errors(prepared,
         assert (errors, broken) == ([], [])
         assert wider <= 0
         assert ODD in text
+
+
+def test_of_a_source_with_a_split_of_its_own_the_page_tells_what_holds_there(tmp_path):
+    for number, side in enumerate(("train", "train", "valid", "test")):
+        for grade in ("healthy", "ill"):
+            seed = 0 if side == "valid" else number  # validation repeats what training has
+            folder = tmp_path / "own" / side / grade
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"{side}_{grade}_{number}.png"
+            (folder / name).write_bytes(encode(draw_retina(seed=2 * seed + (grade == "ill"))[0]))
+    sources = open_sources(str(tmp_path / "own"), "none")
+    prepare(sources, directory=str(tmp_path / "data"), settings=Settings(size=96), workers=1)
+    text = (tmp_path / "data" / "kaggle_retina" / "report.html").read_text()
+    assert "The source has a split of its own: copies stay where it put them." in text
+    assert "Contradictions:" not in text
+    assert "its grade is full" not in text
 
 
 def test_each_crop_has_the_box_of_its_own_photograph(tmp_path, monkeypatch):

@@ -151,6 +151,16 @@ def test_class_balance_stacks_the_sources_and_sets_validation_beside_them(drawn)
     assert all(left.x1 < right.x0 for left, right in zip(main, validation, strict=True))
 
 
+def test_class_balance_sets_validation_and_test_beside_training(tmp_path, unpainted):
+    figure = report.class_balance(COUNTS.assign(test=[9, 8, 7, 6, 5]), path=tmp_path / "balance.png")
+    *_, other, validation, test = ([bar.get_bbox() for bar in held.patches] for held in figure.axes[0].containers)
+    assert [box.y1 for box in test] == [9, 8, 7, 6, 5]
+    for left, right in ((other, validation), (validation, test)):
+        assert all(a.x1 < b.x0 for a, b in zip(left, right, strict=True))
+    assert all(a.x1 < b.x0 for a, b in zip(test[:-1], other[1:], strict=True))
+    assert "test" in texts(figure)
+
+
 def test_class_balance_puts_rows_in_the_order_of_grades_and_fills_the_gaps(tmp_path, unpainted):
     counts = pd.DataFrame({"train: mine": [9, 50, 20]}, index=[4, 0, 2])
     bars = report.class_balance(counts, path=tmp_path / "balance.png").axes[0]
