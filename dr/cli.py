@@ -7,6 +7,7 @@ import gc
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -254,23 +255,46 @@ def _leave(ended: list[int], *, script: str, process: int) -> None:
     os._exit(ended[0])
 
 
+class _Ended(KeyboardInterrupt):
+    """By SIGTERM, which schedulers and containers send before they kill."""
+
+
+@contextmanager
+def _ends_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM would leave the processes that load photographs, and their folders. Of several processes torchrun ends
+    all that are left when one has failed: these wait for it in C++, where no exception reaches them."""
+    if ranks.COUNT > 1:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _Ended
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def run(main: Callable[[], int], *, go_on: str, memory: str = "give a smaller --batch_size") -> None:
     """Runs a script's main and exits with its code: 0 done, 1 finished with photographs that could not be read or runs
-    that failed, 2 the user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C. `go_on` says how
-    to start again, `memory` what to do when it runs out. Of several processes one speaks, and one exits with 1."""
+    that failed, 2 the user must change something, 3 a mistake of the program, 130 stopped with Ctrl-C, 143 by SIGTERM.
+    `go_on` says how to start again, `memory` what to do when it runs out. Of several processes one speaks, and one
+    exits with 1."""
     sys.stdout = sys.stdout or os.fdopen(_nowhere(), "w")  # None where it was closed before the start
     sys.stderr = sys.stderr or os.fdopen(_nowhere(), "w")
     ended: list[int] = []
     atexit.register(_leave, ended, script=os.path.realpath(main.__code__.co_filename), process=os.getpid())
     try:
-        with ranks.main_alone_speaks():
+        with _ends_as_by_ctrl_c(), ranks.main_alone_speaks():
             code = main()
         ranks.part()
         code = code if ranks.MAIN else 0  # at a code that is not 0 torchrun ends those that are not ready
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as exc:
         if ranks.MAIN:
             print(f"\nstopped; {go_on}", file=sys.stderr)
-        code = 130
+        code = 143 if isinstance(exc, _Ended) else 130
     except Exception as exc:
         if isinstance(exc, BrokenPipeError):
             os.dup2(_nowhere(), sys.stdout.fileno())  # what it still holds would fail at the end

@@ -1,7 +1,9 @@
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,19 @@ def test_what_the_user_must_change_is_one_line_and_code_2(capsys, error, message
 def test_ctrl_c_says_how_to_go_on(capsys):
     assert exit_code(raising(KeyboardInterrupt())) == 130
     assert "stopped; start again" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_sigterm_ends_as_ctrl_c_does_with_a_code_of_its_own(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def main():
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    assert exit_code(main) == 143
+    assert capsys.readouterr().err == "\nstopped; start again\n"
+    assert signal.getsignal(signal.SIGTERM) == before  # a notebook goes on
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback_and_has_a_code_of_its_own(capsys):

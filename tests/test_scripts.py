@@ -1,10 +1,13 @@
 """train.py and predict.py as a user meets them: exit code, message, files. data.py has a file of its own."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 from made import write_photographs, write_prepared
 
@@ -54,6 +57,24 @@ def test_training_ends_with_its_figure_and_where_the_checkpoint_is(workplace):
     row = pd.read_csv(folder / "weights" / "runs.csv").iloc[0]
     assert row["overrides"].startswith("backbone=test_efficientnet image_size=64")
     assert row["overrides"].endswith("batch_size=10 epochs=1 pretrained=none")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")
+def test_a_training_that_is_terminated_leaves_no_process_and_no_folder_of_one(workplace, tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "-b", "2", "-e", "1000", "-s", str(tmp_path), *TINY_FLAGS]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=workplace[0], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        for line in process.stderr:
+            if re.search(r"epoch 1: .* [1-9]/10 ", line):  # batches are coming
+                break
+        loading = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert "\nstopped; start again with --resume to go on after" in err
+    assert loading
+    assert psutil.wait_procs(loading, timeout=1)[1] == []
+    assert list(tmp_path.glob("pymp-*")) == []
 
 
 def test_prediction_finds_the_default_checkpoint_and_images(workplace, script):
