@@ -41,7 +41,7 @@ demo: env
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfile  # a process for each core, with one thread
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA))

@@ -36,7 +36,7 @@ LAYERS = [
     {"recipes", "ranks"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
-FILES = [ROOT / f"{name}.py" for name in LAYERS[0]] + sorted((ROOT / "dr").glob("[!_]*.py"))
+FILES = [ROOT / f"{name}.py" for name in sorted(LAYERS[0])] + sorted((ROOT / "dr").glob("[!_]*.py"))
 
 
 def imported_modules(path: Path) -> set[str]:
