@@ -25,7 +25,7 @@ class ArrayArchive(Archive):
         self.names = [f"{side}_{i:05}" for side in SIDES if self._has(side) for i in range(len(self.labels(side)))]
 
     def __getstate__(self) -> dict:
-        return {**super().__getstate__(), "_arrays": None}
+        return {**self.__dict__, "_arrays": None}
 
     def _array(self, name: str) -> np.ndarray | None:
         if self._arrays is None:

@@ -1,6 +1,6 @@
 """Which photographs are the same picture: a perceptual hash proposes, the pixels decide. Arrays in, groups out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ HASH_BITS_APART = 12  # of 64: re-encoded, darkened and halved copies of real ph
 # of fine structure (see `signature`): of 584 such copies 581 reach it; among 8,823 pairs of other real photographs
 # that are near by their hash the highest is 0.84
 SAME_CORRELATION = 0.9
-PAIRS_AT_ONCE = 4096  # 32 MiB of signatures
+AT_ONCE = 4096  # photographs that one is compared with: 8 MiB of signatures
 
 
 def _grey(prepared: np.ndarray, side_px: int) -> np.ndarray:
@@ -27,36 +27,35 @@ def perceptual_hash(prepared: np.ndarray) -> int:
 
 
 def signature(prepared: np.ndarray) -> np.ndarray:
-    """(S, S, 3) uint8 -> (32 * 32,) float16, zero mean and unit length: its fine structure (vessels, lesions) without
-    the shading that all fundus photographs share, so that the dot product of two is their correlation."""
+    """(S, S, 3) uint8 -> (D,) float16, zero mean and unit length: its fine structure (vessels, lesions) without the
+    shading that all fundus photographs share, so that the dot product of two is their correlation."""
     grey = _grey(prepared, SIGNATURE_SIDE_PX)
     fine = grey - cv2.GaussianBlur(grey, (0, 0), 2)
-    inside = np.zeros(fine.shape, np.float32)
+    inside = np.zeros(fine.shape, np.uint8)
     cv2.circle(inside, (SIGNATURE_SIDE_PX // 2,) * 2, int(0.42 * SIGNATURE_SIDE_PX), 1, cv2.FILLED)
-    fine = (fine - fine[inside > 0].mean()) * inside  # the rim is strong and alike in all: leave it out
-    return (fine / (np.linalg.norm(fine) + 1e-6)).ravel().astype(np.float16)  # most photographs have one: 2 KiB
+    fine = fine[inside > 0]  # the rim is strong and alike in all: leave it out
+    fine -= fine.mean()
+    return (fine / (np.linalg.norm(fine) + 1e-6)).astype(np.float16)  # most photographs have one: 1 KiB
 
 
-def near_pairs(hashes: np.ndarray, *, bits_apart: int = HASH_BITS_APART) -> np.ndarray:
-    """hashes (N,) uint64 -> (P, 2) int, every pair i < j whose hashes differ in at most `bits_apart` bits."""
-    pairs = []
+def near(hashes: np.ndarray, *, bits_apart: int = HASH_BITS_APART) -> Iterator[tuple[int, np.ndarray]]:
+    """hashes (N,) uint64 -> i, the j (M,) int of some pairs i < j whose hashes differ in at most `bits_apart` bits, and
+    so on until all such pairs were given: their number grows with the square of N, the memory does not."""
     for i in range(len(hashes) - 1):
-        near = np.flatnonzero(np.bitwise_count(hashes[i + 1 :] ^ hashes[i]) <= bits_apart)
-        pairs.append(np.column_stack([np.full(len(near), i), near + i + 1]))
-    return np.concatenate(pairs) if pairs else np.empty((0, 2), int)
+        alike = i + 1 + np.flatnonzero(np.bitwise_count(hashes[i + 1 :] ^ hashes[i]) <= bits_apart)
+        for start in range(0, len(alike), AT_ONCE):
+            yield i, alike[start : start + AT_ONCE]
 
 
-def same_pixels(
-    pairs: np.ndarray, signatures: Sequence[np.ndarray], *, correlation: float = SAME_CORRELATION
-) -> np.ndarray:
-    """pairs (P, 2), N signatures (D,) -> the pairs whose fine structure agrees."""
-    if not len(pairs):
-        return pairs
-    agreement = []
-    for part in np.array_split(pairs, -(-len(pairs) // PAIRS_AT_ONCE)):
-        first, second = (np.float32([signatures[i] for i in side]) for side in part.T)
-        agreement.append(np.einsum("pd,pd->p", first, second))
-    return pairs[np.concatenate(agreement) >= correlation]
+def same_pictures(hashes: np.ndarray, signature_of: Callable[[int], np.ndarray]) -> np.ndarray:
+    """hashes (N,) uint64, what gives the signature (D,) of photograph i -> (P, 2) int, every pair i < j that is near by
+    its hashes and whose fine structure agrees."""
+    pairs = [np.empty((0, 2), int)]
+    for i, others in near(hashes):
+        agreement = np.stack([signature_of(j) for j in others]).astype(np.float32) @ np.float32(signature_of(i))
+        same = others[agreement >= SAME_CORRELATION]
+        pairs.append(np.column_stack([np.full(len(same), i), same]))
+    return np.concatenate(pairs)
 
 
 def groups(count: int, pairs: np.ndarray) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Photographs in a folder for each class: train/, val/ and test/ of such folders, or one level of them."""
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from dr import UsageError
-from dr.archive import Archive
+from dr.archive import Archive, stem
 from dr.classes import arrange, check_sides
 from dr.sources import COLUMNS, EYE, SIDES, Source, read_member, without_ending
 
@@ -19,7 +19,7 @@ Parts = tuple[str, ...]
 
 def class_folders(archive: Archive) -> Source | None:
     """None where the photographs stand in no such folders. Raises UsageError for folders that contradict each other."""
-    images = {PurePosixPath(name).parts: name for name in archive.images()}
+    images = {tuple(name.split("/")): name for name in archive.images()}
     root = _root_of_sides(images)
     rows = list(_one_level(images, place=archive.path) if root is None else _sides(archive, images, root))
     if not rows:
@@ -33,8 +33,8 @@ def class_folders(archive: Archive) -> Source | None:
     spelling = table.groupby("diagnosis")["class"].first()  # sides may spell a class in different ways
     by_side = table["diagnosis"].map(spelling).groupby(table["side"].fillna("train"))
     check_sides({side: set(names) for side, names in by_side}, place=str(archive.path))
-    stem = table["member"].map(lambda member: PurePosixPath(member).stem)
-    patient = table["original"].where(~stem.str.match(EYE), stem.str.replace(EYE, r"\1", regex=True))
+    named = table["member"].map(stem)
+    patient = table["original"].where(~named.str.match(EYE), named.str.replace(EYE, r"\1", regex=True))
     table = table.assign(source="main", patient=patient)
     return Source("class folders", archive, table[list(COLUMNS)], classes)
 

@@ -1,7 +1,7 @@
 """Photographs to grade: which they are, how networks see them, what is measured on the way."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dr import UsageError, fundus, novelty, prediction_page
-from dr.archive import IMAGE_SUFFIXES, Archive, is_image
+from dr.archive import IMAGE_SUFFIXES, Archive, is_image, stem
 from dr.dataset import to_tensor
 from dr.sources import read_member, read_table, shallowest
 from dr.transforms import eval_transform
@@ -35,10 +35,10 @@ def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
         )
     seen: dict[str, str] = {}
     for name in names:
-        stem = PurePosixPath(name).stem
-        if stem in seen:
-            raise UsageError(f"{path}: {seen[stem]} and {name} have the same name {stem!r}; rename one")
-        seen[stem] = name
+        own = stem(name)
+        if own in seen:
+            raise UsageError(f"{path}: {seen[own]} and {name} have the same name {own!r}; rename one")
+        seen[own] = name
     return archive, names
 
 
@@ -64,7 +64,7 @@ def _sample_within(archive: Archive) -> bytes:
 
 def select(names: list[str], ids: list[str], *, images: str, submission: str) -> list[str]:
     """The photographs of the ids, in their order. Raises UsageError naming those that are missing."""
-    by_stem = {PurePosixPath(name).stem: name for name in names}
+    by_stem = {stem(name): name for name in names}
     missing = [i for i in ids if i not in by_stem]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from dr import device, engine, ensemble, explained, files, novelty, prediction_page, ranks, scoring
-from dr.archive import Archive
+from dr.archive import Archive, stem
 from dr.checkpoint import Checkpoint
 from dr.dataset import loader, name_hash
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
@@ -170,7 +170,7 @@ def predict(
     tta, by = tta or first.recipe.tta, tta_by or first.recipe.tta_by
     truth = scoring.read_labels(labels, classes=first.classes) if labels else None
     if truth is not None:
-        scoring.check([PurePosixPath(name).stem for name in names], truth, path=labels)
+        scoring.check([stem(name) for name in names], truth, path=labels)
     if prevalence is not None:
         check_prevalence(checkpoints, prevalence, by=by)
     layers = explained.find_layers(checkpoints) if report and explain else []
@@ -222,7 +222,7 @@ def predict(
 
 def _scored(seen: Seen, decision: Decision, truth: pd.Series, checkpoints: Sequence[Checkpoint]) -> dict | None:
     """What metrics.json holds; None where no photograph that has a label could be graded."""
-    stems = {i: PurePosixPath(record["file"]).stem for i, record in seen.records.items()}
+    stems = {i: stem(record["file"]) for i, record in seen.records.items()}
     unreadable = [stems[i] for i, record in seen.records.items() if record["error"]]
     graded = scoring.Graded([stems[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
     first = checkpoints[0]
@@ -282,7 +282,7 @@ def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool)
     details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:-2], *distance, *DETAILS[-2:]])
     result = pd.DataFrame(
         {
-            "id_code": [PurePosixPath(name).stem for name in details.loc[graded.index, "file"]],
+            "id_code": [stem(name) for name in details.loc[graded.index, "file"]],
             "diagnosis": graded["grade"].to_numpy(),
         }
     )

@@ -71,7 +71,7 @@ def copies(looks: Sequence[Look | None]) -> list[int | None]:
     if not places:
         return found
     hashes = np.array([looks[place].hash for place in places], np.uint64)
-    pairs = duplicates.same_pixels(duplicates.near_pairs(hashes), [looks[p].signature for p in places])
+    pairs = duplicates.same_pictures(hashes, lambda i: looks[places[i]].signature)
     groups = duplicates.groups(len(places), pairs)
     several = np.flatnonzero(np.bincount(groups) > 1)
     for place, group in zip(places, groups, strict=True):

@@ -1,8 +1,9 @@
 """How good a grading of photographs is whose true grades are given: figures with intervals, for people and programs."""
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
             parse_grade(text, name=name, row=row, column=grades, num_classes=len(classes))
             for text, row in zip(table["diagnosis"], table["row"], strict=True)
         ]
-    table["original"] = [PurePosixPath(original).name for original in table["original"]]
+    table["original"] = [posixpath.basename(original) for original in table["original"]]
     return once_each(table, name=name, column=grades).set_index("original")["diagnosis"]
 
 

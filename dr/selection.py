@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from dr import POLICIES, UsageError, duplicates, split
 from dr.sources import Source
-from dr.workers import prepare_all
+from dr.workers import Job, prepare_all
 from dr.workspace import Workspace
 
 
@@ -67,14 +67,17 @@ def _needed(table: pd.DataFrame, draws: dict[int, int]) -> pd.DataFrame:
 def _group_duplicates(chosen: pd.DataFrame, *, workspace: Workspace, signatures: dict[str, np.ndarray]) -> pd.DataFrame:
     """Adds `group`, equal for photographs that are the same picture; `signatures`, by file name, grow every round."""
     records = [workspace.records[key] for key in zip(chosen["source"], chosen["original"], strict=True)]
-    near = duplicates.near_pairs(np.array([record["hash"] for record in records], np.uint64))
-    suspects, near_suspects = np.unique(near, return_inverse=True)
-    compared = {records[i]["file"]: records[i]["inside"] for i in suspects}
-    for name in tqdm(compared.keys() - signatures, desc="comparing", unit=" photographs", delay=2):
-        x0, y0, x1, y1 = compared[name]
-        signatures[name] = duplicates.signature(cv2.imread(str(workspace.find(name)))[y0:y1, x0:x1])
-    of_suspects = [signatures[name] for name in compared]
-    same = suspects[duplicates.same_pixels(near_suspects.reshape(-1, 2), of_suspects)]
+    hashes = np.array([record["hash"] for record in records], np.uint64)
+    with tqdm(desc="comparing", unit=" photographs", delay=2) as progress:
+
+        def signature_of(i: int) -> np.ndarray:
+            name, (x0, y0, x1, y1) = records[i]["file"], records[i]["inside"]
+            if name not in signatures:
+                signatures[name] = duplicates.signature(cv2.imread(str(workspace.find(name)))[y0:y1, x0:x1])
+                progress.update()
+            return signatures[name]
+
+        same = duplicates.same_pictures(hashes, signature_of)
     return chosen.assign(group=duplicates.groups(len(records), same))
 
 
@@ -83,7 +86,7 @@ def _prepare_missing(
 ) -> dict[tuple[str, str], str]:
     """Prepares what is needed and not finished -> {(source, original): why it could not be used}."""
     failed, tasks = {}, []
-    options = {
+    how = {
         name: {"size_px": settings.size, "crop": settings.crop and source.crop, "lossless": not source.crop}
         for name, source in sources.items()
     }
@@ -92,15 +95,14 @@ def _prepare_missing(
         if pd.isna(row.member):
             failed[row.source, row.original] = "its file is not in the archive"
         elif (row.source, row.original) not in workspace.records:
-            out = workspace.staged(row.source, row.original)
-            key = {"source": row.source, "original": row.original}
-            tasks.append({**key, "member": row.member, "out": out, **options[row.source]})
+            tasks.append((row.source, row.original, row.member))
     finished = len(needed) - len(failed) - len(tasks)
     progress = tqdm(
         total=finished + len(tasks), initial=finished, desc="preparing", unit=" photographs", disable=not tasks
     )
     with progress:
-        for record in prepare_all(tasks, log=workspace.log, archives=archives, workers=workers):
+        job = Job(workspace.staging, workspace.log, how)
+        for record in prepare_all(tasks, job=job, archives=archives, workers=workers):
             if "error" in record:
                 failed[record["source"], record["original"]] = record["error"]
             else:

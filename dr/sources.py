@@ -2,14 +2,14 @@
 
 import csv
 import io
+import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.archive import IMAGE_SUFFIXES, Archive
+from dr.archive import IMAGE_SUFFIXES, Archive, stem
 
 COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
 COMPETITION = "competition archive"
@@ -137,14 +137,14 @@ def read_grades(data: bytes, *, name: str, id_column: str, grade_column: str) ->
 
 def without_ending(name: str) -> str:
     """'a.PNG' -> 'a'; a name that does not end like a photograph's stays as it is."""
-    ending = PurePosixPath(name).suffix
-    return name.removesuffix(ending) if ending.lower() in IMAGE_SUFFIXES else name
+    root, ending = posixpath.splitext(name)
+    return root if ending.lower() in IMAGE_SUFFIXES else name
 
 
 def shallowest(archive: Archive, names: tuple[str, ...]) -> str | None:
     """The shallowest member with one of these file names (any case); None where there is none."""
     wanted = {name.lower() for name in names}
-    found = [member for member in archive.names if PurePosixPath(member).name.lower() in wanted]
+    found = [member for member in archive.names if posixpath.basename(member).lower() in wanted]
     return min(found, key=lambda member: (member.count("/"), member), default=None)
 
 
@@ -161,17 +161,17 @@ def by_stem(archive: Archive, members: Iterable[str]) -> dict[str, str]:
     could then belong to either."""
     found = {}
     for member in members:
-        stem = PurePosixPath(member).stem
-        if stem in found:
-            raise UsageError(f"{archive.path}: {found[stem]} and {member} have the same name; rename one")
-        found[stem] = member
+        name = stem(member)
+        if name in found:
+            raise UsageError(f"{archive.path}: {found[name]} and {member} have the same name; rename one")
+        found[name] = member
     return found
 
 
 def photographs_beside(archive: Archive, table: str, folders: tuple[str, ...]) -> list[str]:
     """The photographs in `folders` beside a label table."""
-    roots = [PurePosixPath(table).parent / folder for folder in folders]
-    return [name for name in archive.images() if any(PurePosixPath(name).is_relative_to(root) for root in roots)]
+    roots = tuple(posixpath.join(posixpath.dirname(table), folder, "") for folder in folders)
+    return [name for name in archive.images() if name.startswith(roots)]
 
 
 def _join(
@@ -186,7 +186,7 @@ def _join(
     members = by_stem(archive, photographs_beside(archive, table, folders))
     grades["member"] = [members.get(original) for original in grades["original"]]
     if grades["member"].isna().all():
-        expected = " or ".join(f"{PurePosixPath(table).parent / folder}/" for folder in folders)
+        expected = " or ".join(posixpath.join(posixpath.dirname(table), folder, "") for folder in folders)
         raise UsageError(f"{name}: none of its {len(grades)} photographs is in {expected}")
     return grades.drop(columns="row")
 

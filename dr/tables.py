@@ -1,14 +1,14 @@
 """Label tables of other shapes: one CSV with a folder of photographs, or pairs of CSVs without a header."""
 
+import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.archive import Archive
+from dr.archive import Archive, stem
 from dr.classes import arrange, numbered
 from dr.sources import (
     COLUMNS,
@@ -56,7 +56,7 @@ def headers(archive: Archive) -> dict[str, list[str]]:
     """{member: its header} of the CSVs of an archive; a sample of a submission grades nothing."""
     found = {}
     for member in archive.names:
-        name = PurePosixPath(member).name.lower()
+        name = posixpath.basename(member).lower()
         if name.endswith(".csv") and not name.startswith("._") and "submission" not in name:
             try:
                 found[member] = header(archive, member)
@@ -84,7 +84,7 @@ def label_table(archive: Archive, columns: Columns) -> Source | None:
         eyes = (id_column, label_column) == ("image", "level")
         table["patient"] = table["original"].str.replace(EYE, r"\1", regex=True) if eyes else table["original"]
     wanted = set(table["original"])
-    members = by_stem(archive, (image for image in archive.images() if PurePosixPath(image).stem in wanted))
+    members = by_stem(archive, (image for image in archive.images() if stem(image) in wanted))
     table["member"] = [members.get(original) for original in table["original"]]
     if table["member"].isna().all():
         raise UsageError(f"{name}: none of its {len(table)} photographs is in {archive.path}; give the folder of both")
@@ -99,7 +99,7 @@ def _named(data: bytes, *, name: str, columns: tuple[str, str, str | None]) -> p
     named = pd.DataFrame({key: table[column] for key, column in chosen.items()} | {"row": table["row"]})
     for key in ("original", "patient"):
         refuse_empty(named, name=name, column=key, shown=chosen[key])
-    return named.assign(original=[PurePosixPath(original).name for original in named["original"]])
+    return named.assign(original=[posixpath.basename(original) for original in named["original"]])
 
 
 def _is_number(text: str) -> bool:
@@ -135,8 +135,8 @@ def csv_pairs(archive: Archive) -> Source | None:
     start = shallowest(archive, ("train_img.csv",))
     if start is None:
         return None
-    folder = PurePosixPath(start).parent
-    beside = {path.name.lower(): str(path) for path in map(PurePosixPath, archive.names) if path.parent == folder}
+    folder = posixpath.dirname(start)
+    beside = {posixpath.basename(name).lower(): name for name in archive.names if posixpath.dirname(name) == folder}
     found = []
     for side, spellings in SIDES.items():
         for word in spellings:
@@ -186,7 +186,7 @@ def _read_pair(archive: Archive, pair: list[str | None], *, word: str, side: str
     members = _photographs(archive, set(table["original"]), side=side, beside=pair[0])
     for name, row in zip(table["original"], table["row"], strict=True):
         if name not in members:
-            other = next((image for image in archive.images() if PurePosixPath(image).stem == name), None)
+            other = next((image for image in archive.images() if stem(image) == name), None)
             where = f" of {side} ({other} is of another side)" if other else ""
             remedy = f"add it; {NO_HEADER}" if row == 1 else "add it"
             raise UsageError(f"{archive.path}: {pair[0]}, row {row}: there is no photograph {name}{where}; {remedy}")
@@ -198,7 +198,7 @@ def _photographs(archive: Archive, wanted: set[str], *, side: str, beside: str) 
     """{name: photograph} of the names that a side wants, from no folder of another side. If these have none, from all:
     both sides may lie in one folder called train. A side that has some borrows none: its 7.png is not train's."""
     for images in (_of_side(archive, side, beside=beside), archive.images()):
-        if members := by_stem(archive, (image for image in images if PurePosixPath(image).stem in wanted)):
+        if members := by_stem(archive, (image for image in images if stem(image) in wanted)):
             return members
     return {}
 
@@ -207,8 +207,8 @@ def _of_side(archive: Archive, side: str, *, beside: str) -> Iterable[str]:
     """The photographs that stand in no folder of another side (`test`, `test_img`), not counting the folders around the
     table `beside`."""
     others = "|".join(word for other, words in SIDES.items() if other != side for word in words)
-    around = set(PurePosixPath(beside).parts)
+    around = set(beside.split("/"))
     for member in archive.images():
-        folders = [part.lower() for part in PurePosixPath(member).parts[:-1] if part not in around]
+        folders = [part.lower() for part in member.split("/")[:-1] if part not in around]
         if not any(re.match(rf"({others})(?![a-z])", folder) for folder in folders):
             yield member

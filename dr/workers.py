@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -22,13 +23,30 @@ from dr.files import write_bytes
 
 JPEG_QUALITY = 95
 WAITING_EACH = 8  # photographs that wait for each process
-
+Task = tuple[str, str, str]  # source, original, member: no more is held of a photograph that waits for its turn
 
 # red lesions are small, and colour is how they are told: it is not subsampled
 JPEG = (
     *(cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
 )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What holds for all tasks: the folder of the finished photographs, the log that notes each, and what
+    `_prepare_one` is told of those of each source."""
+
+    folder: Path
+    log: Path
+    how: Mapping[str, Mapping]
+
+    def of(self, task: Task, archives: Mapping[str, Archive]) -> dict:
+        """What a process is given. Two sources may use the same name."""
+        source, original, member = task
+        out = self.folder / f"{source}_{original}"
+        key = {"source": source, "original": original}
+        return {**key, "member": archives[source].member(member), "out": out, **self.how[source]}
 
 
 def _prepare_one(*, member: Member | Held, out: Path, size_px: int, crop: bool, lossless: bool) -> dict:
@@ -68,9 +86,8 @@ def _end_with_parent() -> None:
     os._exit(1)  # a killed parent closes no queue: its workers would wait for ever
 
 
-def _in_worker(task: dict) -> dict:
-    key = {"source": task["source"], "original": task["original"]}
-    return key | _prepare_one(**{name: task[name] for name in task.keys() - key.keys()})
+def _in_worker(*, source: str, original: str, **options: object) -> dict:
+    return {"source": source, "original": original} | _prepare_one(**options)
 
 
 @contextmanager
@@ -86,19 +103,19 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _prepare_all(tasks: list[dict], *, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
+def _prepare_all(tasks: list[Task], *, job: Job, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
     """Tasks -> records in the order in which they are finished. Each process is told where one photograph is: it need
     not list what else the archives hold."""
-    located = ({**task, "member": archives[task["source"]].member(task["member"])} for task in tasks)
+    told = (job.of(task, archives) for task in tasks)
     if workers <= 1 or len(tasks) < 8:  # starting processes would take longer
-        yield from map(_in_worker, located)
+        yield from (_in_worker(**options) for options in told)
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         waiting: set[Future] = set()
-        for task in located:  # a few at a time: what waits, and what it gave, is held in memory
+        for options in told:  # a few at a time: what waits, and what it gave, is held in memory
             with _interrupts_ignored():
-                waiting.add(pool.submit(_in_worker, task))
+                waiting.add(pool.submit(_in_worker, **options))
             if len(waiting) == WAITING_EACH * workers:
                 finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in finished)
@@ -117,30 +134,31 @@ def _note(log: Path, record: dict) -> None:
         lines.write("\n" + json.dumps(record))  # the line end first: the line before may have been cut short
 
 
-def _prepare_share(tasks: list[dict], *, log: Path, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
+def _prepare_share(tasks: list[Task], *, job: Job, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
     """Every N-th task is done here; then come the records of the other processes, which did the others."""
     own = []
-    for record in _prepare_all(tasks[ranks.RANK :: ranks.COUNT], archives=archives, workers=workers):
+    for record in _prepare_all(tasks[ranks.RANK :: ranks.COUNT], job=job, archives=archives, workers=workers):
         if "error" not in record:
-            _note(log, record)
-        own.append(record)
+            _note(job.log, record)
+        if ranks.COUNT > 1:
+            own.append(record)
         yield record
     for rank, records in enumerate(ranks.gather(own)):
         yield from records if rank != ranks.RANK else ()
 
 
-def prepare_all(tasks: list[dict], *, log: Path, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
-    """Tasks (`source`, `original`, and what _prepare_one takes) -> records in the order in which they are finished,
-    noted in `log`. Called by the main process; of several, those that `assist` do their share."""
-    ranks.once(lambda: (tasks, log))
-    return _prepare_share(tasks, log=log, archives=archives, workers=workers)
+def prepare_all(tasks: list[Task], *, job: Job, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
+    """Tasks -> records in the order in which they are finished and noted. Called by the main process; of several, those
+    that `assist` do their share."""
+    ranks.once(lambda: (tasks, job))
+    return _prepare_share(tasks, job=job, archives=archives, workers=workers)
 
 
 def assist(*, archives: dict[str, Archive], workers: int) -> dict:
     """What the other processes do: their share of the tasks, as often as there are any -> the report that the main
     process ends with."""
     while not isinstance(given := ranks.once(dict), dict):
-        tasks, log = given
-        for _ in _prepare_share(tasks, log=log, archives=archives, workers=workers):
+        tasks, job = given
+        for _ in _prepare_share(tasks, job=job, archives=archives, workers=workers):
             pass
     return given

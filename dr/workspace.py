@@ -11,6 +11,7 @@ from dr.sources import SIDES
 
 FOLDER = "kaggle_retina"
 STAGING = "prepared"
+KEPT = ("file", "cropped", "inside", "hash", "frame", "box", "flags")  # in memory, of what prepared.jsonl says of each
 ENDINGS = (".jpeg", ".png")
 
 
@@ -26,6 +27,7 @@ class Workspace:
         self.root = root
         self.sides = sides
         self.log = self.root / "prepared.jsonl"
+        self.staging = self.root / STAGING  # where photographs lie before their side of the split is known
         marker = self.root / "settings.json"
         if not marker.exists() and any(path.suffix != ".part" for path in self.root.iterdir()):
             raise UsageError(f"{self.root}: it holds files that are not from data.py; choose another -d")
@@ -40,7 +42,8 @@ class Workspace:
             (self.root / name).mkdir(exist_ok=True)
         for path in self.root.rglob("*.part"):  # of a run that was killed while it wrote
             path.unlink()
-        self.records = self._finished()
+        self.records: dict[tuple[str, str], dict] = {}
+        self._read_finished()
 
     def _photographs(self) -> list[Path]:
         return [
@@ -57,17 +60,15 @@ class Workspace:
             if (self.root / side).is_dir() and not any((self.root / side).iterdir()):
                 (self.root / side).rmdir()
 
-    def _finished(self) -> dict[tuple[str, str], dict]:
+    def _read_finished(self) -> None:
         present = {path.name for path in self._photographs()}
-        records = {}
         for line in self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []:
             try:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue  # cut short by a kill
             if record["file"] in present:
-                records[record["source"], record["original"]] = record
-        return records
+                self.add(record)
 
     def complete(self) -> bool:
         """Whether an earlier run with these settings finished and all its photographs are still there."""
@@ -78,12 +79,7 @@ class Workspace:
 
     def add(self, record: dict) -> None:
         """Counts a photograph, finished and noted, among those there are."""
-        self.records[record["source"], record["original"]] = record
-
-    def staged(self, source: str, original: str) -> Path:
-        """Where a photograph is written before its side of the split is known, without the ending; two sources may use
-        the same name."""
-        return self.root / STAGING / f"{source}_{original}"
+        self.records[record["source"], record["original"]] = {name: record[name] for name in KEPT}
 
     def file(self, source: str, original: str) -> str:
         """The name of a finished photograph's file."""

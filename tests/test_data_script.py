@@ -282,7 +282,7 @@ def add_and_die(self, record):
         return add(self, record)
     with self.log.open("a") as log:
         log.write('\\n{"source": "main", "orig')
-    self.staged("main", "x").with_name(".half.jpeg.1.part").write_bytes(b"half")
+    (self.staging / ".half.jpeg.1.part").write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 
 Workspace.add = add_and_die

@@ -17,7 +17,7 @@ from conftest import draw_retina, encode, write_folder, write_zip
 from dr import UsageError, workers
 from dr.formats import open_sources
 from dr.prepare import Settings, _write_tables, prepare
-from dr.workspace import Workspace, folder_in
+from dr.workspace import KEPT, Workspace, folder_in
 
 SMALL = Settings(size=64, per_class=6, val_fraction=0.25, seed=10)
 TABLES = ("labels_train.csv", "labels_val.csv", "duplicates.csv")
@@ -195,8 +195,8 @@ def test_a_main_archive_without_a_readable_photograph_is_refused(tmp_path, zips,
 
 def test_an_empty_side_has_a_table_without_rows(tmp_path):
     workspace = Workspace(folder_in(tmp_path), identity={}, force=False, sides=("train", "val"))
-    workspace.staged("main", "a.png").write_bytes(b"pixels")
-    workspace.add({"source": "main", "original": "a", "file": "main_a.png"})
+    (workspace.staging / "main_a.png").write_bytes(b"pixels")
+    workspace.add({"source": "main", "original": "a"} | dict.fromkeys(KEPT) | {"file": "main_a.png"})
     row = {"source": "main", "original": "a", "patient": "a", "diagnosis": 3, "group": None, "split": "train"}
     assert _write_tables(pd.DataFrame([row]), workspace) == {"train": ["main_a.png"], "val": []}
     header = "path,diagnosis,source,original,patient,group\n"
@@ -416,7 +416,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path, zips):
 
 
 def test_a_worker_that_was_ended_from_outside_is_told_in_words(tmp_path, zips, monkeypatch):
-    def submit(*_):
+    def submit(*_, **__):
         raise BrokenProcessPool
 
     monkeypatch.setattr("dr.workers.ProcessPoolExecutor.submit", submit)
