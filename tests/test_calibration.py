@@ -1,11 +1,9 @@
-import os
-import time
-
 import numpy as np
 import pytest
 import torch
 from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dr import calibration, objectives, thresholds
 from dr.recipes import Recipe, from_dict
@@ -135,27 +133,22 @@ def test_calibrated_cuts_move_with_the_prevalence():
     assert (milder > own).all()
 
 
-def test_a_fit_takes_no_longer_where_torch_has_several_threads():
-    """The thread pools of torch and BLAS once waited for each other: thirty times as long."""
-    if (os.cpu_count() or 1) < 2:
-        pytest.skip("one core")
-    truth = np.random.default_rng(0).integers(0, 5, 97)
-    scores = truth + np.random.default_rng(1).normal(0, 1, 97)
+def test_a_fit_keeps_blas_to_one_thread():
+    """The thread pools of torch and BLAS, taking turns, waited for each other: it took thirty times as long."""
 
-    def seconds() -> float:
-        started = time.perf_counter()
-        calibration.cross_fitted(scores, truth, num_classes=5)
-        return time.perf_counter() - started
+    def threads():
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
 
-    threads = torch.get_num_threads()
-    try:
-        seconds()
-        torch.set_num_threads(1)
-        alone = min(seconds() for _ in range(3))
-        torch.set_num_threads(2)
-        assert min(seconds() for _ in range(3)) < 8 * alone
-    finally:
-        torch.set_num_threads(threads)
+    def cost(parameters):
+        seen.append(threads())
+        return (parameters**2).sum()
+
+    seen = []
+    with threadpool_limits(2, "blas"):
+        calibration._lowest(cost, np.ones(2))
+        assert threads() == {2}
+    assert seen
+    assert all(each == {1} for each in seen)
 
 
 def test_the_interval_of_a_calibration_error_holds_it_and_narrows_with_more_samples():

@@ -195,7 +195,7 @@ def test_the_drawing_order_depends_on_nothing_but_seed_and_name():
     names = pd.Series(["main/a", "main/b"])
     order = drawing_order(names, seed=10)
     assert order.tolist() == drawing_order(names[::-1], seed=10)[::-1].tolist()
-    assert order.str.len().tolist() == [64, 64]
+    assert order.str.len().tolist() == [16, 16]
     assert not order.equals(drawing_order(names, seed=11))
 
 
