@@ -1,5 +1,6 @@
 """Photographs in a folder for each class: train/, val/ and test/ of such folders, or one level of them."""
 
+import posixpath
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ Parts = tuple[str, ...]
 
 def class_folders(archive: Archive) -> Source | None:
     """None where the photographs stand in no such folders. Raises UsageError for folders that contradict each other."""
-    images = {tuple(name.split("/")): name for name in archive.images()}
+    images = {tuple(posixpath.normpath(name).split("/")): name for name in archive.images()}
     root = _root_of_sides(images)
     rows = list(_one_level(images, place=archive.path) if root is None else _sides(archive, images, root))
     if not rows:

@@ -12,8 +12,8 @@ import pandas as pd
 
 
 def drawing_order(names: pd.Series, *, seed: int) -> pd.Series:
-    """Names -> keys, whose order depends on nothing but seed and name: the same on every machine, and
-    adding photographs does not reshuffle the others."""
+    """Names -> keys, whose order depends on nothing but seed and name: the same on every machine, and adding
+    photographs does not reshuffle the others."""
     return names.map(lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:16])
 
 
