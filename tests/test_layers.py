@@ -33,7 +33,7 @@ LAYERS = [
         "drawing",
         "classes",
     },
-    {"recipes", "ranks"},
+    {"recipes", "flags", "ranks"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
 FILES = [ROOT / f"{name}.py" for name in sorted(LAYERS[0])] + sorted((ROOT / "dr").glob("[!_]*.py"))
@@ -56,7 +56,7 @@ def test_imports_point_down(path):
     assert not wrong, f"{path.name} imports {wrong} from a layer above its own"
 
 
-def test_the_lowest_layer_imports_nothing_of_the_package_but_recipes_and_ranks():
+def test_the_lowest_layer_imports_nothing_of_the_package_but_recipes_flags_and_ranks():
     for path in FILES:
         if path.stem in LAYERS[-2]:
             assert imported_modules(path) <= LAYERS[-1], path.name
