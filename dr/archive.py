@@ -18,7 +18,7 @@ MAX_MEMBER_BYTES = 2 << 30
 MAX_EXPANSION = 200  # unpacked : packed; photographs are about 1 : 1, label tables rarely beyond 20 : 1
 LOCAL_HEADER = "<4s22xHH"  # signature, and the lengths of name and extra field (APPNOTE.TXT 4.3.7)
 # What reading a member takes of its ZipInfo, which is sixteen times as large
-PLACE = np.dtype([("header_offset", "i8"), ("compress_size", "i8"), ("file_size", "i8"), ("CRC", "u4"),
+PLACE = np.dtype([("header_offset", "u8"), ("compress_size", "u8"), ("file_size", "u8"), ("CRC", "u4"),
                   ("compress_type", "u2")])  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
 
@@ -138,7 +138,10 @@ class Archive:
         names = [info.filename for info in infos]
         if len(set(names)) < len(names):
             raise UsageError(f"{self.path}: two members have the same name; pack the archive again")
-        self._places = np.array([tuple(getattr(info, field) for field in PLACE.names) for info in infos], PLACE)
+        try:
+            self._places = np.array([tuple(getattr(info, field) for field in PLACE.names) for info in infos], PLACE)
+        except OverflowError as exc:
+            raise UsageError(f"{self.path}: it is damaged; download it again, or give an unpacked folder") from exc
         return names
 
     def member(self, name: str) -> Member:

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -142,11 +143,13 @@ class _Ended(KeyboardInterrupt):
 def _ends_as_by_ctrl_c() -> Iterator[None]:
     """SIGTERM would leave the processes that load photographs, and their folders. Of several processes torchrun ends
     all that are left when one has failed: these wait for it in C++, where no exception reaches them."""
-    if ranks.COUNT > 1:
+    if ranks.COUNT > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(*_: object) -> None:
+        if hasattr(signal, "SIGCHLD"):  # those that load may have been told, too: torch would raise that they ended
+            signal.signal(signal.SIGCHLD, lambda *_: None)
         raise _Ended
 
     before = signal.signal(signal.SIGTERM, end)

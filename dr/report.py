@@ -42,12 +42,12 @@ def class_balance(
     sources = [column for column in counts.columns if column not in HELD_OUT]
     colours = dict(zip(sources, shades("Blues_r", len(sources), 0.15, 0.6), strict=True)) | HELD_OUT
     columns = [column for column in (*sources, *HELD_OUT) if column in counts.columns]
-    figure = new_figure(1.6 * max(len(counts), 4) + 2.4, 4.4 + 0.28 * len(columns))
+    held_out = columns[len(sources) :]
+    bars = max(2, 1 + len(held_out))
+    figure = new_figure(0.8 * bars * max(len(counts), 4) + 2.4, 4.4 + 0.28 * len(columns))
     axes, table = figure.subplots(2, 1, height_ratios=[4, 0.28 * (len(columns) + 1)])
 
-    held_out = columns[len(sources) :]
-    places = (np.arange(1 + len(held_out)) - len(held_out) / 2) * 0.8 / max(2, 1 + len(held_out))
-    width = 0.72 / max(2, len(places))
+    places, width = (np.arange(1 + len(held_out)) - len(held_out) / 2) * 0.8 / bars, 0.72 / bars
     training, *beside = np.arange(len(counts)) + places[:, None]
     base = np.zeros(len(counts), dtype=int)
     for source in sources:

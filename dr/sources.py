@@ -170,8 +170,9 @@ def by_stem(archive: Archive, members: Iterable[str]) -> dict[str, str]:
 
 def photographs_beside(archive: Archive, table: str, folders: tuple[str, ...]) -> list[str]:
     """The photographs in `folders` beside a label table."""
-    roots = tuple(posixpath.join(posixpath.dirname(table), folder, "") for folder in folders)
-    return [name for name in archive.images() if name.startswith(roots)]
+    beside = posixpath.dirname(posixpath.normpath(table))
+    roots = tuple(posixpath.join(beside, folder, "") for folder in folders)
+    return [name for name in archive.images() if posixpath.normpath(name).startswith(roots)]
 
 
 def _join(

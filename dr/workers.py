@@ -41,7 +41,7 @@ class Job:
     log: Path
     how: Mapping[str, Mapping]
 
-    def of(self, task: Task, archives: Mapping[str, Archive]) -> dict:
+    def of(self, task: Task, *, archives: Mapping[str, Archive]) -> dict:
         """What a process is given. Two sources may use the same name."""
         source, original, member = task
         out = self.folder / f"{source}_{original}"
@@ -106,7 +106,7 @@ def _interrupts_ignored() -> Iterator[None]:
 def _prepare_all(tasks: list[Task], *, job: Job, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
     """Tasks -> records in the order in which they are finished. Each process is told where one photograph is: it need
     not list what else the archives hold."""
-    told = (job.of(task, archives) for task in tasks)
+    told = (job.of(task, archives=archives) for task in tasks)
     if workers <= 1 or len(tasks) < 8:  # starting processes would take longer
         yield from (_in_worker(**options) for options in told)
         return
@@ -148,8 +148,8 @@ def _prepare_share(tasks: list[Task], *, job: Job, archives: dict[str, Archive],
 
 
 def prepare_all(tasks: list[Task], *, job: Job, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
-    """Tasks -> records in the order in which they are finished and noted. Called by the main process; of several, those
-    that `assist` do their share."""
+    """Tasks -> records as they are finished, those of other processes last; what could be used is noted. Called by the
+    main process; of several, those that `assist` do their share."""
     ranks.once(lambda: (tasks, job))
     return _prepare_share(tasks, job=job, archives=archives, workers=workers)
 

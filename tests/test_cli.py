@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -67,6 +68,14 @@ def test_sigterm_ends_as_ctrl_c_does_with_a_code_of_its_own(capsys):
     assert exit_code(main) == 143
     assert capsys.readouterr().err == "\nstopped; start again\n"
     assert signal.getsignal(signal.SIGTERM) == before  # a notebook goes on
+
+
+def test_a_script_runs_in_another_thread_too():
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(exit_code(lambda: 0)))
+    thread.start()
+    thread.join()
+    assert codes == [0]
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback_and_has_a_code_of_its_own(capsys):

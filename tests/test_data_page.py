@@ -118,7 +118,7 @@ def test_of_a_source_with_a_split_of_its_own_the_page_tells_what_holds_there(tmp
     sources = open_sources(str(tmp_path / "own"), "none")
     prepare(sources, directory=str(tmp_path / "data"), settings=Settings(size=96), workers=1)
     text = (tmp_path / "data" / "kaggle_retina" / "report.html").read_text()
-    assert "The source has a split of its own: copies stay where it put them." in text
+    assert "The main source has a split of its own: its copies stay where it put them." in text
     assert "Contradictions:" not in text
     assert "its grade is full" not in text
 
