@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children
 from pathlib import Path
 
 from dr import UsageError, ranks
@@ -150,6 +151,8 @@ def _ends_as_by_ctrl_c() -> Iterator[None]:
     def end(*_: object) -> None:
         if hasattr(signal, "SIGCHLD"):  # those that load may have been told, too: torch would raise that they ended
             signal.signal(signal.SIGCHLD, lambda *_: None)
+        for process in active_children():  # at once: they would tell of what they were about to send
+            process.kill()
         raise _Ended
 
     before = signal.signal(signal.SIGTERM, end)

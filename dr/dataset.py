@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from typing import NamedTuple
 
@@ -287,6 +288,8 @@ def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sample
     Of N processes each loads every N-th batch: step by step they see together what one process with batches N times as
     large would see. With `drop_last` all load equally many.
     """
+    if workers:
+        get_temp_dir()  # of this process: a folder that each worker made would stay where one is ended from outside
     batches = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last)
     return DataLoader(
         dataset,
