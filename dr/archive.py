@@ -128,20 +128,18 @@ class Archive:
             raise UsageError(f"{self.path}: it cannot be read ({exc.strerror}); give a file that can") from exc
         try:
             with zipfile.ZipFile(self.path) as packed:
-                infos = packed.infolist()
-        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError, struct.error) as exc:
+                infos = sorted(packed.infolist(), key=lambda info: info.filename)
+            places = np.array([tuple(getattr(info, field) for field in PLACE.names) for info in infos], PLACE)
+        except (zipfile.BadZipFile, OSError, NotImplementedError, OverflowError, ValueError, struct.error) as exc:
             reason = "truncated or damaged" if start == b"PK" else "not a zip archive"
             raise UsageError(f"{self.path}: it is {reason}; download it again, or give an unpacked folder") from exc
         for info in infos:
             _refuse_unsafe(self.path, info)
-        infos = sorted((info for info in infos if not info.is_dir()), key=lambda info: info.filename)
-        names = [info.filename for info in infos]
+        files = np.array([not info.is_dir() for info in infos], bool)
+        names = [info.filename for info in infos if not info.is_dir()]
         if len(set(names)) < len(names):
             raise UsageError(f"{self.path}: two members have the same name; pack the archive again")
-        try:
-            self._places = np.array([tuple(getattr(info, field) for field in PLACE.names) for info in infos], PLACE)
-        except OverflowError as exc:
-            raise UsageError(f"{self.path}: it is damaged; download it again, or give an unpacked folder") from exc
+        self._places = places[files]
         return names
 
     def member(self, name: str) -> Member:

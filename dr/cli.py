@@ -142,8 +142,8 @@ class _Ended(KeyboardInterrupt):
 
 @contextmanager
 def _ends_as_by_ctrl_c() -> Iterator[None]:
-    """SIGTERM would leave the processes that load photographs, and their folders. Of several processes torchrun ends
-    all that are left when one has failed: these wait for it in C++, where no exception reaches them."""
+    """SIGTERM raises _Ended: by itself it would leave the processes that load photographs, and their folders. Not in
+    one of several processes: torchrun ends those that wait in C++ for one that failed, where no exception is raised."""
     if ranks.COUNT > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -289,7 +289,7 @@ def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sample
     large would see. With `drop_last` all load equally many.
     """
     if workers:
-        get_temp_dir()  # of this process: a folder that each worker made would stay where one is ended from outside
+        get_temp_dir()  # workers take over this one: folders of their own would stay where they are killed
     batches = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last)
     return DataLoader(
         dataset,

@@ -68,8 +68,8 @@ def _group_duplicates(chosen: pd.DataFrame, *, workspace: Workspace, signatures:
     """Adds `group`, equal for photographs that are the same picture; `signatures`, by file name, grow every round."""
     records = [workspace.records[key] for key in zip(chosen["source"], chosen["original"], strict=True)]
     hashes = np.array([record["hash"] for record in records], np.uint64)
-    seen = {"total": len(records), "initial": len(signatures)}  # most photographs look like another
-    with tqdm(desc="comparing", unit=" photographs", delay=2, **seen) as progress:
+    # the total is an upper bound: photographs that look like no other are not compared
+    with tqdm(total=len(records), initial=len(signatures), desc="comparing", unit=" photographs", delay=2) as progress:
 
         def signature_of(i: int) -> np.ndarray:
             name, (x0, y0, x1, y1) = records[i]["file"], records[i]["inside"]

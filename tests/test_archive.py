@@ -1,9 +1,11 @@
 """A zip and its unpacked folder are read alike; what could do harm or is damaged is refused in one line."""
 
+import gc
 import os
 import pickle
 import stat
 import struct
+import tracemalloc
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -200,6 +202,31 @@ def test_a_member_travels_without_the_list_of_the_others(tmp_path, compression):
     packed = pickle.dumps(Archive(path).member("0321.png"))
     assert len(packed) < 1000
     assert pickle.loads(packed).read() == members["0321.png"]
+
+
+def test_of_a_member_little_more_than_its_name_is_held(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {f"{i:04}.png": b"pixels" for i in range(2000)})
+    Archive(path)  # what is imported and kept once
+    tracemalloc.start()
+    archive = Archive(path)
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert archive.read("1999.png") == b"pixels"
+    assert held / 2000 < 150  # a ZipInfo alone takes 480 bytes
+
+
+def test_a_place_that_no_file_has_is_told(tmp_path):
+    path = tmp_path / "a.zip"
+    info = zipfile.ZipInfo("a.png")
+    info.extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)  # zip64: the place of the member
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr(info, b"pixels")
+    data = bytearray(b"#!" + path.read_bytes())  # what stands before the zip is added to the place
+    struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 42, 0xFFFFFFFF)
+    path.write_bytes(data)
+    with pytest.raises(UsageError, match=r"a\.zip: it is .*; download it again, or give an unpacked folder"):
+        Archive(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")

@@ -136,6 +136,12 @@ def test_a_row_whose_photograph_is_missing_has_no_member(tmp_path):
     assert dict(zip(read["original"], read["member"].isna(), strict=True)) == {"aa": False, "bb": True, "cc": False}
 
 
+@pytest.mark.parametrize("outer", ["./", "k//", "k/./"])
+def test_folders_may_be_spelt_in_odd_ways(tmp_path, outer):
+    content = {name.replace("kaggle_retina/", outer): data for name, data in members().items()}
+    assert competition(Archive(write_zip(tmp_path / "a.zip", content))).table["member"].notna().all()
+
+
 def test_photographs_of_other_folders_and_without_a_grade_do_not_count(tmp_path):
     content = members() | {"kaggle_retina/test/aa.png": b"", "kaggle_retina/train/zz.png": b"", "aa.png": b""}
     read = competition(Archive(write_zip(tmp_path / "a.zip", content))).table

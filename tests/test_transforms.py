@@ -1,5 +1,6 @@
 import random
 
+import cv2
 import numpy as np
 import pytest
 from made import photograph
@@ -63,6 +64,17 @@ def test_elastic_displacement_is_as_wide_and_as_smooth_as_that_of_albumentations
         assert abs(np.corrcoef(moved.ravel(), down.ravel())[0, 1]) < 0.1
     assert widths[0] == pytest.approx(widths[1], rel=0.1)
     assert slopes[0] == pytest.approx(slopes[1], rel=0.1)
+
+
+def test_an_elastic_displacement_takes_each_pixel_from_where_its_maps_say():
+    photo = photograph(2, seed=0, side_px=96)
+    transform = Elastic(alpha=11, sigma=6, p=1.0)
+    transform.set_random_state(np.random.default_rng(0), random.Random(0))
+    maps = transform.get_params_dependent_on_data({"shape": photo.shape}, {})
+    expected = cv2.remap(photo, maps["map_x"], maps["map_y"], cv2.INTER_LINEAR)
+    moved = transform.apply(photo, **maps)
+    assert np.abs(expected.astype(int) - photo).mean() > 1
+    assert np.abs(expected.astype(int) - moved).mean() < 0.5  # 1/32 pixel
 
 
 def test_steps_are_taken_independently_of_each_other():
