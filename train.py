@@ -1,6 +1,6 @@
 """The prepared photographs + a recipe -> weights/NAME__best.pt, the cuts between grades and how good they are."""
 
-from dr import cli, recipes, sweep
+from dr import cli, recipes, sweep, sweep_table, trials
 
 
 def main() -> int:
@@ -16,9 +16,9 @@ def main() -> int:
         return 0
     given = {name: getattr(args, name) for name in ("batch_size", "epochs", "pretrained", "seed")}
     overrides = recipes.parse_overrides(args.overrides, **given)
-    trials = sweep.plan(args.sweep, recipe=args.recipe, overrides=overrides, name=args.name)
+    planned = trials.plan(args.sweep, recipe=args.recipe, overrides=overrides, name=args.name)
     last = [f"{args.save}/{args.name}__last.pt"] if args.resume and not args.sweep else []
-    cli.check_there(data=[args.data], pretrained=sweep.files_of_weights(trials), resume=last)
+    cli.check_there(data=[args.data], pretrained=trials.files_of_weights(planned), resume=last)
     with cli.importing():  # torch takes seconds: wrong flags are told before
         from dr.dataset import fold, read_prepared
         from dr.outcome import in_words, in_words_of_files
@@ -27,10 +27,10 @@ def main() -> int:
     data = fold(read_prepared(args.data), *args.fold) if args.fold else read_prepared(args.data)
     where = {"folder": args.save, "device_name": args.device, "workers": args.workers}
     if args.sweep:  # with or without --resume, it goes on where it was stopped
-        rows = sweep.train_all(trials, data=data, name=args.name, command=cli.command("train.py"), **where)
-        print(sweep.best_in_words(trials, rows), f"wrote {args.save}/{args.name}__sweep.md", sep="\n")
+        rows = sweep.train_all(planned, data=data, name=args.name, command=cli.command("train.py"), **where)
+        print(sweep_table.best_in_words(planned, rows), f"wrote {args.save}/{args.name}__sweep.md", sep="\n")
         return sweep.tell_failures(rows)
-    [run] = trials
+    [run] = planned
     row = train(run.recipe, data=data, name=run.name, go_on=args.resume, recorded=run.recorded, **where)
     print(*in_words(row), *in_words_of_files(args.save, args.name), sep="\n")
     return 0

@@ -11,7 +11,7 @@ import jinja2
 from dr import files, metrics, run_facts
 from dr.dataset import Prepared
 from dr.page import TEMPLATES
-from dr.report import MOST_CLASSES
+from dr.style import MOST_CLASSES
 
 
 def _cell(text: str) -> str:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from dr import GRADES
-from dr.report import (
+from dr.style import (
     BLUE,
     FAINT,
     GREEN,

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from dr import SIDE_WORDS, UsageError, evaluation, files, metrics, models, objectives, ranks, recipes
-from dr.sweep import figure, markdown_table, number
+from dr.sweep_table import figure, markdown_table, number
 
 BY = "macro_f1_cross_fitted"  # of validation: a test that chooses the best run would flatter it
 FIGURES = {

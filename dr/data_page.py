@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dr import SIDE_WORDS, page
-from dr.report import MOST_CLASSES
 from dr.sources import Source
+from dr.style import MOST_CLASSES
 from dr.workspace import Workspace
 
 MOST_GROUPS = 24  # of duplicates that are shown

@@ -11,6 +11,7 @@ from dr import calibration, card, checkpoint, evaluation, files, metrics, models
 from dr.dataset import EvaluationPhotographs, Prepared, loader, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.run import Run
+from dr.style import MOST_CLASSES
 
 
 def _validation(run: Run, predictions: np.ndarray) -> dict[str, torch.Tensor]:
@@ -112,7 +113,7 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
     cuts, names = fields["cuts"], run.data.classes
     best = fields["metrics"]["epoch"]
     report.learning_curves(pd.DataFrame(run.history), best=best, path=Path(f"{prefix}curves.png"))
-    if len(names) <= report.MOST_CLASSES:
+    if len(names) <= MOST_CLASSES:
         grades = objectives.grades(run.objective, predictions, cuts)
         matrix = metrics.confusion(truth, grades, len(names))
         fitted = evaluation.fits_cuts(run.objective, run.recipe.cuts)
@@ -137,7 +138,7 @@ def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFram
 
 
 def _test_pictures(run: Run, fields: dict, grades: np.ndarray, prefix: str) -> None:
-    if len(run.data.classes) <= report.MOST_CLASSES:
+    if len(run.data.classes) <= MOST_CLASSES:
         matrix = metrics.confusion(fields["test"]["truth"].numpy(), grades, len(run.data.classes))
         path, title = Path(f"{prefix}test_confusion.png"), _title(prefix, "test", len(grades))
         report.confusion_matrices(matrix, path=path, classes=run.data.classes, title=title)

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from dr import UsageError, fundus, novelty, prediction_page
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image, stem
-from dr.dataset import to_tensor
+from dr.dataset import loader, to_tensor
 from dr.sources import read_member, read_table, shallowest
 from dr.transforms import eval_transform
 
@@ -155,10 +155,24 @@ def collate(items: list[dict]) -> dict:
     return batch
 
 
-def readable(batches: DataLoader, records: dict[int, dict], looks: dict[str, prediction_page.Look]) -> Iterator[dict]:
+class Batches(NamedTuple):
+    """The batches of photographs, which are being loaded, and how many photographs this process is given."""
+
+    loading: Iterator[dict]
+    photographs: int
+
+
+def begin(photographs: Photographs, *, batch_size: int, workers: int, pin: bool) -> Batches:
+    """Starts the processes that load; of several processes each is given its share."""
+    workers = min(workers, -(-len(photographs) // batch_size))
+    batches = loader(photographs, batch_size=batch_size, workers=workers, pin=pin, collate=collate)
+    return Batches(iter(batches), sum(map(len, batches.batch_sampler)))
+
+
+def readable(batches: Batches, records: dict[int, dict], looks: dict[str, prediction_page.Look]) -> Iterator[dict]:
     """Passes on the batches that hold an image and gathers the records and looks of all, with a progress bar."""
-    with tqdm(total=sum(map(len, batches.batch_sampler)), desc="grading", unit=" photographs") as progress:
-        for batch in batches:
+    with tqdm(total=batches.photographs, desc="grading", unit=" photographs") as progress:
+        for batch in batches.loading:
             records.update(batch["records"])
             looks.update(batch["looks"])
             if len(batch["index"]):

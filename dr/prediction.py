@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from dr import device, engine, ensemble, explained, files, novelty, prediction_page, ranks, scoring
 from dr.archive import Archive, stem
 from dr.checkpoint import Checkpoint
-from dr.dataset import loader, name_hash
+from dr.dataset import name_hash
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
-from dr.photographs import Photographs, View, collate, find_photographs, readable, select, submission_ids
+from dr.photographs import Batches, Photographs, View, begin, find_photographs, readable, select, submission_ids
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
 
@@ -70,18 +70,8 @@ class Seen:
     looks: dict[str, prediction_page.Look]
 
 
-def _look(
-    photographs: Photographs, scorers: Sequence[Scorer], *, batch_size: int, workers: int, accelerator: Accelerator,
-    tta: str,
-) -> Seen:  # fmt: skip
+def _look(batches: Batches, scorers: Sequence[Scorer], *, accelerator: Accelerator, tta: str) -> Seen:
     """All photographs through all networks; of several processes each looks at its share and is given all."""
-    batches = loader(
-        photographs,
-        batch_size=batch_size,
-        workers=min(workers, -(-len(photographs) // batch_size)),
-        pin=accelerator.device.type == "cuda",
-        collate=collate,
-    )
     own: dict[int, dict] = {}
     looks: dict[str, prediction_page.Look] = {}
     index, outputs = infer(scorers, readable(batches, own, looks), accelerator=accelerator, views=VIEWS[tta])
@@ -173,19 +163,21 @@ def predict(
         scoring.check([stem(name) for name in names], truth, path=labels)
     if prevalence is not None:
         check_prevalence(checkpoints, prevalence, by=by)
-    layers = explained.find_layers(checkpoints) if report and explain else []
     precisions = {one.recipe.precision for one in checkpoints}
     # on a CPU bf16 would move scores by a tenth of a grade, and OpenVINO is faster without it
     precision = precisions.pop() if len(precisions) == 1 else "auto"
     accelerator = device.accelerator(device_name, precision=precision, on_cpu="fp32")
-    if ranks.MAIN:
-        files.writable_folder(output)
     views = [View(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
     count = len(names) * len(VIEWS[tta]) // ranks.COUNT
-    scorers, used = _networks(checkpoints, views, engine_name=engine_name, count=count, accelerator=accelerator)
     looks = report and len(names) <= prediction_page.MOST_THUMBNAILS
     photographs = Photographs(archive, names, views=set(views), training=_training(checkpoints, views), looks=looks)
-    seen = _look(photographs, scorers, batch_size=batch_size, workers=workers, accelerator=accelerator, tta=tta)
+    on_gpu = accelerator.device.type == "cuda"
+    batches = begin(photographs, batch_size=batch_size, workers=workers, pin=on_gpu)  # while networks are made ready
+    layers = explained.find_layers(checkpoints) if report and explain else []
+    if ranks.MAIN:
+        files.writable_folder(output)
+    scorers, used = _networks(checkpoints, views, engine_name=engine_name, count=count, accelerator=accelerator)
+    seen = _look(batches, scorers, accelerator=accelerator, tta=tta)
     decision = ranks.once(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
     result, details = _tables(seen, decision, first, ordered=submission is not None)
     measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, checkpoints))

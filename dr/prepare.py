@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import __version__, data_page, fundus, ranks, report
+from dr import __version__, data_page, data_pictures, fundus, ranks
 from dr.files import alone, sha256, write_csv, write_json
 from dr.selection import Settings, choose
 from dr.sources import COMPETITION, SIDES, Source
+from dr.style import MOST_CLASSES
 from dr.workers import assist
 from dr.workspace import Workspace, folder_in
 
@@ -72,10 +73,10 @@ def _draw(
     counts: pd.DataFrame, crops: list[tuple], *, root: Path, classes: tuple[str, ...], settings: Settings
 ) -> None:
     """Draws what there is to be seen: bars that can be told apart, crops where any were made."""
-    if len(classes) <= report.MOST_CLASSES:
-        report.class_balance(counts, path=root / "class_balance.png", classes=classes, target=settings.limit)
+    if len(classes) <= MOST_CLASSES:
+        data_pictures.class_balance(counts, path=root / "class_balance.png", classes=classes, target=settings.limit)
     if crops:
-        report.crops_sheet(crops, path=root / "crops.png")
+        data_pictures.crops_sheet(crops, path=root / "crops.png")
 
 
 def _linked(assigned: pd.DataFrame, listed: pd.DataFrame) -> pd.Series:

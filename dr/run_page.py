@@ -7,8 +7,8 @@ from typing import Any
 from dr import charts, checkpoint, metrics, mistakes, page, run_facts
 from dr.dataset import Prepared
 from dr.objectives import Classification
-from dr.report import MOST_CLASSES
 from dr.run_facts import Side
+from dr.style import MOST_CLASSES
 
 PICTURES = ("curves.png", "classes.png", "split.png", "confusion.png", "test_confusion.png", "scores.png",
             "reliability.png")  # fmt: skip

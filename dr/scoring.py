@@ -137,10 +137,10 @@ def _figure(value: float, interval: Sequence[float]) -> dict:
 
 def write(content: dict, folder: str | Path) -> None:
     """FOLDER/metrics.json, and confusion.png where it can be read."""
-    from dr import report  # matplotlib takes most of a second to import
+    from dr import report, style  # matplotlib takes most of a second to import
 
     files.write_json(Path(folder) / FILES[0], content)
-    if len(content["classes"]) <= report.MOST_CLASSES:
+    if len(content["classes"]) <= style.MOST_CLASSES:
         matrix = np.array(content["confusion"])
         report.confusion_matrices(matrix, path=Path(folder) / FILES[1], classes=content["classes"])
 

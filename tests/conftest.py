@@ -109,7 +109,13 @@ def zips(tmp_path_factory, main_members, extra_members) -> tuple[Path, Path]:
 def no_pictures(monkeypatch):
     """Drawing takes longer than preparing forty photographs: tests of other things leave it out."""
     for name in ("class_balance", "crops_sheet"):
-        monkeypatch.setattr(f"dr.report.{name}", lambda *_, path, **__: path.write_bytes(b"not drawn"))
+        monkeypatch.setattr(f"dr.data_pictures.{name}", lambda *_, path, **__: path.write_bytes(b"not drawn"))
+
+
+@pytest.fixture
+def unpainted(monkeypatch):
+    """For what a figure holds, not how it looks: painting takes most of the time."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, part, **_: part.touch())
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ from dr import GRADES, objectives
 from dr.checkpoint import versions
 from dr.models import build
 from dr.recipes import Recipe, from_dict
+from dr.trials import Trial, plan
 
 # timm's own network for tests: 0.3 million weights, milliseconds a batch
 TINY = from_dict(
@@ -24,6 +25,11 @@ TINY = from_dict(
         "lr": 0.01,
         "precision": "fp32",
     }
+)
+
+
+SOURCES_OF_GRADES = pd.DataFrame(
+    {"validation": [61, 12, 32, 7, 8], "train: main": [243, 48, 128, 28, 33], "train: 2015": [1400, 240, 435, 66, 24]}
 )
 
 
@@ -78,3 +84,17 @@ def checkpoint_content(
         "versions": versions(),
         "data": {"fingerprint": "", "size": 96},
     }
+
+
+def planned(*texts: str, name: str = "run", **choices) -> list[Trial]:
+    """The trials of `--sweep` texts over TINY with other `choices`; one that is None is not given, to be swept."""
+    given = {key: value for key, value in TINY.to_dict().items() if key not in ("lr", "seed")} | choices
+    overrides = {key: value for key, value in given.items() if value is not None}
+    return plan(list(texts), recipe=None, overrides=overrides, name=name)
+
+
+def crop_pair(caption: str = "10_left, 2 Moderate", box=(30, 0, 110, 90)) -> tuple:
+    """A row of crops_sheet."""
+    before = np.zeros((90, 140, 3), np.uint8)
+    before[..., 2] = 200  # red, as OpenCV orders it
+    return before, box, np.full((64, 64, 3), 90, np.uint8), caption

@@ -133,7 +133,7 @@ def test_each_crop_has_the_box_of_its_own_photograph(tmp_path, monkeypatch):
     }
     members["kaggle_retina/train.csv"] = table("id_code,diagnosis", {name: k % 2 for k, name in enumerate(sizes)})
     pictures = []
-    monkeypatch.setattr("dr.report.crops_sheet", lambda rows, path: pictures.extend(rows))
+    monkeypatch.setattr("dr.data_pictures.crops_sheet", lambda rows, path: pictures.extend(rows))
     settings = Settings(size=96, per_class=5, val_fraction=0.3)
     sources = open_sources(str(write_zip(tmp_path / "main.zip", members)), "none")
     prepare(sources, directory=str(tmp_path / "data"), settings=settings, workers=1)

@@ -192,7 +192,7 @@ def test_validation_is_split_from_training_where_only_training_and_test_are_ther
 
 
 def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_told_in_totals(tmp_path, monkeypatch):
-    monkeypatch.setattr("dr.report.class_balance", None)  # two hundred bars are not drawn
+    monkeypatch.setattr("dr.data_pictures.class_balance", None)  # two hundred bars are not drawn
     names = {f"n{number:08}": 1 for number in range(200)}
     made = folders({"train/": names}, root="tiny/", inner="images/", side_px=16)
     lines = []

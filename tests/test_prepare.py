@@ -289,7 +289,7 @@ def stop_at(call, *, number):
         ("dr.workspace.Workspace.place", 1),
         ("pathlib.Path.replace", 60),  # after 40 photographs, while they go to their sides
         ("dr.prepare.write_csv", 2),
-        ("dr.report.crops_sheet", 1),
+        ("dr.data_pictures.crops_sheet", 1),
         ("dr.prepare.sha256", 20),
         ("dr.workspace.Workspace.remove_others", 1),
     ],

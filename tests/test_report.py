@@ -5,18 +5,15 @@ import matplotlib.style
 import numpy as np
 import pandas as pd
 import pytest
+from made import SOURCES_OF_GRADES, crop_pair
 from matplotlib import rc_context
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from dr import GRADES, report
+from dr import GRADES, data_pictures, report, style
 
-COUNTS = pd.DataFrame(
-    {"validation": [61, 12, 32, 7, 8], "train: main": [243, 48, 128, 28, 33], "train: 2015": [1400, 240, 435, 66, 24]}
-)
 MATRIX = np.array([[1395, 3, 1, 1, 0], [20, 160, 55, 4, 1], [40, 60, 300, 30, 5], [0, 0, 0, 0, 0], [0, 1, 6, 7, 10]])
 
 
@@ -32,12 +29,6 @@ def scored(grades: list[int]) -> tuple[np.ndarray, np.ndarray]:
     return truth + np.random.default_rng(0).normal(0, 0.4, len(truth)), truth
 
 
-def pair(caption: str = "10_left, 2 Moderate", box=(30, 0, 110, 90)) -> tuple:
-    before = np.zeros((90, 140, 3), np.uint8)
-    before[..., 2] = 200  # red, as OpenCV orders it
-    return before, box, np.full((64, 64, 3), 90, np.uint8), caption
-
-
 def claimed() -> tuple[np.ndarray, np.ndarray]:
     """Two repeats over 200 photographs: probabilities that the truth was drawn from, and ones that are too sure."""
     rng = np.random.default_rng(0)
@@ -49,8 +40,8 @@ def claimed() -> tuple[np.ndarray, np.ndarray]:
 
 def draw_all(folder) -> dict[str, Figure]:
     return {
-        "balance.png": report.class_balance(COUNTS, path=folder / "balance.png", target=1000),
-        "crops.png": report.crops_sheet([pair()] * 5, path=folder / "crops.png"),
+        "balance.png": data_pictures.class_balance(SOURCES_OF_GRADES, path=folder / "balance.png", target=1000),
+        "crops.png": data_pictures.crops_sheet([crop_pair()] * 5, path=folder / "crops.png"),
         "curves.png": report.learning_curves(history(6), best=4, path=folder / "curves.png"),
         "confusion.png": report.confusion_matrices(MATRIX, path=folder / "confusion.png"),
         "scores.png": report.score_histograms(*scored([0, 1, 2, 4]), [0.5, 1.5, 2.5, 3.5], path=folder / "scores.png"),
@@ -64,12 +55,6 @@ def drawn(tmp_path_factory):
     return folder, draw_all(folder)
 
 
-@pytest.fixture
-def unpainted(monkeypatch):
-    """For what a figure holds, not how it looks: painting takes most of the time."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, part, **_: part.touch())
-
-
 def texts(subject) -> list[str]:
     return [text.get_text() for text in subject.findobj(Text) if text.get_text()]
 
@@ -80,7 +65,7 @@ def test_every_picture_is_a_png_of_the_figure_s_size_and_nothing_is_left_beside_
     for name, figure in figures.items():
         assert (folder / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         picture = cv2.imread(str(folder / name))
-        assert picture.shape[:2] == pytest.approx(figure.get_size_inches()[::-1] * report.DPI, abs=1)
+        assert picture.shape[:2] == pytest.approx(figure.get_size_inches()[::-1] * style.DPI, abs=1)
         assert 400 < picture.shape[1] < 2400
         assert picture.std() > 10
 
@@ -132,101 +117,6 @@ def test_a_failed_save_keeps_the_older_picture_and_leaves_nothing_beside_it(tmp_
     with pytest.raises(OSError, match="No space left"):
         report.confusion_matrices(MATRIX, path=tmp_path / "confusion.png")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
-
-
-def test_class_balance_writes_every_count_and_the_totals(drawn):
-    bars, table = drawn[1]["balance.png"].axes
-    assert {"1,643", "288", "563", "94", "57", "61", "12", "32", "7", "8"} <= set(texts(bars))
-    assert {"1,400", "243", "24", "33", "480", "2,165", "120"} <= set(texts(table))
-    assert {"train: main", "train: 2015", "validation"} <= set(texts(table))
-    assert "0 No DR" in texts(bars)
-
-
-def test_class_balance_stacks_the_sources_and_sets_validation_beside_them(drawn):
-    bars = drawn[1]["balance.png"].axes[0]
-    main, other, validation = ([bar.get_bbox() for bar in container] for container in bars.containers)
-    assert [box.y1 for box in main] == [box.y0 for box in other] == [243, 48, 128, 28, 33]
-    assert [box.y1 for box in other] == [1643, 288, 563, 94, 57]
-    assert [(box.y0, box.y1) for box in validation] == [(0, 61), (0, 12), (0, 32), (0, 7), (0, 8)]
-    assert all(left.x1 < right.x0 for left, right in zip(main, validation, strict=True))
-
-
-def test_class_balance_sets_validation_and_test_beside_training(tmp_path, unpainted):
-    figure = report.class_balance(COUNTS.assign(test=[9, 8, 7, 6, 5]), path=tmp_path / "balance.png")
-    *_, other, validation, test = ([bar.get_bbox() for bar in held.patches] for held in figure.axes[0].containers)
-    assert [box.y1 for box in test] == [9, 8, 7, 6, 5]
-    for left, right in ((other, validation), (validation, test)):
-        assert all(a.x1 < b.x0 for a, b in zip(left, right, strict=True))
-    assert all(a.x1 < b.x0 for a, b in zip(test[:-1], other[1:], strict=True))
-    assert "test" in texts(figure)
-
-
-def test_class_balance_puts_rows_in_the_order_of_grades_and_fills_the_gaps(tmp_path, unpainted):
-    counts = pd.DataFrame({"train: mine": [9, 50, 20]}, index=[4, 0, 2])
-    bars = report.class_balance(counts, path=tmp_path / "balance.png").axes[0]
-    assert [bar.get_height() for bar in bars.containers[0]] == [50, 0, 20, 0, 9]
-    assert [label.get_text() for label in bars.get_xticklabels()] == report.names_of(GRADES, 5)
-
-
-def test_class_balance_draws_the_target_only_where_there_is_one(drawn, tmp_path, unpainted):
-    with_target = drawn[1]["balance.png"].axes[0]
-    assert [list(line.get_ydata()) for line in with_target.lines] == [[1000, 1000]]
-    assert "target\n1,000" in texts(with_target)
-    assert not report.class_balance(COUNTS, path=tmp_path / "balance.png").axes[0].lines
-
-
-def test_class_balance_shows_an_absent_class_as_zero_and_needs_no_validation(tmp_path):
-    counts = pd.DataFrame({"train: mine": [12000, 0]})
-    figure = report.class_balance(counts, path=tmp_path / "b.png", classes=("Not referable", "Referable DR"))
-    assert {"12,000", "0", "0 Not referable", "1 Referable DR"} <= set(texts(figure.axes[0]))
-    assert "validation" not in texts(figure)
-
-
-def test_names_that_are_not_of_these_classes_give_way_to_numbers(tmp_path, unpainted):
-    figure = report.class_balance(COUNTS.head(3), path=tmp_path / "balance.png")
-    assert {"grade 0", "grade 1", "grade 2"} <= set(texts(figure))
-    assert "0 No DR" not in texts(figure)
-
-
-def test_crops_sheet_shows_each_pair_with_its_caption_and_colours_right(drawn):
-    cells = drawn[1]["crops.png"].axes
-    assert [len(axes.images) for axes in cells] == [2] * 5 + [0] * 3
-    assert [axes.get_xlabel() for axes in cells] == ["10_left, 2 Moderate"] * 5 + [""] * 3
-    assert tuple(cells[0].images[0].get_array()[0, 0]) == (200, 0, 0)
-
-
-@pytest.mark.parametrize("box", [(30, 0, 110, 90), (-20, -40, 160, 140), (0, 0, 140, 90)])
-def test_the_box_lies_on_the_photograph_where_it_was_found_and_never_leaves_its_cell(tmp_path, box):
-    axes = report.crops_sheet([pair(box=box)], path=tmp_path / "crops.png").axes[0]
-    (drawn_box,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
-    left, right, bottom, top = axes.images[0].get_extent()
-    x, y, scale = drawn_box.get_x(), drawn_box.get_y(), (right - left) / 140
-    assert bottom - top == pytest.approx(90 * scale)
-    found = ((x - left), (y - top), (x + drawn_box.get_width() - left), (y + drawn_box.get_height() - top))
-    assert np.array(found) / scale == pytest.approx(np.array(box))
-    assert x >= -1e-9
-    assert y >= -1e-9
-    assert x + drawn_box.get_width() <= report.BEFORE_ASPECT + 1e-9
-    assert y + drawn_box.get_height() <= 1 + 1e-9
-
-
-def test_a_long_caption_keeps_both_ends_and_a_dollar_sign_is_no_formula(tmp_path):
-    caption = f"{'long_' * 40}left.jpeg\n$5 to $6"
-    figure = report.crops_sheet([pair(caption)], path=tmp_path / "crops.png")
-    first, second = figure.axes[0].get_xlabel().splitlines()
-    assert len(first) == 48
-    assert first.startswith("long_long_")
-    assert first.endswith("left.jpeg")
-    assert second == "$5 to $6"
-
-
-def test_crops_sheet_says_what_the_box_is(drawn):
-    [legend] = drawn[1]["crops.png"].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["what is kept of the photograph (left)"]
-
-
-def test_a_sheet_without_photographs_says_so(tmp_path):
-    assert texts(report.crops_sheet([], path=tmp_path / "crops.png")) == ["no photographs to show"]
 
 
 def test_the_epoch_that_was_kept_is_ringed(tmp_path, unpainted):
@@ -304,7 +194,7 @@ def test_numbers_can_be_read_on_every_shade():
 def test_score_histograms_count_every_photograph_of_each_true_grade(drawn):
     panels = drawn[1]["scores.png"].axes
     assert [panel.get_ylabel() for panel in panels] == [
-        f"{name}\nn = {count}" for name, count in zip(report.names_of(GRADES, 5), [12, 12, 12, 0, 12], strict=True)
+        f"{name}\nn = {count}" for name, count in zip(style.names_of(GRADES, 5), [12, 12, 12, 0, 12], strict=True)
     ]
     assert [panel.patches[-1].get_data().values.sum() for panel in panels] == [12, 12, 12, 0, 12]
 

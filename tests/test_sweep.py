@@ -7,22 +7,16 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from made import TINY, write_prepared
+from made import planned, write_prepared
 
 import train
-from dr import UsageError, cli, device, sweep, training
+from dr import UsageError, cli, device, sweep, sweep_table, training
 from dr.recipes import from_dict
 
 FIGURES = {"best_epoch": 3, "macro_f1_cross_fitted_low": 0.4, "macro_f1_cross_fitted_high": 0.6,
            "kappa_cross_fitted": 0.5, "kappa_cross_fitted_low": 0.45, "kappa_cross_fitted_high": 0.55,
            "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25,
            "majority": 0.5}  # fmt: skip
-TINY_CHOICES = {key: value for key, value in TINY.to_dict().items() if key not in ("lr", "seed")}
-
-
-def plan(*texts, name="run", **choices):
-    overrides = {key: value for key, value in (TINY_CHOICES | choices).items() if value is not None}
-    return sweep.plan(list(texts), recipe=None, overrides=overrides, name=name)
 
 
 @pytest.fixture
@@ -57,77 +51,8 @@ def cells(folder, *, section=0):
     return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
 
 
-# --- what is going to be trained ----------------------------------------------------------------
-
-
-def test_every_combination_is_planned_in_the_order_given():
-    trials = plan("lr=1e-5,1e-4", "optimizer=sgd,adam", optimizer=None)
-    assert [trial.chosen for trial in trials] == [
-        {"lr": "1e-05", "optimizer": "sgd"},
-        {"lr": "1e-05", "optimizer": "adam"},
-        {"lr": "0.0001", "optimizer": "sgd"},
-        {"lr": "0.0001", "optimizer": "adam"},
-    ]
-    assert [(trial.recipe.lr, trial.recipe.optimizer) for trial in trials][2] == (1e-4, "sgd")
-    assert trials[2].name == "run__lr_0.0001__optimizer_sgd"
-    assert trials[2].recorded["overrides"].endswith("lr=0.0001 optimizer=sgd")
-
-
-def test_without_a_sweep_the_plan_is_the_one_run():
-    [trial] = sweep.plan([], recipe="lite0", overrides={"epochs": 3, "ema_decay": None}, name="a/b")
-    assert (trial.name, trial.recipe.epochs, trial.chosen) == ("a/b", 3, {})
-    assert trial.recorded == {"recipe": "lite0", "overrides": "epochs=3 ema_decay=none"}
-
-
-def test_commas_within_brackets_do_not_part_values():
-    trials = plan("milestones=[30, 45],[10,20],[5]", milestones=None)
-    assert [trial.recipe.milestones for trial in trials] == [(30, 45), (10, 20), (5,)]
-    assert [trial.name for trial in trials][:2] == ["run__milestones_30_45", "run__milestones_10_20"]
-
-
-def test_names_have_only_characters_that_are_safe_in_file_names():
-    trials = plan("pretrained=../some where/a:b.pt,none", "amsgrad=true", pretrained=None, amsgrad=None)
-    assert [trial.name for trial in trials] == [
-        "run__pretrained_.._some_where_a_b.pt__amsgrad_true",
-        "run__pretrained_none__amsgrad_true",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        (["lr"], r"--sweep lr: expected KEY=VALUE,VALUE"),
-        (["lr="], r"--sweep lr=: expected KEY=VALUE,VALUE"),
-        (["lr=1e-3,"], r"--sweep lr=1e-3,: expected KEY=VALUE,VALUE"),
-        (["learning=1"], r"^--sweep learning=1: there is no choice 'learning'; "),
-        (["lr=1e-3,0.001"], r"--sweep lr=1e-3,0\.001: 0\.001 is there twice"),
-        (["lr=1,2", "lr=3"], r"--sweep lr=3: lr is swept twice; write all its values behind one --sweep"),
-        (["epochs=1,2"], r"--sweep epochs=1,2: epochs is also given by --set or a flag of its own; give it once"),
-        (["seed=1,2", "lr=1e-3,0"], r"--sweep seed=1 lr=0: recipe: lr must be greater than 0, got 0"),
-        (["lr=fast,1"], r"^--sweep lr=fast: lr must be a number, got 'fast'"),
-        (["dropout=none,half"], r"^--sweep dropout=half: dropout must be a number or none, got 'half'"),
-    ],
-)
-def test_a_sweep_that_cannot_work_is_told_in_one_line_before_anything_is_trained(texts, message):
-    with pytest.raises(UsageError, match=message) as raised:
-        plan(*texts, dropout=None)
-    assert "\n" not in str(raised.value)
-
-
-def test_names_that_cannot_be_written_are_refused():
-    with pytest.raises(UsageError, match="--name a/b: it is the first part of file names and may hold no path"):
-        plan("lr=1,2", name="a/b")
-    with pytest.raises(UsageError, match="two runs would be called run__pretrained_a_b; give values that differ"):
-        plan("pretrained=a/b,a:b", pretrained=None)
-    with pytest.raises(UsageError, match=r"--sweep: n+__lr_1\.0 is too long for a file name; give a shorter --name"):
-        plan("lr=1,2", name="n" * 200)
-
-
-# --- training -----------------------------------------------------------------------------------
-
-
 def test_the_table_has_a_row_for_each_run_with_its_choices_and_figures(fake, tmp_path):
-    rows = run(tmp_path, plan("lr=0.1,0.2"))
+    rows = run(tmp_path, planned("lr=0.1,0.2"))
     written = table(tmp_path)
     assert list(written.columns[:4]) == ["lr", "best_epoch", "macro_f1_cross_fitted", "macro_f1_cross_fitted_low"]
     assert list(written.columns[-4:]) == ["minutes", "error", "name", "recipe_and_data"]
@@ -135,11 +60,11 @@ def test_the_table_has_a_row_for_each_run_with_its_choices_and_figures(fake, tmp
     assert written["macro_f1_cross_fitted"].tolist() == [0.6, 0.7]
     assert [row["name"] for row in rows] == written["name"].tolist() == ["run__lr_0.1", "run__lr_0.2"]
     assert [call.recipe.lr for call in fake.calls] == [0.1, 0.2]
-    assert fake.calls[0].recorded == {"recipe": "published", "overrides": plan("lr=0.1")[0].recorded["overrides"]}
+    assert fake.calls[0].recorded == {"recipe": "published", "overrides": planned("lr=0.1")[0].recorded["overrides"]}
 
 
 def test_the_markdown_says_the_command_and_has_the_best_run_in_bold_with_intervals(fake, tmp_path):
-    run(tmp_path, plan("lr=0.1,0.2"))
+    run(tmp_path, planned("lr=0.1,0.2"))
     assert (tmp_path / "run__sweep.md").read_text().startswith("# Sweep run\n\n`python train.py`\n\n2 of 2 runs; ")
     assert cells(tmp_path) == [
         ["lr", "best_epoch", "macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "minutes"],
@@ -156,18 +81,18 @@ def test_the_markdown_says_the_command_and_has_the_best_run_in_bold_with_interva
      ("last", "run__lr_0.1: macro_f1_cross_fitted 0.700")],
 )  # fmt: skip
 def test_the_best_run_is_the_best_by_the_figure_that_its_epochs_are_chosen_by(best_by, best):
-    trials = plan("lr=0.1,0.2", best_by=best_by)
+    trials = planned("lr=0.1,0.2", best_by=best_by)
     rows = [
         {"name": "run__lr_0.1", "macro_f1_cross_fitted": "0.7", "auc": "nan", "val_loss": "0.2"},
         {"name": "run__lr_0.2", "macro_f1_cross_fitted": "0.6", "auc": "0.9", "val_loss": "0.3"},
     ]
-    assert sweep.best_in_words(trials, rows) == f"best run {best}"
+    assert sweep_table.best_in_words(trials, rows) == f"best run {best}"
 
 
 def test_where_best_by_is_swept_runs_are_compared_by_macro_f1():
     rows = [{"name": "one", "macro_f1_cross_fitted": "0.7"}, {"name": "other", "val_loss": "0.1"}]
-    trials = plan("best_by=val_loss,auc", best_by=None)
-    assert sweep.best_in_words(trials, rows) == "best run one: macro_f1_cross_fitted 0.700"
+    trials = planned("best_by=val_loss,auc", best_by=None)
+    assert sweep_table.best_in_words(trials, rows) == "best run one: macro_f1_cross_fitted 0.700"
 
 
 def test_test_figures_are_columns_where_the_data_has_a_test(fake, tmp_path, monkeypatch):
@@ -182,7 +107,7 @@ def test_test_figures_are_columns_where_the_data_has_a_test(fake, tmp_path, monk
     for name in ("test_macro_f1", "test_kappa", "test_auc"):
         tested |= {name: 0.55, f"{name}_low": 0.5, f"{name}_high": 0.6}
     monkeypatch.setattr(training, "train", lambda *args, **options: without(*args, **options) | tested)
-    run(tmp_path, plan("lr=0.1"))
+    run(tmp_path, planned("lr=0.1"))
     header, _, row = cells(tmp_path)
     shown = dict(zip(header, row, strict=True))
     assert shown["test_loss"] == "**0.400**"
@@ -193,13 +118,13 @@ def test_test_figures_are_columns_where_the_data_has_a_test(fake, tmp_path, monk
 
 def test_an_accuracy_no_better_than_the_most_frequent_class_is_marked_and_told(fake, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(FIGURES, "majority", 0.8)
-    run(tmp_path, plan("lr=0.1,0.2"))
+    run(tmp_path, planned("lr=0.1,0.2"))
     text = (tmp_path / "run__sweep.md").read_text()
     assert text.count("0.800†") == 2
     assert "† no better than always answering with the most frequent class." in text
     assert capsys.readouterr().out.count("note: its validation accuracy of 0.800 is no better than") == 2
     monkeypatch.setitem(FIGURES, "majority", 0.5)
-    run(tmp_path, plan("lr=0.3"))
+    run(tmp_path, planned("lr=0.3"))
     assert "†" not in (tmp_path / "run__sweep.md").read_text()
 
 
@@ -212,7 +137,7 @@ def test_seeds_become_mean_and_sample_standard_deviation(fake, tmp_path, monkeyp
         | {"macro_f1_cross_fitted": values[recipe.lr, recipe.seed]},
     )  # fmt: skip
     fake.fails |= {f"run__lr_0.2__seed_{seed}": UsageError("the loss is not finite") for seed in (2, 3)}
-    run(tmp_path, plan("lr=0.1,0.2", "seed=1,2,3"))
+    run(tmp_path, planned("lr=0.1,0.2", "seed=1,2,3"))
     header, _, first, second = cells(tmp_path, section=1)
     assert header[:3] == ["lr", "seeds", "macro_f1_cross_fitted"]
     assert "best_epoch" not in header
@@ -222,14 +147,14 @@ def test_seeds_become_mean_and_sample_standard_deviation(fake, tmp_path, monkeyp
 
 
 def test_without_seeds_swept_there_is_no_second_table(fake, tmp_path):
-    run(tmp_path, plan("lr=0.1,0.2"))
+    run(tmp_path, planned("lr=0.1,0.2"))
     assert "Over seeds" not in (tmp_path / "run__sweep.md").read_text()
-    run(tmp_path, plan("seed=1,2", lr=0.1))
+    run(tmp_path, planned("seed=1,2", lr=0.1))
     assert cells(tmp_path, section=1)[2][:2] == ["2", "0.600 ± 0.000"]
 
 
 def test_finished_runs_are_not_trained_again(fake, tmp_path):
-    trials = plan("lr=0.1,0.2")
+    trials = planned("lr=0.1,0.2")
     first = run(tmp_path, trials)
     before = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
     assert run(tmp_path, trials) == first
@@ -238,20 +163,20 @@ def test_finished_runs_are_not_trained_again(fake, tmp_path):
 
 
 def test_a_longer_sweep_trains_what_is_missing_and_a_shorter_one_loses_nothing(fake, tmp_path):
-    run(tmp_path, plan("lr=0.1,0.2"))
-    run(tmp_path, plan("lr=0.3,0.2"))
+    run(tmp_path, planned("lr=0.1,0.2"))
+    run(tmp_path, planned("lr=0.3,0.2"))
     assert [call.recipe.lr for call in fake.calls] == [0.1, 0.2, 0.3]
     assert [line[0] for line in cells(tmp_path)[2:]] == ["**0.3**", "0.2"]
     assert table(tmp_path)["lr"].tolist() == [0.3, 0.2, 0.1]
-    run(tmp_path, plan("lr=0.1,0.3", "seed=10"))
+    run(tmp_path, planned("lr=0.1,0.3", "seed=10"))
     assert len(fake.calls) == 3
     assert table(tmp_path)["name"].tolist() == ["run__lr_0.1", "run__lr_0.3", "run__lr_0.2"]
 
 
 def test_other_choices_or_data_under_the_same_name_are_trained_and_take_the_rows_place(fake, tmp_path):
-    run(tmp_path, plan("lr=0.1"))
-    run(tmp_path, plan("lr=0.1", epochs=5))
-    run(tmp_path, plan("lr=0.1", epochs=5), fingerprint="of other data")
+    run(tmp_path, planned("lr=0.1"))
+    run(tmp_path, planned("lr=0.1", epochs=5))
+    run(tmp_path, planned("lr=0.1", epochs=5), fingerprint="of other data")
     assert [call.recipe.epochs for call in fake.calls] == [2, 5, 5]
     assert len(table(tmp_path)) == 1
 
@@ -259,16 +184,16 @@ def test_other_choices_or_data_under_the_same_name_are_trained_and_take_the_rows
 def test_a_stopped_sweep_has_written_the_runs_before_and_goes_on_with_the_next(fake, tmp_path):
     fake.fails["run__lr_0.2"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, plan("lr=0.1,0.2,0.3"))
+        run(tmp_path, planned("lr=0.1,0.2,0.3"))
     assert table(tmp_path)["name"].tolist() == ["run__lr_0.1"]
     assert "1 of 3 runs" in (tmp_path / "run__sweep.md").read_text()
     fake.fails.clear()
-    run(tmp_path, plan("lr=0.1,0.2,0.3"))
+    run(tmp_path, planned("lr=0.1,0.2,0.3"))
     assert [call.recipe.lr for call in fake.calls] == [0.1, 0.2, 0.2, 0.3]
 
 
 def test_a_stopped_run_goes_on_only_with_the_same_recipe_and_data(fake, tmp_path):
-    [trial] = plan("lr=0.1")
+    [trial] = planned("lr=0.1")
     last = tmp_path / "run__lr_0.1__last.pt"
     saved = {"recipe": trial.recipe.to_dict(), "data": {"fingerprint": "of the data"}, "optimizer": {}, "random": [{}]}
     other_recipe = saved | {"recipe": saved["recipe"] | {"epochs": 9}}
@@ -290,7 +215,7 @@ def test_a_stopped_run_goes_on_only_with_the_same_recipe_and_data(fake, tmp_path
 
 
 def test_mean_and_deviation_measured_by_a_run_do_not_make_it_another_recipe(fake, tmp_path):
-    [trial] = plan("lr=0.1", normalisation="measured")
+    [trial] = planned("lr=0.1", normalisation="measured")
     fitted = trial.recipe.to_dict() | {"mean": (0.1, 0.2, 0.3), "std": (0.1, 0.1, 0.1)}
     torch.save(
         {"recipe": fitted, "data": {"fingerprint": "of the data"}, "optimizer": {}, "random": [{}]},
@@ -311,19 +236,19 @@ def test_mean_and_deviation_measured_by_a_run_do_not_make_it_another_recipe(fake
 )
 def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(fake, tmp_path, error, told):
     fake.fails["run__lr_0.1"] = error
-    rows = run(tmp_path, plan("lr=0.1,0.2"))
+    rows = run(tmp_path, planned("lr=0.1,0.2"))
     assert [row["error"] for row in rows] == table(tmp_path)["error"].tolist() == [told, ""]
     assert cells(tmp_path)[2] == ["0.1", "", "", "", "", "", "", "", told]
     fake.fails.clear()
-    run(tmp_path, plan("lr=0.1,0.2"))
+    run(tmp_path, planned("lr=0.1,0.2"))
     assert [call.recipe.lr for call in fake.calls] == [0.1, 0.2, 0.1]
     assert table(tmp_path)["error"].tolist() == ["", ""]
 
 
 def test_where_every_run_fails_there_is_no_best(fake, tmp_path):
     fake.fails["run__lr_0.1"] = UsageError("a | b")
-    trials = plan("lr=0.1")
-    assert sweep.best_in_words(trials, run(tmp_path, trials)) == "no run was finished"
+    trials = planned("lr=0.1")
+    assert sweep_table.best_in_words(trials, run(tmp_path, trials)) == "no run was finished"
     assert r"a \| b" in (tmp_path / "run__sweep.md").read_text()
 
 
@@ -337,7 +262,7 @@ def test_where_every_run_fails_there_is_no_best(fake, tmp_path):
 )
 def test_what_only_a_later_run_lacks_is_told_before_the_first(fake, tmp_path, text, message):
     with pytest.raises(UsageError, match=message):
-        run(tmp_path / "weights", plan(text, **{text.partition("=")[0]: None}))
+        run(tmp_path / "weights", planned(text, **{text.partition("=")[0]: None}))
     assert fake.calls == []
     assert not (tmp_path / "weights").exists()
 
@@ -345,7 +270,7 @@ def test_what_only_a_later_run_lacks_is_told_before_the_first(fake, tmp_path, te
 def test_a_file_that_is_not_the_table_of_a_sweep_is_left_alone(fake, tmp_path):
     (tmp_path / "run__sweep.csv").write_text("my,own\n1,2\n")
     with pytest.raises(UsageError, match=r"run__sweep\.csv: it is not the table of a sweep; move it, or give another"):
-        run(tmp_path, plan("lr=0.1"))
+        run(tmp_path, planned("lr=0.1"))
     assert (tmp_path / "run__sweep.csv").read_text() == "my,own\n1,2\n"
 
 
