@@ -20,8 +20,8 @@ def main() -> int:
     last = [f"{args.save}/{args.name}__last.pt"] if args.resume and not args.sweep else []
     cli.check_there(data=[args.data], pretrained=trials.files_of_weights(planned), resume=last)
     with cli.importing():  # torch takes seconds: wrong flags are told before
-        from dr.dataset import fold, read_prepared
         from dr.outcome import in_words, in_words_of_files
+        from dr.prepared import fold, read_prepared
         from dr.training import train
 
     data = fold(read_prepared(args.data), *args.fold) if args.fold else read_prepared(args.data)

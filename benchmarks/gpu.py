@@ -13,8 +13,9 @@ import torch
 
 from benchmarks.__main__ import RESULTS, machine
 from dr import cli, device, files, models
-from dr.dataset import EpochSampler, Prepared, TrainingPhotographs, loader
+from dr.dataset import EpochSampler, TrainingPhotographs, loader
 from dr.drawing import photograph
+from dr.prepared import Prepared
 from dr.recipes import Recipe
 
 PREPARED_PX = 512

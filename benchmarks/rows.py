@@ -182,7 +182,7 @@ def training_batches(bench: Bench) -> None:
 def _prepared_as_data_py_does(paths: list[Path], folder: Path):
     import pandas as pd
 
-    from dr.dataset import Prepared
+    from dr.prepared import Prepared
     from dr.workers import JPEG
 
     folder.mkdir(exist_ok=True)

@@ -13,7 +13,8 @@ import torch
 from benchmarks import published
 from benchmarks.timing import Times, seconds
 from dr import cli, device, engine, models, recipes, surgery
-from dr.dataset import EpochSampler, Prepared
+from dr.dataset import EpochSampler
+from dr.prepared import Prepared
 from dr.recipes import Recipe
 from dr.run import start
 from dr.training import loaders, train_epoch

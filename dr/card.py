@@ -9,8 +9,8 @@ from typing import Any
 import jinja2
 
 from dr import files, metrics, run_facts
-from dr.dataset import Prepared
 from dr.page import TEMPLATES
+from dr.prepared import Prepared
 from dr.style import MOST_CLASSES
 
 

@@ -17,8 +17,8 @@ from accelerate import init_empty_weights
 
 from dr import GRADES, UsageError, __version__, calibration, files, metrics, novelty, objectives
 from dr.calibration import Calibration
-from dr.dataset import Fold
 from dr.models import Grader, build, load_tensors, same_shape
+from dr.prepared import Fold
 from dr.recipes import Recipe, from_dict
 from dr.recipes import load as load_recipe
 
@@ -40,7 +40,7 @@ class Checkpoint:
     """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
     where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
-    `training`, what its training photographs look like, and `seen_names`, dataset.name_hash of those and of
+    `training`, what its training photographs look like, and `seen_names`, prepared.name_hash of those and of
     validation, where it keeps them; `no_better`, the sides on which it did no better than the most frequent class."""
 
     path: Path

@@ -8,8 +8,9 @@ import torch
 from accelerate import Accelerator
 
 from dr import calibration, card, checkpoint, evaluation, files, metrics, models, novelty, objectives, ranks, report
-from dr.dataset import EvaluationPhotographs, Prepared, loader, read_photograph
+from dr.dataset import EvaluationPhotographs, loader, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
+from dr.prepared import Prepared
 from dr.run import Run
 from dr.style import MOST_CLASSES
 

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from dr import device, engine, ensemble, explained, files, novelty, prediction_page, ranks, scoring
 from dr.archive import Archive, stem
 from dr.checkpoint import Checkpoint
-from dr.dataset import name_hash
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.photographs import Batches, Photographs, View, begin, find_photographs, readable, select, submission_ids
+from dr.prepared import name_hash
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
 

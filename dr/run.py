@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dr import UsageError, checkpoint, models, objectives, ranks, surgery
-from dr.dataset import Prepared, seen_names
+from dr.prepared import Prepared, seen_names
 from dr.recipes import Recipe
 
 

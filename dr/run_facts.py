@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dr import GRADES, SIDE_WORDS, evaluation, metrics, objectives
-from dr.dataset import Prepared
+from dr.prepared import Prepared
 from dr.recipes import Recipe, from_dict
 
 FIGURES = {

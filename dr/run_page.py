@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dr import charts, checkpoint, metrics, mistakes, page, run_facts
-from dr.dataset import Prepared
 from dr.objectives import Classification
+from dr.prepared import Prepared
 from dr.run_facts import Side
 from dr.style import MOST_CLASSES
 

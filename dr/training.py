@@ -18,16 +18,9 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from dr import UsageError, checkpoint, device, evaluation, files, models, objectives, outcome, ranks, run_page
-from dr.dataset import (
-    EpochSampler,
-    EvaluationPhotographs,
-    Prepared,
-    TrainingPhotographs,
-    binary,
-    loader,
-    measured_mean_std,
-)
+from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, loader, measured_mean_std
 from dr.inference import Scorer, infer, mean_predictions
+from dr.prepared import Prepared, binary
 from dr.recipes import Recipe
 from dr.run import Run, content, random_states, resume, save_last, start
 

@@ -8,7 +8,7 @@ from made import TINY, write_prepared
 
 import train as train_script
 from dr import UsageError, compare, metrics, training
-from dr.dataset import read_prepared
+from dr.prepared import read_prepared
 from dr.recipes import from_dict
 
 

@@ -15,7 +15,8 @@ import torch
 from made import write_photographs, write_prepared
 
 from dr import UsageError
-from dr.dataset import EpochSampler, read_prepared
+from dr.dataset import EpochSampler
+from dr.prepared import read_prepared
 from dr.recipes import from_dict
 from dr.training import train
 

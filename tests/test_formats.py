@@ -10,9 +10,9 @@ import pytest
 from conftest import draw_retina, encode, write_folder, write_zip
 
 from dr import GRADES, UsageError
-from dr.dataset import read_prepared
 from dr.formats import open_sources, recognise
 from dr.prepare import Settings, in_words, prepare
+from dr.prepared import read_prepared
 from dr.tables import Columns
 
 SETTINGS = Settings(size=64, val_fraction=0.25)

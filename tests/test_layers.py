@@ -22,6 +22,7 @@ LAYERS = [
     {
         "surgery",
         "dataset",
+        "prepared",
         "models",
         "objectives",
         "sources",

@@ -10,9 +10,9 @@ import torch
 from made import TINY, checkpoint_content, photograph, write_photographs
 
 from dr import UsageError, checkpoint, device, novelty, scoring, thresholds
-from dr.dataset import Prepared, seen_names
 from dr.inference import decide
 from dr.prediction import predict
+from dr.prepared import Prepared, seen_names
 from dr.recipes import from_dict
 
 GRADES = [0, 1, 2, 3, 4, 0, 1]

@@ -4,8 +4,8 @@ import pytest
 from made import write_photographs, write_prepared
 
 from dr import device, recipes
-from dr.dataset import read_prepared
 from dr.prediction import predict
+from dr.prepared import read_prepared
 from dr.training import train
 
 SHORT = {"epochs": 1, "batch_size": 4, "pretrained": "none", "seed": 1, "precision": "fp32"}

@@ -7,7 +7,7 @@ import torch
 from made import TINY, write_prepared
 
 from dr import card, mistakes, models, objectives, run_facts, run_page, training
-from dr.dataset import read_prepared
+from dr.prepared import read_prepared
 from dr.recipes import from_dict
 
 CLASSES = ("<b>No</b>", "Mi|ld", "c & d", "Severe", "worst")
@@ -93,7 +93,7 @@ def test_the_split_is_counted_by_class_source_and_patients():
 
 
 def read_like(train, val):
-    from dr.dataset import Prepared
+    from dr.prepared import Prepared
 
     return Prepared(None, train.reset_index(drop=True), val.reset_index(drop=True), 64, "", classes=("a", "b"))
 

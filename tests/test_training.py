@@ -26,9 +26,9 @@ from dr import (
     thresholds,
     training,
 )
-from dr.dataset import read_prepared
 from dr.inference import VIEWS, Scorer, infer, mean_predictions
 from dr.models import build
+from dr.prepared import fold, read_prepared
 from dr.recipes import from_dict
 
 
@@ -538,8 +538,8 @@ def test_gradient_checkpointing_changes_memory_and_time_alone(data, tmp_path, mo
 
 
 def test_a_fold_marks_what_its_checkpoint_has_not_seen(data, tmp_path):
-    run(dataset.fold(data, 2, 3), tmp_path, recipe=recipe(epochs=1))
+    run(fold(data, 2, 3), tmp_path, recipe=recipe(epochs=1))
     held_out = checkpoint.load(tmp_path / "run__best.pt").held_out
     assert held_out.fold == (2, 3, data.fingerprint)
-    assert held_out.truth.tolist() == dataset.fold(data, 2, 3).test["diagnosis"].tolist()
+    assert held_out.truth.tolist() == fold(data, 2, 3).test["diagnosis"].tolist()
     assert held_out.predictions.shape == (15, 1)
