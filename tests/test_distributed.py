@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -46,11 +45,7 @@ cli.run(train.main, go_on="start again")
 
 def torchrun(script, *flags, cwd, processes=2, restarts=0):
     """Runs a script in so many processes, to its end -> exit code, stdout, stderr."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    launcher = ["torch.distributed.run", "--nproc_per_node", processes, "--master_port", port,
-                "--max-restarts", restarts]  # fmt: skip
+    launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", processes, "--max-restarts", restarts]
     command = [sys.executable, "-m", *launcher, ROOT / f"{script}.py", *flags]
     return run(command, cwd=cwd)
 
