@@ -123,6 +123,32 @@ def test_of_a_source_with_a_split_of_its_own_the_page_tells_what_holds_there(tmp
     assert "its grade is full" not in text
 
 
+def test_beside_a_source_with_a_split_of_its_own_the_page_tells_what_becomes_of_the_2015_archive(tmp_path):
+    for number, side in enumerate(("train", "valid", "test")):
+        for grade in range(5):
+            folder = tmp_path / "own" / side / str(grade)
+            folder.mkdir(parents=True)
+            (folder / f"{side}_{grade}.png").write_bytes(encode(draw_retina(seed=10 * number + grade)[0]))
+    extra = {f"{patient}_left": patient % 5 for patient in range(40, 55)}
+    photos = {name: draw_retina(seed=100 + seed)[0] for seed, name in enumerate(extra)}
+    photos |= {"70_left": photos["41_left"], "70_right": draw_retina(seed=200)[0]}  # one picture graded twice
+    extra |= {"70_left": 4, "70_right": 4}
+    members = {f"train_image_resized/train/{name}.jpeg": encode(photo, ".jpeg") for name, photo in photos.items()}
+    members |= {"train_image_resized/trainLabels.csv": table("image,level", extra)}
+    sources = open_sources(str(tmp_path / "own"), str(write_zip(tmp_path / "2015.zip", members)))
+    settings = Settings(size=96, per_class=3)
+    prepare(sources, directory=str(tmp_path / "data"), settings=settings, workers=1)
+    text = (tmp_path / "data" / "kaggle_retina" / "report.html").read_text()
+    assert "The main source has a split of its own: its copies stay where it put them." in text
+    assert "Contradictions:" in text
+    assert rows(text)[:3] == [
+        ["source", "found", "training", "validation", "test", "duplicates with contradicting grades",
+         "its grade is full"],
+        ["main", "15", "5", "5", "5", "0", "0"],
+        ["2015", "17", "10", "0", "0", "2", "5"],
+    ]  # fmt: skip
+
+
 def test_each_crop_has_the_box_of_its_own_photograph(tmp_path, monkeypatch):
     sizes = {f"m{number}": (300 + 40 * number, 420 + 60 * number) for number in range(8)}
     members = {
