@@ -9,7 +9,7 @@ def main() -> int:
     args = cli.parser("data", description=__doc__).parse_args()
     cli.check_at_least(1, workers=args.workers)
     cli.check_there(zip_main=[args.zip_main], zip_2015=[None if args.zip_2015 == "none" else args.zip_2015])
-
+    cli.check_outside(args.directory, [args.zip_main, args.zip_2015])
     with cli.importing():  # pandas takes a second: wrong flags are told before
         from dr.formats import Columns, open_sources
         from dr.prepare import Settings, in_words, left_out_in_words, prepare

@@ -131,8 +131,11 @@ class Archive:
                 infos = sorted(packed.infolist(), key=lambda info: info.filename)
             places = np.array([tuple(getattr(info, field) for field in PLACE.names) for info in infos], PLACE)
         except (zipfile.BadZipFile, OSError, NotImplementedError, OverflowError, ValueError, struct.error) as exc:
+            remedy = "download it again, or give an unpacked folder"
+            if self.path.suffix.lower() == ".csv" or is_image(self.path.name):
+                remedy = "give the folder that it lies in"
             reason = "truncated or damaged" if start == b"PK" else "not a zip archive"
-            raise UsageError(f"{self.path}: it is {reason}; download it again, or give an unpacked folder") from exc
+            raise UsageError(f"{self.path}: it is {reason}; {remedy}") from exc
         for info in infos:
             _refuse_unsafe(self.path, info)
         files = np.array([not info.is_dir() for info in infos], bool)

@@ -1,7 +1,7 @@
 """Names of classes in their order: grades of retinopathy as they rise, No DR before DR, others sorted naturally."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dr import GRADES, UsageError
 
@@ -10,8 +10,12 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-# as public collections spell them
-_GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {"proliferatedr": 4, "proliferative": 4}
+# as public collections and clinics spell them
+_GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {
+    **{"normal": 0, "noretinopathy": 0, "nodiabeticretinopathy": 0},
+    **{f"{name}{end}": grade for grade, name in enumerate(("mild", "moderate", "severe"), 1) for end in ("npdr", "dr")},
+    **{"proliferate": 4, "proliferatedr": 4, "proliferative": 4, "pdr": 4},
+}
 
 
 def _natural(name: str) -> tuple[list, str]:
@@ -36,6 +40,13 @@ def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
         ordered = sorted(plain, key=_natural)
     classes = GRADES if ordered == [str(grade) for grade in range(len(GRADES))] else tuple(ordered)
     return classes, {name: number for number, name in enumerate(ordered)}
+
+
+def ranked(classes: Sequence[str]) -> bool:
+    """Whether the order of class names means something: the grades, in part or whole, names with numbers, or two."""
+    places = [GRADES.index(name) for name in classes if name in GRADES]
+    grades = len(places) == len(classes) and places == sorted(places)
+    return len(classes) <= 2 or grades or all(re.search(r"\d", name) for name in classes)
 
 
 def check_sides(sides: dict[str, set[str]], *, place: str) -> None:

@@ -84,6 +84,14 @@ def check_there(**paths: Iterable[str | Path | None]) -> None:
                 raise UsageError(f"{path}: {_NOT_THERE[flag]}")
 
 
+def check_outside(directory: str, sources: Iterable[str | None]) -> None:
+    """Raises UsageError for a folder to be written that lies in one of `sources`: what is written would be read as
+    photographs the next time."""
+    for path in sources:
+        if path is not None and Path(path).is_dir() and Path(directory).resolve().is_relative_to(Path(path).resolve()):
+            raise UsageError(f"-d {directory}: it lies in {path}, where photographs are read; choose a folder outside")
+
+
 def _told(error: Exception, *, go_on: str, memory: str) -> str | None:
     """One line about an error that the user can mend; None for a mistake of the program."""
     text = str(error)
@@ -98,7 +106,7 @@ def _told(error: Exception, *, go_on: str, memory: str) -> str | None:
         return f"{error.filename or 'writing'}: {reason}; change that and {go_on}"
     # torch's own kinds are known by name: it is not imported here
     no_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    if no_memory or any(words in text for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED")):
+    if no_memory or any(words in text for words in ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")):
         return f"memory ran out; {memory}, and {go_on}"
     if text.startswith("DataLoader worker"):
         return (

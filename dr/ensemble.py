@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from dr.recipes import Recipe
 
 def load(paths: Sequence[str]) -> list[Checkpoint]:
     """Raises UsageError for checkpoints whose predictions cannot be averaged."""
+    for place, path in enumerate(paths):
+        if Path(path).resolve() in [Path(before).resolve() for before in paths[:place]]:
+            raise UsageError(f"{path}: it is named twice; name each checkpoint once")
     loaded = [checkpoint.load(path) for path in paths]
     for one in loaded[1:]:
         for what in ("classes", "objective"):
@@ -31,7 +35,7 @@ def load(paths: Sequence[str]) -> list[Checkpoint]:
     return loaded
 
 
-def _chosen(recipe: Recipe) -> Recipe:
+def without_chance(recipe: Recipe) -> Recipe:
     """Without its seed, and what was measured on the photographs of one fold."""
     measured = {"mean": None, "std": None} if recipe.normalisation == "measured" else {}
     return dataclasses.replace(recipe, seed=0, **measured)
@@ -44,7 +48,7 @@ def folds(checkpoints: Sequence[Checkpoint]) -> list[HeldOut] | None:
         return None
     sets = {(each.fold.of, each.fold.fingerprint) for each in held_out}
     numbers = {each.fold.number for each in held_out}
-    recipes = [_chosen(one.recipe) for one in checkpoints]
+    recipes = [without_chance(one.recipe) for one in checkpoints]
     if len(sets) > 1 or len(numbers) < len(held_out) or any(recipe != recipes[0] for recipe in recipes):
         return None
     return sorted(held_out, key=lambda each: each.fold.number)

@@ -38,10 +38,25 @@ def _in_archive(archive: Archive, columns: Columns) -> Source:
     source = None if columns.given() else sources.competition(archive) or csv_pairs(archive)
     source = source or label_table(archive, columns)
     if source is None and not columns.given():
-        source = class_folders(archive)
+        source = _class_folders(archive)
     if source is None:
         raise UsageError(_unknown(archive, columns))
     return source
+
+
+def _class_folders(archive: Archive) -> Source | None:
+    """As `class_folders`; its errors name a table that may have been meant."""
+    try:
+        return class_folders(archive)
+    except UsageError as exc:
+        tables = [(member, header) for member, header in headers(archive).items() if len(header) > 1]
+        if not tables:
+            raise
+        member, header = tables[0]
+        columns = ",".join(header[:6])
+        raise UsageError(
+            f"{exc}; or name the columns of {member} ({columns}) with --id_column and --label_column"
+        ) from exc
 
 
 def _no_photographs(archive: Archive) -> str:

@@ -147,6 +147,8 @@ def load_tensors(path: str | Path) -> Mapping:
     Raises UsageError when the file is missing, truncated or holds anything else.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UsageError(f"{path}: it is a folder; name a file of weights in it, such as NAME__best.pt")
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file of weights")
     try:

@@ -1,6 +1,7 @@
 """Photographs to grade: which they are, how networks see them, what is measured on the way."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,33 +14,37 @@ from tqdm import tqdm
 from dr import UsageError, fundus, novelty, prediction_page
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image, stem
 from dr.dataset import loader, to_tensor
-from dr.sources import read_member, read_table, shallowest
+from dr.sources import read_member, read_table, shallowest, without_ending
 from dr.transforms import eval_transform
 
 SAMPLE = "sample_submission.csv"
 
 
-def find_photographs(images: str | Path) -> tuple[Archive, list[str]]:
-    """A folder, a zip or one photograph -> (archive, names of its photographs). Raises UsageError when there are none,
-    or when two share a stem: result.csv could not tell them apart."""
+def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple[Archive, list[str]]:
+    """A folder, a zip or one photograph -> (archive, names of its photographs, `but` not these files). Raises
+    UsageError when there are none."""
     path = Path(images)
+    endings = " ".join(sorted(IMAGE_SUFFIXES))
     if path.is_file() and is_image(path.name):
-        archive, names = Archive(path.parent, names=[path.name]), [path.name]
-    else:
-        archive = Archive(path)
-        names = archive.images()
+        return Archive(path.parent, names=[path.name]), [path.name]
+    if path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
+        raise UsageError(f"{path}: it is neither a photograph ({endings}) nor a zip; convert it, or name another")
+    archive = Archive(path)
+    own = {file.resolve() for file in but} if path.is_dir() else set()
+    names = [name for name in archive.images() if not own or (path / name).resolve() not in own]
     if not names:
-        raise UsageError(
-            f"{path}: it holds no photographs ({' '.join(sorted(IMAGE_SUFFIXES))}); "
-            "put some there, or name a folder with --images"
-        )
-    seen: dict[str, str] = {}
-    for name in names:
-        own = stem(name)
-        if own in seen:
-            raise UsageError(f"{path}: {seen[own]} and {name} have the same name {own!r}; rename one")
-        seen[own] = name
+        raise UsageError(f"{path}: it holds no photographs ({endings}); put some there, or name a folder with --images")
     return archive, names
+
+
+def ids(names: Sequence[str]) -> list[str]:
+    """Names of photographs -> their ids in tables, all different: without folder and ending, or where that is not
+    enough to tell them apart (P1/left.png, P2/left.png) with their folders, or whole."""
+    for shortened in (stem, without_ending):
+        found = [shortened(name) for name in names]
+        if len(set(found)) == len(names):
+            return found
+    return list(names)
 
 
 def submission_ids(path: str) -> list[str]:
@@ -63,8 +68,13 @@ def _sample_within(archive: Archive) -> bytes:
 
 
 def select(names: list[str], ids: list[str], *, images: str, submission: str) -> list[str]:
-    """The photographs of the ids, in their order. Raises UsageError naming those that are missing."""
-    by_stem = {stem(name): name for name in names}
+    """The photographs of the ids, in their order. Raises UsageError naming those that are missing, or there twice."""
+    wanted, by_stem = set(ids), {}
+    for name in names:
+        own = stem(name)
+        if own in by_stem and own in wanted:
+            raise UsageError(f"{images}: {by_stem[own]} and {name} are both {own} of {submission}; take one out")
+        by_stem[own] = name
     missing = [i for i in ids if i not in by_stem]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
@@ -119,7 +129,8 @@ class Photographs(Dataset):
             ways = sorted({(view.prepared_px, view.crop) for view in self.transforms})
             prepared = {way: fundus.decode_and_prepare(data, size_px=way[0], crop=way[1])[:2] for way in ways}
         except (fundus.UnreadablePhotograph, OSError) as exc:
-            return {"index": index, "record": record | {"error": str(exc)}}
+            reason = getattr(exc, "strerror", None) or str(exc)  # of a file, without its number and path
+            return {"index": index, "record": record | {"error": reason}}
         item = {"index": index, "record": record | self._measured(prepared)}
         if self.looks:
             item["look"] = prediction_page.look(*prepared[ways[-1]])

@@ -1,5 +1,6 @@
 """Stage 3: checkpoints + photographs -> result.csv (a valid submission), details.csv and report.html."""
 
+import posixpath
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from dr import device, engine, ensemble, explained, files, novelty, prediction_p
 from dr.archive import Archive, stem
 from dr.checkpoint import Checkpoint
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
-from dr.photographs import Batches, Photographs, View, begin, find_photographs, readable, select, submission_ids
+from dr.photographs import Batches, Photographs, View, begin, find_photographs, ids, readable, select, submission_ids
 from dr.prepared import name_hash
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
@@ -121,11 +122,11 @@ def _decide(
     return Decision(predictions, grades, shift.probabilities, True, cuts, shift.in_words(), shift.evidence)
 
 
-def _named(images: str, submission: str | None) -> tuple[Archive, list[str]]:
-    """The photographs to grade, in the order of a submission where one is given."""
-    ids = submission_ids(submission) if submission else None
-    archive, names = find_photographs(images)
-    return archive, names if ids is None else select(names, ids, images=images, submission=submission)
+def _named(images: str, submission: str | None, *, output: str) -> tuple[Archive, list[str]]:
+    """The photographs to grade, in the order of a submission where one is given; none that an earlier run drew."""
+    wanted = submission_ids(submission) if submission else None
+    archive, names = find_photographs(images, but=[Path(output) / name for name in scoring.FILES])
+    return archive, names if wanted is None else select(names, wanted, images=images, submission=submission)
 
 
 def predict(
@@ -154,21 +155,21 @@ def predict(
     share the photographs, and the main one writes. Raises UsageError.
     """
     start = time.monotonic()
-    archive, names = _named(images, submission)
+    archive, names = _named(images, submission, output=output)
     checkpoints = ensemble.load(models)
     first = checkpoints[0]
     tta, by = tta or first.recipe.tta, tta_by or first.recipe.tta_by
-    truth = scoring.read_labels(labels, classes=first.classes) if labels else None
+    by_path = ids(names) != [stem(name) for name in names]
+    truth = scoring.read_labels(labels, classes=first.classes, by_path=by_path) if labels else None
     if truth is not None:
-        scoring.check([stem(name) for name in names], truth, path=labels)
+        scoring.check(ids(names), truth, path=labels)
     if prevalence is not None:
         check_prevalence(checkpoints, prevalence, by=by)
     precisions = {one.recipe.precision for one in checkpoints}
-    # on a CPU bf16 would move scores by a tenth of a grade, and OpenVINO is faster without it
     precision = precisions.pop() if len(precisions) == 1 else "auto"
     accelerator = device.accelerator(device_name, precision=precision, on_cpu="fp32")
     views = [View(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
-    count = len(names) * len(VIEWS[tta]) // ranks.COUNT
+    count = len(names) * len(VIEWS[tta])
     looks = report and len(names) <= prediction_page.MOST_THUMBNAILS
     photographs = Photographs(archive, names, views=set(views), training=_training(checkpoints, views), looks=looks)
     on_gpu = accelerator.device.type == "cuda"
@@ -209,17 +210,22 @@ def predict(
             flattering=[] if measured is None else scoring.flattering(measured),
         )
     notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
+    if by_path:
+        notes.append("several photographs share a name: id_code is their path")
+    if submission is not None and len(result) < len(names):
+        left = len(names) - len(result)
+        notes.append(f"result.csv is no valid submission: {left} of the {len(names)} ids could not be graded")
     return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, notes)
 
 
 def _scored(seen: Seen, decision: Decision, truth: pd.Series, checkpoints: Sequence[Checkpoint]) -> dict | None:
     """What metrics.json holds; None where no photograph that has a label could be graded."""
-    stems = {i: stem(record["file"]) for i, record in seen.records.items()}
-    unreadable = [stems[i] for i, record in seen.records.items() if record["error"]]
-    graded = scoring.Graded([stems[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
+    named = dict(zip(seen.records, ids([record["file"] for record in seen.records.values()]), strict=True))
+    unreadable = [named[i] for i, record in seen.records.items() if record["error"]]
+    graded = scoring.Graded([named[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
     first = checkpoints[0]
     content = scoring.score(graded, truth, objective=first.objective, classes=first.classes)
-    hashes = [name_hash(name) for name in graded.ids if name in truth.index]
+    hashes = [name_hash(posixpath.basename(name)) for name in graded.ids if name in truth.index]
     known = {
         str(one.path): int(np.isin(hashes, one.seen_names).sum()) for one in checkpoints if one.seen_names is not None
     }
@@ -272,12 +278,8 @@ def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool)
     details = details.join(graded.astype({"grade": "Int64"}))
     distance = [novelty.DISTANCE] if novelty.DISTANCE in details else []
     details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:-2], *distance, *DETAILS[-2:]])
-    result = pd.DataFrame(
-        {
-            "id_code": [stem(name) for name in details.loc[graded.index, "file"]],
-            "diagnosis": graded["grade"].to_numpy(),
-        }
-    )
+    named = pd.Series(ids(details["file"]), index=details.index)
+    result = pd.DataFrame({"id_code": named[graded.index].tolist(), "diagnosis": graded["grade"].to_numpy()})
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
     return result.reset_index(drop=True), details.reset_index(drop=True)

@@ -204,6 +204,7 @@ def _fill(
         "settings": identity,
         "counts": {name: column.tolist() for name, column in counts.items()},
         "short_of_per_class": _short(counts, settings.limit),
+        "unlisted": {name: source.unlisted for name, source in sources.items() if source.unlisted},
         **_content(assigned, listed, failed, workspace=workspace),
         "seconds": round(time.time() - started, 1),
         "versions": _versions(),
@@ -228,6 +229,8 @@ def _unseen(counts: dict[str, list[int]]) -> dict[int, int]:
 def in_words(report: dict) -> list[str]:
     """The content of report.json -> the lines that data.py prints."""
     lines = ["already prepared with these settings; nothing to do"] if report.get("already_finished") else []
+    for count in report.get("unlisted", {}).values():
+        lines.append(f"note: {count:,} photographs lie beside the table, which has no row for them: they were left out")
     classes, short = report["settings"]["classes"], report["short_of_per_class"]
     wanted, unseen = report["settings"]["per_class"], _unseen(report["counts"])
     if len(classes) > MOST_PRINTED_CLASSES:

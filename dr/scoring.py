@@ -10,7 +10,7 @@ import pandas as pd
 
 from dr import GRADES, UsageError, evaluation, files, metrics, objectives
 from dr.objectives import Objective
-from dr.sources import once_each, parse_grade, read_rows, read_table, refuse_empty
+from dr.sources import in_one_piece, once_each, parse_grade, read_rows, read_table, refuse_empty
 
 COLUMNS = (("id_code", "diagnosis"), ("image", "level"))
 REFERABLE = 2  # from this grade on: more than mild retinopathy (Gulshan et al., JAMA 2016;316:2402)
@@ -18,9 +18,9 @@ FILES = ("metrics.json", "confusion.png")
 NAMED = 3  # photographs in one line; the others are counted
 
 
-def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
+def read_labels(path: str, *, classes: Sequence[str], by_path: bool = False) -> pd.Series:
     """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade by
-    id. Raises UsageError naming table and row."""
+    id, which keeps its folders where it is `by_path`. Raises UsageError naming table and row."""
     name = f"--labels {path}"
     if not Path(path).is_file():
         found = "a folder" if Path(path).is_dir() else "not there"
@@ -31,7 +31,8 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     known = [pair for pair in COLUMNS if set(pair) <= set(header)]
     if not known:
         expected = " or ".join(",".join(pair) for pair in COLUMNS)
-        raise UsageError(f"{name}: its header is {','.join(header)!r}, expected {expected}")
+        remedy = "; separate its columns by commas" if in_one_piece(header) else ""
+        raise UsageError(f"{name}: its header is {','.join(header)!r}, expected {expected}{remedy}")
     ids, grades = known[0]
     table = read_table(data, name=name, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
     refuse_empty(table, name=name, column="original", shown=ids)
@@ -43,7 +44,8 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
             parse_grade(text, name=name, row=row, column=grades, num_classes=len(classes))
             for text, row in zip(table["diagnosis"], table["row"], strict=True)
         ]
-    table["original"] = [posixpath.basename(original) for original in table["original"]]
+    if not by_path:
+        table["original"] = [posixpath.basename(original) for original in table["original"]]
     return once_each(table, name=name, column=grades).set_index("original")["diagnosis"]
 
 
@@ -98,7 +100,7 @@ def score(
         "confusion": metrics.confusion(truth, grades, len(classes)).tolist(),
         "classes": list(classes),
     }
-    if len(classes) == len(GRADES):
+    if tuple(classes) == GRADES:
         content["referable"] = _referable(truth, grades, _more_than_mild(objective, predictions), seed=seed)
     return content
 

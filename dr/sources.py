@@ -22,13 +22,15 @@ EYE = r"^(.+)_(left|right)$"  # as EyePACS names photographs: both eyes of a pat
 class Source:
     """Graded photographs of one kind. `table` has COLUMNS: `original` is unique, `member` is what `archive` reads the
     photograph by (missing where there is none), `side` is "train", "val", "test", or None where the source is not
-    split. Without `crop` its pictures are used as they are: neither cropped nor written with losses."""
+    split. Without `crop` its pictures are used as they are: neither cropped nor written with losses. `unlisted`: how
+    many photographs lie beside a table that has no row for them."""
 
     kind: str
     archive: Archive  # or what offers its path, names, size(), member() and read()
     table: pd.DataFrame
     classes: tuple[str, ...] = GRADES
     crop: bool = True
+    unlisted: int = 0
 
 
 def read_rows(data: bytes, *, name: str) -> list[list[str]]:

@@ -24,6 +24,7 @@ from dr.sources import (
     read_table,
     refuse_empty,
     shallowest,
+    without_ending,
 )
 
 NO_HEADER = "these tables have no header: if this is one, take it out"
@@ -83,23 +84,52 @@ def label_table(archive: Archive, columns: Columns) -> Source | None:
     if columns.patient is None:
         eyes = (id_column, label_column) == ("image", "level")
         table["patient"] = table["original"].str.replace(EYE, r"\1", regex=True) if eyes else table["original"]
-    wanted = set(table["original"])
-    members = by_stem(archive, (image for image in archive.images() if stem(image) in wanted))
-    table["member"] = [members.get(original) for original in table["original"]]
+    images = archive.images()
+    members = _by_path(archive, images, table["path"])
+    moved = [posixpath.basename(path) for path in table["path"] if path not in members]  # to other folders since
+    members |= _by_path(archive, images, moved)
+    table["member"] = [members.get(path, members.get(posixpath.basename(path))) for path in table["path"]]
     if table["member"].isna().all():
-        raise UsageError(f"{name}: none of its {len(table)} photographs is in {archive.path}; give the folder of both")
-    return Source("label table", archive, table.assign(source="main", side=None)[list(COLUMNS)], classes)
+        such = f"such as {table['original'].iloc[0]} and {images[0]}"
+        raise UsageError(
+            f"{name}: none of its {len(table)} photographs is in {archive.path} ({such}); give the folder of both"
+        )
+    table["original"] = table["original"].str.replace("/", "_")  # part of a file's name
+    unlisted = len(set(images) - set(table["member"]))
+    return Source(
+        "label table", archive, table.assign(source="main", side=None)[list(COLUMNS)], classes, unlisted=unlisted
+    )
+
+
+def _by_path(archive: Archive, images: list[str], originals: Iterable[str]) -> dict[str, str]:
+    """Names from a table, with the folders that stand before them -> {name: the photograph whose path ends so}. Raises
+    UsageError where two do: a grade could then belong to either."""
+    wanted = set(originals)
+    depths = {original.count("/") for original in wanted}
+    found: dict[str, str] = {}
+    for image in images:
+        parts = without_ending(image).split("/")
+        for end in {"/".join(parts[-depth - 1 :]) for depth in depths} & wanted:
+            if end in found:
+                raise UsageError(
+                    f"{archive.path}: {found[end]} and {image} are both {end} of the table; write its folder there"
+                )
+            found[end] = image
+    return found
 
 
 def _named(data: bytes, *, name: str, columns: tuple[str, str, str | None]) -> pd.DataFrame:
-    """Bytes of a label table -> `original` (without folders), `diagnosis` and `patient` as text, `row`."""
+    """Bytes of a label table -> `path` as it stands there, without its ending, `original` (the same, with folders only
+    where names alone are not unique), `diagnosis` and `patient` as text, `row`."""
     id_column, label_column, patient_column = columns
     table = read_table(data, name=name, columns=tuple(dict.fromkeys(filter(None, columns))))
     chosen = {"original": id_column, "diagnosis": label_column, "patient": patient_column or id_column}
     named = pd.DataFrame({key: table[column] for key, column in chosen.items()} | {"row": table["row"]})
     for key in ("original", "patient"):
         refuse_empty(named, name=name, column=key, shown=chosen[key])
-    return named.assign(original=[posixpath.basename(original) for original in named["original"]])
+    paths = [without_ending(posixpath.normpath(original.replace("\\", "/"))) for original in named["original"]]
+    bare = [posixpath.basename(path) for path in paths]
+    return named.assign(path=paths, original=bare if len(set(bare)) == len(set(paths)) else paths)
 
 
 def _is_number(text: str) -> bool:

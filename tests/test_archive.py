@@ -136,6 +136,8 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path, content):
     path = tmp_path / "a.zip"
     path.write_bytes(content)
     assert refusal(path) == f"{path}: it is not a zip archive; download it again, or give an unpacked folder"
+    path.rename(table := path.with_name("labels.csv"))
+    assert refusal(table) == f"{table}: it is not a zip archive; give the folder that it lies in"
 
 
 def test_a_missing_archive_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from dr import GRADES, UsageError
-from dr.classes import arrange, check_sides, numbered
+from dr.classes import arrange, check_sides, numbered, ranked
 
 
 @pytest.mark.parametrize(
@@ -11,6 +11,7 @@ from dr.classes import arrange, check_sides, numbered
     [
         (["4", "2", "0", "3", "1"], GRADES),
         (["Severe", "no_dr", "MILD", "Proliferate-DR", "Moderate"], GRADES),
+        (["PDR", "Severe NPDR", "moderate_npdr", "Mild NPDR", "Normal"], GRADES),
         (["Severe", "No DR"], ("No DR", "Severe")),
         (["DR", "No_DR"], ("No_DR", "DR")),
         (["dr", "no dr"], ("no dr", "dr")),
@@ -26,6 +27,21 @@ def test_classes_come_in_the_order_that_a_reader_expects(names, classes):
     assert found == classes
     assert sorted(number.values()) == list(range(len(classes)))
     assert set(number) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("classes", "means_something"),
+    [
+        (GRADES, True),
+        (("No DR", "Severe"), True),
+        (("cat", "dog"), True),
+        (("stage 1", "stage 2", "stage 3"), True),
+        (("Mild", "No DR", "advanced"), False),
+        (("daisy", "rose", "tulip"), False),
+    ],
+)
+def test_whether_the_order_of_classes_means_something(classes, means_something):
+    assert ranked(classes) == means_something
 
 
 def test_two_spellings_of_a_grade_are_one_class():

@@ -91,6 +91,7 @@ class OutOfMemoryError(RuntimeError):
     ("error", "message"),
     [
         (OutOfMemoryError("CUDA out of memory"), "error: memory ran out; give a smaller --batch_size, and start again"),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), "error: memory ran out; give"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "error: memory ran out; give"),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "error: memory ran out; give"),
         (MemoryError(), "error: memory ran out; give"),

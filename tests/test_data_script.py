@@ -171,6 +171,13 @@ def test_a_table_of_any_classes_is_prepared_with_the_columns_named(tmp_path, dat
     assert (settings["classes"], settings["crop"], settings["per_class"]) == (["cat", "cow"], False, "all")
 
 
+def test_a_folder_within_what_is_read_is_refused(tmp_path, data):
+    write_folder(tmp_path / "data", {f"{name}/{n}.png": b"" for name in ("cat", "dog") for n in range(4)})
+    code, _, err = data("-m", "data", "--workers", 1, cwd=tmp_path)
+    assert (code, err) == (2, ["error: -d data: it lies in data, where photographs are read; choose a folder outside"])
+    assert not (tmp_path / "data" / "kaggle_retina").exists()
+
+
 # --- what the user must change: exit code 2, one line, nothing written ------------------------------
 
 

@@ -471,6 +471,51 @@ def test_a_wrong_table_is_refused_with_its_row_and_column(tmp_path, text, column
     assert refusal(path, columns=Columns(**columns)).startswith(f"{path}: {words}")
 
 
+def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_table(tmp_path, no_pictures):
+    paths = [f"P{patient}/{eye}.png" for patient in range(6) for eye in ("left", "right")]
+    members = {path: png(n, side_px=140) for n, path in enumerate(paths)}
+    members |= {f"masks/{path}": png(50) for path in paths[:2]}
+    table = ["id_code,diagnosis", *(f"{path},{n % 3}" for n, path in enumerate(paths)), f"{paths[0]},0"]
+    folder = write_folder(tmp_path / "clinic", {"photos/" + name: data for name, data in members.items()})
+    (folder / "labels.csv").write_text("\n".join(table).replace("P0/left.png,0", "photos\\P0\\left.png,0", 1))
+    both = "photos/P0/left.png and photos/masks/P0/left.png"
+    assert refusal(folder) == f"{folder}: {both} are both P0/left of the table; write its folder there"
+    for path in paths[:2]:
+        (folder / "photos" / "masks" / path).unlink()
+    (folder / "labels.csv").write_text("\n".join(table))
+    (folder / "photos" / "new.png").write_bytes(png(60, side_px=140))
+    report, data = done(folder, tmp_path / "out")
+    assert set().union(*originals(data).values()) == {path.removesuffix(".png").replace("/", "_") for path in paths}
+    graded = pd.concat([data.train, data.val]).set_index("path")["diagnosis"]
+    assert all(graded.filter(like=f"main_{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
+    note = "note: 1 photographs lie beside the table, which has no row for them: they were left out"
+    assert note in in_words(report)
+
+
+def test_photographs_that_lie_elsewhere_than_the_table_says_are_found_by_their_name(tmp_path, no_pictures):
+    rows = [f"/home/me/pictures/{n}.png,{n % 2}" for n in range(8)]
+    members = {f"photographs/{n}.png": png(n, side_px=140) for n in range(8)}
+    folder = write_folder(tmp_path / "mine", members | {"labels.csv": "\n".join(["image,level", *rows]).encode()})
+    _, data = done(folder, tmp_path / "out")
+    assert set().union(*originals(data).values()) == {str(n) for n in range(8)}
+
+
+def test_a_table_whose_photographs_are_none_of_these_shows_one_of_each(tmp_path):
+    folder = write_folder(tmp_path / "mine", {"000.png": png(0), "001.png": png(1)})
+    (folder / "labels.csv").write_text("id_code,diagnosis\n0,1\n1,0\n")
+    assert "none of its 2 photographs is in" in refusal(folder)
+    assert "(such as 0 and 000.png)" in refusal(folder)
+
+
+def test_folders_that_are_no_classes_beside_a_table_of_unknown_columns_are_answered_with_its_columns(tmp_path):
+    members = {f"{name}/{n}.png": png(n) for name in ("old", "new") for n in range(4)} | {"stray.png": png(9)}
+    folder = write_folder(tmp_path / "mine", members | {"Befunde.csv": b"Bild,Stadium\n0,1\n"})
+    assert refusal(folder) == (
+        f"{folder}: stray.png stands in no folder of a class; move it to one, or take it out; or name the columns of "
+        "Befunde.csv (Bild,Stadium) with --id_column and --label_column"
+    )
+
+
 def test_two_tables_that_could_both_be_meant_are_refused(tmp_path):
     text = "id_code,diagnosis\na,0\nb,1"
     path = write_folder(tmp_path, labelled(text) | {"more/again.csv": text.encode()})

@@ -141,10 +141,66 @@ def test_a_sample_that_does_not_fit_writes_nothing(model, images, tmp_path, samp
     assert not (tmp_path / "out").exists()
 
 
-def test_two_files_with_one_stem_are_an_error(model, images, tmp_path):
-    shutil.copy(images / "photo_1.png", images / "photo_1.jpeg")
-    with pytest.raises(UsageError, match=r"photo_1\.jpeg and photo_1\.png have the same name 'photo_1'; rename one"):
-        run(model, images, tmp_path)
+def test_photographs_of_several_folders_that_share_a_name_are_told_apart_by_their_path(model, images, tmp_path):
+    for patient, grades in (("P1", [1, 2]), ("P2", [3, 4])):
+        write_photographs(tmp_path / "clinic" / patient, grades, seed=grades[0])
+    (tmp_path / "truth.csv").write_text("id_code,diagnosis\nP1/photo_0.png,1\nP2/photo_0,3\nP2/photo_1,4\n")
+    prediction = run(model, tmp_path / "clinic", tmp_path, labels=str(tmp_path / "truth.csv"))
+    assert "several photographs share a name: id_code is their path" in " ".join(prediction.notes)
+    result, details = read(tmp_path)
+    assert result["id_code"].tolist() == [f"P{patient}/photo_{eye}" for patient in (1, 2) for eye in (0, 1)]
+    assert details["file"].tolist() == [f"{path}.png" for path in result["id_code"]]
+    assert (prediction.metrics["photographs"], prediction.metrics["without_label"]) == (3, 1)
+    truth, given = pd.Series([1, 3, 4]), result.set_index("id_code")["diagnosis"]
+    hits = (given[["P1/photo_0", "P2/photo_0", "P2/photo_1"]].to_numpy() == truth).mean()
+    assert prediction.metrics["metrics"]["accuracy"]["value"] == pytest.approx(hits, abs=1e-6)
+
+
+def test_photographs_that_differ_in_their_ending_alone_are_told_apart_by_their_whole_name(model, images, tmp_path):
+    shutil.copy(images / "photo_1.png", images / "photo_1.tif")
+    run(model, images, tmp_path)
+    assert read(tmp_path)[0]["id_code"].tolist()[:3] == ["photo_0.png", "photo_1.png", "photo_1.tif"]
+    (tmp_path / "sample.csv").write_text("id_code,diagnosis\nphoto_3,0\nphoto_1,0\n")
+    with pytest.raises(UsageError, match=r"photo_1\.png and photo_1\.tif are both photo_1 of .*; take one out"):
+        run(model, images, tmp_path, submission=str(tmp_path / "sample.csv"))
+    (tmp_path / "sample.csv").write_text("id_code,diagnosis\nphoto_3,0\n")
+    run(model, images, tmp_path, submission=str(tmp_path / "sample.csv"))
+    assert read(tmp_path)[0]["id_code"].tolist() == ["photo_3"]
+
+
+def test_what_an_earlier_run_drew_is_not_graded(model, images, tmp_path):
+    (tmp_path / "truth.csv").write_text("id_code,diagnosis\nphoto_0,0\nphoto_1,1\n")
+    for _ in range(2):
+        options = {"workers": 0, "device_name": "cpu", "labels": str(tmp_path / "truth.csv")}
+        prediction = predict([model], str(images), output=str(images), **options)
+        assert (images / "confusion.png").is_file()
+        assert len(prediction.result) == len(GRADES)
+
+
+def test_a_submission_that_lacks_a_photograph_is_told_to_be_none(model, images, tmp_path):
+    (images / "photo_2.png").write_bytes(b"never")
+    (tmp_path / "sample.csv").write_text("id_code,diagnosis\nphoto_2,0\nphoto_1,0\n")
+    prediction = run(model, images, tmp_path, submission=str(tmp_path / "sample.csv"))
+    assert "result.csv is no valid submission: 1 of the 2 ids could not be graded" in prediction.notes
+
+
+def test_a_network_named_twice_and_a_folder_of_networks_are_refused(model, images, tmp_path):
+    with pytest.raises(UsageError, match=r"tiny__best\.pt: it is named twice; name each checkpoint once"):
+        run([model, model], images, tmp_path)
+    with pytest.raises(UsageError, match=r"images: it is a folder; name a file of weights in it, such as NAME"):
+        run(str(images), images, tmp_path)
+
+
+def test_a_file_that_is_neither_a_photograph_nor_a_zip_is_told(model, tmp_path):
+    (tmp_path / "photo.webp").write_bytes(b"RIFF")
+    with pytest.raises(UsageError, match=r"photo\.webp: it is neither a photograph \(\.jpeg .*\) nor a zip; convert"):
+        run(model, tmp_path / "photo.webp", tmp_path)
+
+
+def test_a_link_to_nowhere_is_a_photograph_that_could_not_be_read(model, images, tmp_path):
+    (images / "gone.png").symlink_to("nowhere.png")
+    details = run(model, images, tmp_path).details.set_index("file")
+    assert details.loc["gone.png", "error"] == "No such file or directory"
 
 
 def test_a_folder_without_photographs_says_what_was_looked_for(model, tmp_path):
@@ -324,7 +380,8 @@ def test_a_score_alone_has_probabilities_where_the_checkpoint_keeps_its_validati
     assert "probability_0" not in read(tmp_path)[1]
     run([model, str(tmp_path / "calibrated.pt")], images, tmp_path)
     assert "probability_0" not in read(tmp_path)[1]
-    run([str(tmp_path / "calibrated.pt")] * 2, images, tmp_path)
+    shutil.copy(tmp_path / "calibrated.pt", tmp_path / "again.pt")
+    run([str(tmp_path / "calibrated.pt"), str(tmp_path / "again.pt")], images, tmp_path)
     assert np.allclose(read(tmp_path)[1][[f"probability_{k}" for k in range(5)]], expected, atol=1e-3)
 
 
@@ -373,7 +430,8 @@ def test_a_prevalence_moves_cuts_and_probabilities(model, images, tmp_path):
     ill = run(path, images, tmp_path, prevalence=(0.01, 0.01, 0.01, 0.01, 0.96)).details
     assert healthy["grade"].sum() < ill["grade"].sum()
     assert (healthy["probability_0"] > ill["probability_0"]).all()
-    moved = run([path, path], images, tmp_path, prevalence="auto", tta_by="vote", tta="flips")
+    shutil.copy(path, again := str(tmp_path / "again.pt"))
+    moved = run([path, again], images, tmp_path, prevalence="auto", tta_by="vote", tta="flips")
     assert "for a prevalence of" in moved.cuts
     with pytest.raises(UsageError, match="keeps no validation scores"):
         run(model, images, tmp_path, prevalence="auto")
