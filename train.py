@@ -37,4 +37,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, go_on="start again with --resume to go on after the last whole epoch", memory=cli.TRAIN_MEMORY)
+    cli.run(main, go_on="start again, with --resume if an epoch was finished", memory=cli.TRAIN_MEMORY)

@@ -1,6 +1,7 @@
 """python -m benchmarks.gpu: training steps of the published network on a GPU, by batch, with and without torch.compile,
 and what the loader gives with the cores there are. Writes benchmarks/results/<device>.md."""
 
+import math
 import re
 import statistics
 import time
@@ -50,9 +51,17 @@ def step_rate(recipe: Recipe, accelerator, *, compiled: bool, steps: int) -> tup
     took, busy = [], []
     for _ in range(steps):
         took.append(step())
-        busy.append(torch.cuda.utilization() if on_gpu else float("nan"))
+        busy.append(_utilisation() if on_gpu else float("nan"))
     memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan")
     return recipe.batch_size / statistics.median(took), memory, statistics.mean(busy)
+
+
+def _utilisation() -> float:
+    """Percent of the last moments that the GPU was busy; NaN where nvidia-ml-py is not installed, which is told."""
+    try:
+        return torch.cuda.utilization()
+    except ModuleNotFoundError:
+        return float("nan")
 
 
 def loader_rate(recipe: Recipe, folder: Path, *, workers: int) -> float:
@@ -96,6 +105,8 @@ def main() -> int:
             print(lines[-1], flush=True)
     loaded = loader_rate(recipe, args.work / "loader", workers=args.workers)
     lines += ["", f"The loader gives {loaded:.0f} photographs/s with {args.workers} processes."]
+    if used.type == "cuda" and math.isnan(_utilisation()):
+        lines += ["", "Utilisation was not measured: nvidia-ml-py is not installed."]
     path = RESULTS / f"gpu_{re.sub('[^a-z0-9]+', '_', name.lower()).strip('_')}.md"
     RESULTS.mkdir(exist_ok=True)
     files.write_bytes(path, ("\n".join(lines) + "\n").encode())

@@ -7,7 +7,10 @@ import numpy as np
 import pandas as pd
 
 from dr import SIDE_WORDS, UsageError, evaluation, files, metrics, models, objectives, ranks, recipes
-from dr.sweep_table import figure, markdown_table, number
+from dr.ensemble import without_chance
+from dr.prepared import Fold
+from dr.recipes import Recipe
+from dr.sweep_table import MAJORITY, figure, markdown_table, no_better, number
 
 BY = "macro_f1_cross_fitted"  # of validation: a test that chooses the best run would flatter it
 FIGURES = {
@@ -20,11 +23,18 @@ FIGURES = {
     "test_auc": "test AUC",
 }
 COMPARED = {"macro_f1": "macro-F1", "kappa": "kappa", "accuracy": "accuracy"}
+POOLED = COMPARED | {"auc": "AUC"}
 HEAD = """# Runs, best first
 
 By macro-F1 on validation, graded with cuts that have not seen the photograph; in parentheses 95 % intervals. Figures on
-other photographs cannot be compared: runs with the same `data` had the same. † is no better than always giving the most
-frequent class.
+other photographs cannot be compared: runs with the same `data` had the same. † is no better than always giving
+the most frequent class, on validation or test.
+"""
+FOLDS = """
+## Folds
+
+All photographs that folds of one set and recipe have held out, each graded by the network that has not seen it; the
+interval is that of a bootstrap over photographs. Behind it mean and standard deviation of the folds' own figures.
 """
 PAIRED = """
 ## Against the best run on the same photographs
@@ -37,10 +47,13 @@ lies outside. Of many runs the best is so by luck as well: one interval of twent
 @dataclass(frozen=True)
 class Kept:
     """What the checkpoint of a run keeps: for "val" and, where there is one, "test" the truth (N,) and the grades
-    (T, N), T decisions that have not seen the photographs."""
+    (T, N), T decisions that have not seen the photographs; the likeness (N, K) of the test, and the fold it is."""
 
     classes: tuple[str, ...]
     sides: dict[str, tuple[np.ndarray, np.ndarray]]
+    recipe: Recipe
+    fold: Fold | None = None
+    likeness: np.ndarray | None = None
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -72,7 +85,7 @@ def _kept(path: Path, row: dict[str, str]) -> Kept:
     objective = objectives.build(recipe, num_classes=len(fields["classes"]))
     predictions, truth = (fields["validation"][name].numpy() for name in ("predictions", "truth"))
     graded = evaluation.crossed_grades(predictions, truth, objective=objective, rule=recipe.cuts, seed=recipe.seed)
-    sides = {"val": (truth, graded)}
+    sides, likeness = {"val": (truth, graded)}, None
     if "test" in fields:
         tested = {name: array.numpy() for name, array in fields["test"].items()}
         if "grades" not in tested and recipe.tta_by == "vote":
@@ -80,7 +93,9 @@ def _kept(path: Path, row: dict[str, str]) -> Kept:
         cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
         grades = tested.get("grades", objectives.grades(objective, tested["predictions"], cuts))
         sides["test"] = tested["truth"], grades[None]
-    return Kept(tuple(fields["classes"]), sides)
+        likeness = objectives.likeness(objective, tested["predictions"])
+    fold = Fold(**fields["data"]["fold"]) if "fold" in fields["data"] else None
+    return Kept(tuple(fields["classes"]), sides, recipe, fold, likeness)
 
 
 def _differences(run: Kept, best: Kept) -> dict[str, tuple[float, float, float]]:
@@ -124,6 +139,41 @@ def _against_the_best(rows: list[dict[str, str]], folder: Path) -> str:
     return f"\n### Data {_data(rows[0])}\n\n{table}"
 
 
+def _sets(rows: list[dict[str, str]], folder: Path) -> list[dict[int, tuple[str, Kept]]]:
+    """Runs of folds -> for each set and recipe with two or more of them {number: (name of the run, what it keeps)}; of
+    several runs of one fold the one that was finished last."""
+    sets: dict[tuple, dict[int, tuple[str, Kept]]] = {}
+    for row in sorted(rows, key=lambda row: row.get("finished", "")):
+        if not row.get("fold"):
+            continue
+        try:
+            kept = _kept(folder / f"{row['name']}__best.pt", row)
+        except UsageError:  # told where it is compared with others
+            continue
+        if kept.fold is not None and "test" in kept.sides:
+            key = kept.fold.of, kept.fold.fingerprint, kept.classes, without_chance(kept.recipe)
+            sets.setdefault(key, {})[kept.fold.number] = row["name"], kept
+    return [dict(sorted(runs.items())) for runs in sets.values() if len(runs) > 1]
+
+
+def _pooled(runs: dict[int, tuple[str, Kept]]) -> list[str]:
+    """One set -> its line: the runs, their photographs, and the figures of all of them."""
+    names, kept = zip(*runs.values(), strict=True)
+    truths, grades = zip(*((truth, graded[0]) for truth, graded in (one.sides["test"] for one in kept)), strict=True)
+    arrays = np.concatenate(truths), np.concatenate(grades), np.concatenate([one.likeness for one in kept])
+    together, ends = evaluation.measure(*arrays), evaluation.measured_intervals(*arrays, seed=0)
+    each = [evaluation.measure(*one) for one in zip(truths, grades, [one.likeness for one in kept], strict=True)]
+    cells = []
+    for name in POOLED:
+        spread = [figures[name] for figures in each]
+        low, high = ends[name]
+        cells.append(
+            f"{together[name]:.3f} ({low:.3f} to {high:.3f}); {np.mean(spread):.3f} ± {np.std(spread, ddof=1):.3f}"
+        )
+    numbers = f"{', '.join(map(str, runs))} of {kept[0].fold.of}"
+    return [", ".join(names), numbers, f"{len(arrays[0]):,}", *cells]
+
+
 def _data(row: dict[str, str]) -> str:
     """The first letters of the fingerprint, enough to tell the data of a few hundred runs apart."""
     return row["data_fingerprint"][:8]
@@ -136,9 +186,11 @@ def _all_runs(rows: list[dict[str, str]], best: set[int]) -> str:
     for place, row in enumerate(rows):
         figures = [figure(row, name) for name in shown]
         figures[0] = f"**{figures[0]}**" if place in best and figures[0] else figures[0]
-        choices = " ".join(filter(None, [row.get("recipe", ""), row.get("overrides", "")]))
+        fold = f"--fold {row['fold']}" if row.get("fold") else ""
+        choices = " ".join(filter(None, [row.get("recipe", ""), row.get("overrides", ""), fold]))
+        name = f"{row['name']} †" if any(no_better(row, key) for key in MAJORITY) else row["name"]
         minutes = "" if number(row, "minutes") is None else f"{number(row, 'minutes'):.1f}"
-        lines.append([row["name"], _data(row), *figures, minutes, row.get("finished", "")[:10], choices])
+        lines.append([name, _data(row), *figures, minutes, row.get("finished", "")[:10], choices])
     return markdown_table(
         ["run", "data", *(FIGURES[name] for name in shown), "minutes", "finished", "recipe and choices"], lines
     )
@@ -158,6 +210,9 @@ def compare(folder: str) -> str:
         text += PAIRED + "".join(
             _against_the_best([rows[place] for place in places], Path(folder)) for places in several
         )
+    if sets := _sets(rows, Path(folder)):
+        header = ["runs", "folds", "photographs", *POOLED.values()]
+        text += f"{FOLDS}\n{markdown_table(header, [_pooled(runs) for runs in sets])}"
     if ranks.MAIN:
         files.write_bytes(Path(folder) / "runs.md", text.encode())
     return text

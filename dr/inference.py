@@ -1,5 +1,6 @@
 """Networks + batches -> outputs: for validation, test, prediction, views and ensembles, one function."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -72,10 +73,12 @@ def infer(
     gathered = [[torch.empty(len(views), 0, scorer.objective.num_outputs)] for scorer in scorers]
     for scorer in scorers:
         scorer.model.eval()
+    # on a CPU bfloat16 moves scores by tenths of a grade, and predict.py, whose engine is float32, would give others
+    precision = contextlib.nullcontext if accelerator.device.type == "cpu" else accelerator.autocast
     for batch in batches:
         for scorer, outputs in zip(scorers, gathered, strict=True):
             images = batch[scorer.image].to(accelerator.device, non_blocking=True)
-            with accelerator.autocast():
+            with precision():
                 seen = [scorer.model(view(images)).float().cpu() for view in views]
             outputs.append(torch.stack(seen))
         indices.append(batch["index"].cpu())

@@ -113,7 +113,7 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
     predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
     cuts, names = fields["cuts"], run.data.classes
     best = fields["metrics"]["epoch"]
-    report.learning_curves(pd.DataFrame(run.history), best=best, path=Path(f"{prefix}curves.png"))
+    report.learning_curves(pd.DataFrame(run.history), best=best, path=Path(f"{prefix}curves.png"), views=_views(run))
     if len(names) <= MOST_CLASSES:
         grades = objectives.grades(run.objective, predictions, cuts)
         matrix = metrics.confusion(truth, grades, len(names))
@@ -123,6 +123,10 @@ def _pictures(run: Run, fields: dict, prefix: str) -> None:
     if cuts is not None:
         scores = run.objective.scores(predictions)
         report.score_histograms(scores, truth, np.array(cuts), path=Path(f"{prefix}scores.png"), classes=names)
+
+
+def _views(run: Run) -> int:
+    return len(VIEWS[run.recipe.tta])
 
 
 def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFrame:
@@ -203,6 +207,8 @@ def summary(run: Run, *, best: dict) -> dict:
     return {
         "backbone": run.recipe.backbone,
         "best_epoch": measured["epoch"],
+        "views": _views(run),
+        "fold": "" if run.data.fold is None else f"{run.data.fold.number}/{run.data.fold.of}",
         **_flat(measured),
         **tested,
         "minutes": round(sum(row["seconds"] for row in run.history) / 60, 2),
@@ -215,9 +221,13 @@ def summary(run: Run, *, best: dict) -> dict:
 
 
 def append_run(path: Path, row: dict) -> None:
+    """Adds the row to runs.csv, in place of one that differs in nothing but when it was finished: a finished run that
+    was resumed."""
     now = pd.DataFrame([{key: "" if value is None else str(value) for key, value in row.items()}])
     before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
-    files.write_csv(path, pd.concat([*before, now], ignore_index=True))
+    rows = pd.concat([*before, now], ignore_index=True).fillna("")
+    same = rows.drop(columns="finished", errors="ignore").duplicated(keep="last")
+    files.write_csv(path, rows[~same])
 
 
 def in_words(row: dict) -> list[str]:
@@ -227,8 +237,9 @@ def in_words(row: dict) -> list[str]:
     def figure(name: str) -> str:
         return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
 
+    seen = f", seen in {row['views']} views" if row["views"] > 1 else ""
     lines = [
-        f"best epoch {row['best_epoch']}: macro-F1 cross-fitted {figure('macro_f1_cross_fitted')}, "
+        f"best epoch {row['best_epoch']}{seen}: macro-F1 cross-fitted {figure('macro_f1_cross_fitted')}, "
         f"kappa {figure('kappa_cross_fitted')}, in {row['minutes']:.1f} minutes"
     ]
     if "test_accuracy" in row:

@@ -29,7 +29,8 @@ class Fold(NamedTuple):
 class Prepared:
     """What data.py wrote: tables with `path` and `diagnosis` (`test` only where the source has one), class names, the
     longest side of a photograph in pixels, whether its background was cropped away, and a fingerprint (SHA-256 of all
-    label tables) that says whether two runs saw the same data. `fold`: what the test is, where it was held out here."""
+    label tables, size and cropping) that says whether two runs saw the same data. `fold`: what the test
+    is, where it was held out here."""
 
     root: Path
     train: pd.DataFrame
@@ -79,6 +80,7 @@ def read_prepared(directory: str | Path) -> Prepared:
     digest = hashlib.sha256()
     for name in names:
         digest.update((root / f"labels_{name}.csv").read_bytes())
+    digest.update(f"{size_px} {crop}".encode())  # the same photographs, prepared in another way, are other data
     return Prepared(
         root, tables["train"], tables["val"], size_px, digest.hexdigest(), tables.get("test"), classes, crop
     )

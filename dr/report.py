@@ -19,9 +19,9 @@ MOST_PANELS = 8  # classes that have a panel of their own
 SMALLEST_GROUP, LARGEST_GROUPS = 20, 10  # photographs of a point of a reliability diagram; points
 
 
-def learning_curves(history: pd.DataFrame, *, best: int, path: Path) -> Figure:
+def learning_curves(history: pd.DataFrame, *, best: int, path: Path, views: int = 1) -> Figure:
     """history: a row per epoch, columns epoch, train_loss, val_loss, lr, macro_f1_cross_fitted and, where cuts are
-    fitted, macro_f1_{rounded,optimal}; best: the epoch that was kept."""
+    fitted, macro_f1_{rounded,optimal}; best: the epoch that was kept, views: in how many it is seen in the end."""
     figure = new_figure(13, 4)
     loss, macro_f1, rate = figure.subplots(1, 3)
     _line(loss, history, "train_loss", BLUE, "training", "o")
@@ -35,7 +35,7 @@ def learning_curves(history: pd.DataFrame, *, best: int, path: Path) -> Figure:
     power = 10.0 ** np.floor(np.log10(history["lr"].max())) if history["lr"].max() > 0 else 1.0
     titles = ["Loss", "Validation macro-F1", "Learning rate" if power == 1 else f"Learning rate, in units of {power:g}"]
     kept = history.loc[history["epoch"] == best, "macro_f1_cross_fitted"].item()
-    titles[1] += f", {kept:.3f} at the epoch kept ({best})"
+    titles[1] += f"\n{kept:.3f} at epoch {best}, which was kept{', by one view' if views > 1 else ''}"
     ring = {"s": 130, "facecolor": "none", "edgecolor": INK, "linewidth": 1.5, "zorder": 4}
     macro_f1.scatter(best, kept, **ring)
     for axes in (loss, macro_f1, rate):

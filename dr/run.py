@@ -1,5 +1,6 @@
 """One training run: what changes while it goes on, and how it is saved and continued."""
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,11 @@ class Run:
 
     @property
     def evaluated(self) -> models.Grader:
-        """The network that is validated and saved: the averaged one where there is one."""
-        return self.ema.module if self.ema else self.bare_model
+        """The network that is validated and saved, the averaged one where there is one: it shares its tensors, but not
+        the autocast that accelerate has put around its forward."""
+        network = copy.copy(self.ema.module if self.ema else self.bare_model)
+        vars(network).pop("forward", None)
+        return network
 
 
 def _optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -182,7 +186,10 @@ def resume(path: Path, run: Run) -> None:
         if before != value:
             raise UsageError(f"{path}: it was trained with {key}={before}, not {value}; resume with the same choices")
     if saved["data"]["fingerprint"] != run.data.fingerprint:
-        raise UsageError(f"{path}: it was trained on other label tables than {run.data.root}; resume with that --data")
+        raise UsageError(
+            f"{path}: it was trained on other label tables than {run.data.root}, or on photographs prepared in another "
+            "way; resume with that --data"
+        )
     if len(saved["random"]) != ranks.COUNT:
         raise UsageError(f"{path}: {len(saved['random'])} processes trained it, not {ranks.COUNT}; resume with as many")
     run.bare_model.backbone.load_state_dict(saved["raw_model"] or saved["model"])

@@ -17,13 +17,14 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dr import UsageError, checkpoint, device, evaluation, files, models, objectives, outcome, ranks, run_page
+from dr import UsageError, checkpoint, classes, device, evaluation, files, models, objectives, outcome, ranks, run_page
 from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, loader, measured_mean_std
 from dr.inference import Scorer, infer, mean_predictions
 from dr.prepared import Prepared, binary
 from dr.recipes import Recipe
 from dr.run import Run, content, random_states, resume, save_last, start
 
+NAMED = 3  # photographs or classes in one line
 ENDINGS = (
     "best.pt",
     "last.pt",
@@ -65,7 +66,8 @@ def loaders(
 
 def _finite(loss: float, batch: dict, paths: list[Path]) -> float:
     if not math.isfinite(loss):
-        names = ", ".join(paths[i].name for i in batch["index"].tolist())
+        indices = batch["index"].tolist()
+        names = ", ".join(paths[i].name for i in indices[:NAMED]) + (", ..." if len(indices) > NAMED else "")
         raise UsageError(f"the loss is not finite at the batch {names}; lower lr, or look at these photographs")
     return loss
 
@@ -169,6 +171,25 @@ def _line(row: dict, *, epochs: int) -> str:
     )
 
 
+def _opening(run: Run, batches: DataLoader) -> list[str]:
+    """What is about to be trained, and what of it may not be meant, in lines."""
+    recipe, data = run.recipe, run.data
+    precision = {"no": "fp32"}.get(run.accelerator.mixed_precision, run.accelerator.mixed_precision)
+    each = f" in each of {ranks.COUNT} processes" if ranks.COUNT > 1 else ""
+    lines = [
+        f"{recipe.backbone} at {recipe.crop_size or recipe.image_size} pixels, {recipe.objective}: {len(data.train):,} "
+        f"photographs to train with, {len(data.val):,} to validate; epochs {run.epoch + 1} to {recipe.epochs} of "
+        f"{len(batches)} batches of {recipe.batch_size}{each}; {run.accelerator.device}, {precision}"
+    ]
+    if recipe.objective in ("regression", "ordinal") and not classes.ranked(data.classes):
+        names = ", ".join(data.classes[:NAMED]) + (", ..." if len(data.classes) > NAMED else "")
+        lines.append(
+            f"note: {recipe.objective} takes each class for a step above the one before: {names}; "
+            "where they are none, give --set objective=classification"
+        )
+    return lines
+
+
 # --- the stage ----------------------------------------------------------------------------------
 
 
@@ -262,6 +283,7 @@ def train(
     elif ranks.MAIN:
         _keep_previous(save_to, name)
 
+    print(*_opening(run, batches), sep="\n")
     while run.epoch < recipe.epochs and not _impatient(run.history, recipe):
         order.epoch = run.epoch
         predictions, cuts = _epoch(run, batches, val_batches)

@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import torch
 from made import TINY, write_prepared
+from sklearn.metrics import cohen_kappa_score
 
 import train as train_script
 from dr import UsageError, compare, metrics, training
-from dr.prepared import read_prepared
+from dr.prepared import fold, read_prepared
 from dr.recipes import from_dict
 
 
@@ -43,7 +44,7 @@ def lines(text: str) -> dict[str, list[list[str]]]:
     for line in text.splitlines():
         if line.startswith("| "):
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            found.setdefault(cells[0], []).append(cells)
+            found.setdefault(cells[0].removesuffix(" †"), []).append(cells)
     return found
 
 
@@ -61,6 +62,8 @@ def test_every_run_is_a_row_best_first_with_its_interval(folder, compared):
         low, high = row.macro_f1_cross_fitted_low, row.macro_f1_cross_fitted_high
         assert f"{row.macro_f1_cross_fitted:.3f} ({low:.3f} to {high:.3f})" in rows[row.name][0][2]
         assert rows[row.name][0][1] == row.data_fingerprint[:8]
+        no_better = row.accuracy <= row.majority or row.test_accuracy <= row.test_majority
+        assert rows[row.name][0][0] == (f"{row.name} †" if no_better else row.name)
         assert rows[row.name][0][-1] == r"tiny a\|b"
 
 
@@ -118,6 +121,35 @@ def test_of_an_older_checkpoint_the_grades_follow_from_its_cuts_unless_views_vot
         truth, grades = compare._kept(tmp_path / f"{name}__best.pt", table.loc[name].to_dict()).sides["test"]
         assert np.array_equal(grades, graded[None])
         assert metrics.macro_f1(truth, grades[0]) == pytest.approx(float(table.loc[name, "test_macro_f1"]))
+
+
+def test_folds_of_one_set_are_pooled_with_every_photograph_once(tmp_path):
+    data = read_prepared(write_prepared(tmp_path / "data", train=40, val=20))
+    for number in (1, 2):
+        train(fold(data, number, 2), tmp_path / "weights", f"fold_{number}", seed=20 + number, cuts="round")
+    train(fold(data, 2, 2), tmp_path / "weights", "other_recipe", lr=0.1)
+    text = compare.compare(str(tmp_path / "weights"))
+    header, _, *pooled = [line for line in text[text.index("## Folds") :].splitlines() if line.startswith("|")]
+    assert len(pooled) == 1
+    row = dict(zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (header, pooled[0])), strict=True))
+    assert (row["runs"], row["folds"], row["photographs"]) == ("fold_1, fold_2", "1, 2 of 2", "60")
+    tests = [torch.load(tmp_path / f"weights/fold_{number}__best.pt", weights_only=True)["test"] for number in (1, 2)]
+    truth, grades = (np.concatenate([test[name].numpy() for test in tests]) for name in ("truth", "grades"))
+    kappa = cohen_kappa_score(truth, grades, weights="quadratic")
+    each = [cohen_kappa_score(test["truth"], test["grades"], weights="quadratic") for test in tests]
+    assert re.match(rf"{kappa:.3f} \(.* to .*\); {np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}$", row["kappa"])
+    assert "a\\|b --fold 1/2" in text
+
+
+def test_of_a_fold_that_was_trained_twice_the_last_counts(tmp_path):
+    data = read_prepared(write_prepared(tmp_path / "data", train=40, val=20))
+    for name, number in (("early", 1), ("late", 1), ("second", 2)):
+        train(fold(data, number, 2), tmp_path / "weights", name)
+    table = pd.read_csv(tmp_path / "weights" / "runs.csv", dtype=str, keep_default_na=False)
+    table["finished"] = ["2026-01-01 10:00:00", "2026-01-02 10:00:00", "2026-01-01 11:00:00"]
+    table.to_csv(tmp_path / "weights" / "runs.csv", index=False)
+    text = compare.compare(str(tmp_path / "weights"))
+    assert "| late, second | 1, 2 of 2 | 60 |" in text
 
 
 def test_a_difference_whose_interval_leaves_out_0_is_bold():

@@ -1,5 +1,6 @@
 """The scripts under torchrun: two processes on one CPU do what one does."""
 
+import importlib.util
 import json
 import os
 import re
@@ -137,7 +138,8 @@ def test_what_one_process_meets_alone_is_told_with_its_rank_and_ends_all(data, t
     damaged = tmp_path / "data" / "kaggle_retina" / prepared.train["path"][second]
     damaged.write_bytes(b"not a photograph")
     code, out, err = torchrun("train", "-d", tmp_path / "data", "-b", 5, *STATELESS, cwd=tmp_path)
-    assert (code, out) == (1, "")  # torchrun's own code
+    assert code == 1  # torchrun's own
+    assert out.endswith("epochs 1 to 2 of 3 batches of 5 in each of 2 processes; cpu:0, fp32\n")
     told = [line for line in err.splitlines() if line.startswith("error: ")]
     assert told == [f"error: process 1 of 2: {damaged}: it cannot be decoded; delete it and run data.py again"]
     assert f"{ROOT}/dr/" not in err  # the one traceback is torchrun's
@@ -171,6 +173,15 @@ def test_two_processes_grade_as_one(trained, tmp_path):
     explained = [re.findall(r'class="pair"><img src="[^"]+" alt="([^"]+)"', page) for page in pages]
     assert len(explained[0]) == 8
     assert explained[0] == explained[1]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_two_processes_take_the_engine_that_one_takes(trained, tmp_path):
+    write_photographs(tmp_path / "images", [0, 1, 2, 3, 4] * 14, side_px=64)
+    flags = ["-m", trained[0] / "weights" / "run__best.pt", "-i", "images", "--workers", 0, "--device", "cpu",
+             "--no-report"]  # fmt: skip
+    assert "graded by OpenVINO" in alone("predict", *flags, "-o", "one", cwd=tmp_path)[1]
+    assert "graded by OpenVINO" in torchrun("predict", *flags, "-o", "two", cwd=tmp_path)[1]
 
 
 def test_two_processes_prepare_as_one(zips, tmp_path):

@@ -88,7 +88,13 @@ def test_overrides_are_written_as_in_toml_and_words_need_no_quotes(text, expecte
         ({"weight_decay": -1}, r"weight_decay must not be negative, got -1"),
         ({"clip_norm": 0}, r"clip_norm must be greater than 0"),
         ({"keep_epochs": 3}, r"keep_epochs must be a list of whole numbers, as \[30, 45\], got 3"),
-        ({"keep_epochs": [0, 3]}, r"keep_epochs must be epochs, 1 and up, got \[0, 3\]"),
+        ({"keep_epochs": [0, 3]}, r"keep_epochs must be epochs from 1 that rise, got \[0, 3\]"),
+        ({"milestones": [45, 30]}, r"milestones must be epochs from 1 that rise, got \[45, 30\]"),
+        ({"momentum": 1.0}, r"momentum must be from 0 to below 1, got 1.0"),
+        (
+            {"optimizer": "sgd", "nesterov": True, "momentum": 0.0},
+            r"momentum must be above 0, for nesterov, and below 1, got 0.0",
+        ),
         ({"warmup_fraction": 0.1, "scheduler": "none"}, r"scheduler none has no warm-up; leave out warmup_fraction"),
     ],
 )

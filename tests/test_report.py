@@ -123,7 +123,9 @@ def test_the_epoch_that_was_kept_is_ringed(tmp_path, unpainted):
     table = history(6)
     table["macro_f1_cross_fitted"] = [0.1, 0.3, 0.512, 0.4, 0.2, 0.2]
     axes = report.learning_curves(table, best=3, path=tmp_path / "curves.png").axes[1]
-    assert axes.get_title(loc="left") == "Validation macro-F1, 0.512 at the epoch kept (3)"
+    assert axes.get_title(loc="left") == "Validation macro-F1\n0.512 at epoch 3, which was kept"
+    several = report.learning_curves(table, best=3, path=tmp_path / "curves.png", views=4).axes[1]
+    assert several.get_title(loc="left").endswith("which was kept, by one view")
     assert axes.collections[0].get_offsets().tolist() == [[3, 0.512]]
     assert {"scores rounded", "optimal cuts", "cross-fitted cuts"} <= set(texts(axes))
 

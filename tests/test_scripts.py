@@ -72,14 +72,15 @@ def test_a_training_that_is_terminated_leaves_no_process_and_no_folder_of_one(wo
     with subprocess.Popen(command, cwd=workplace[0], env=environment, **pipes) as process:
         too_long = threading.Timer(120, process.kill)
         too_long.start()
-        process.stdout.readline()  # the first epoch's
+        for _ in range(2):  # what is trained, and the first epoch
+            process.stdout.readline()
         while not (loading := psutil.Process(process.pid).children(recursive=True)):
             time.sleep(0.01)
         process.terminate()
         _, err = process.communicate(timeout=30)
         too_long.cancel()
     assert process.returncode == 143
-    assert "\nstopped; start again with --resume to go on after" in err
+    assert "\nstopped; start again, with --resume if an epoch was finished\n" in err
     assert psutil.wait_procs(loading, timeout=1)[1] == []
     assert list(Path(folder).iterdir()) == []
 

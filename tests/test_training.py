@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,7 @@ from dr import (
 )
 from dr.inference import VIEWS, Scorer, infer, mean_predictions
 from dr.models import build
+from dr.prediction import predict
 from dr.prepared import fold, read_prepared
 from dr.recipes import from_dict
 
@@ -340,7 +343,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_names_of_the_batch(data, tmp_p
         for key, value in broken["model"].items()
     }
     torch.save(broken, tmp_path / "nan.pt")
-    with pytest.raises(UsageError, match=r"the loss is not finite at the batch photo_\d+\.jpeg, .*; lower lr"):
+    with pytest.raises(UsageError, match=r"the loss is not finite at the batch (photo_\d+\.jpeg, ){3}\.\.\.; lower lr"):
         run(data, tmp_path, recipe=recipe(pretrained=str(tmp_path / "nan.pt")))
 
 
@@ -403,6 +406,58 @@ def test_freed_memory_is_given_back_before_processes_are_forked_that_would_hold_
     monkeypatch.setattr(training, "_validate", lambda *given: (order.append("validate"), validate(*given))[1])
     run(data, tmp_path, recipe=recipe(epochs=1))
     assert order == ["train", "give back", "validate"]
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.5])
+def test_validation_on_a_cpu_is_in_the_precision_that_predict_has(tmp_path, ema_decay):
+    settings = write_prepared(tmp_path / "data") / "kaggle_retina" / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"crop": False}))
+    data = read_prepared(tmp_path / "data")
+    run(data, tmp_path, recipe=recipe(epochs=1, precision="bf16", ema_decay=ema_decay, clip_norm=None))
+    saved = torch.load(tmp_path / "run__best.pt", weights_only=True)["validation"]["predictions"][:, 0]
+    assert saved.dtype == torch.float64
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in data.val["path"]:
+        shutil.copy(data.root / path, images)
+    options = {"output": str(tmp_path / "out"), "workers": 0, "device_name": "cpu", "engine_name": "torch"}
+    details = predict([str(tmp_path / "run__best.pt")], str(images), **options).details.set_index("file")
+    scores = details.loc[[Path(path).name for path in data.val["path"]], "score"].to_numpy(float)
+    assert np.abs(scores - saved.numpy()).max() < 1e-4  # details have four decimals; bfloat16 is off by more
+
+
+def test_a_finished_run_that_is_resumed_is_one_row_of_runs(data, tmp_path):
+    for go_on in (False, True):
+        run(data, tmp_path, recipe=recipe(epochs=1), go_on=go_on)
+    assert len(pd.read_csv(tmp_path / "runs.csv")) == 1
+
+
+def test_a_run_does_not_go_on_with_photographs_of_another_size(tmp_path):
+    folder = write_prepared(tmp_path / "data")
+    run(read_prepared(folder), tmp_path, recipe=recipe(epochs=1))
+    settings = folder / "kaggle_retina" / "settings.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"size": 64}))
+    with pytest.raises(UsageError, match="or on photographs prepared in another way; resume with that --data"):
+        run(read_prepared(folder), tmp_path, recipe=recipe(epochs=1), go_on=True)
+
+
+def test_what_is_trained_is_told_before_the_first_epoch(data, tmp_path, capsys):
+    run(data, tmp_path, recipe=recipe(epochs=1))
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == (
+        "test_efficientnet at 64 pixels, regression: 30 photographs to train with, 15 to validate; epochs 1 to 1 of 3 "
+        "batches of 10; cpu, fp32"
+    )
+
+
+@pytest.mark.parametrize(("objective", "told"), [("ordinal", True), ("classification", False)])
+def test_classes_whose_order_means_nothing_are_told_where_it_counts(tmp_path, capsys, objective, told):
+    data = read_prepared(write_prepared(tmp_path / "data", classes=("daisy", "rose", "tulip")))
+    run(data, tmp_path, recipe=recipe(epochs=1, objective=objective))
+    note = (
+        f"note: {objective} takes each class for a step above the one before: daisy, rose, tulip; where they are none"
+    )
+    assert (note in capsys.readouterr().out) == told
 
 
 @pytest.mark.parametrize(("precision", "widened"), [("bf16", True), ("fp32", False)])

@@ -146,13 +146,17 @@ class Recipe:
         for name in ("weight_decay", "momentum", "seed", "focal_gamma"):
             if getattr(self, name) < 0:
                 raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
+        if self.momentum >= 1 or (self.nesterov and self.optimizer == "sgd" and not self.momentum):
+            lowest = "above 0, for nesterov, and" if self.nesterov else "from 0 to"
+            raise UsageError(f"recipe: momentum must be {lowest} below 1, got {self.momentum}")
         if self.seed >= 2**32:
             raise UsageError(f"recipe: seed must be less than 2**32, got {self.seed}")
         if self.warmup_fraction and self.scheduler in ("none", "plateau"):
             raise UsageError(f"recipe: scheduler {self.scheduler} has no warm-up; leave out warmup_fraction")
         for name in ("keep_epochs", "milestones"):
-            if any(epoch < 1 for epoch in getattr(self, name)):
-                raise UsageError(f"recipe: {name} must be epochs, 1 and up, got {list(getattr(self, name))}")
+            epochs = list(getattr(self, name))
+            if any(epoch < 1 for epoch in epochs) or epochs != sorted(set(epochs)):
+                raise UsageError(f"recipe: {name} must be epochs from 1 that rise, got {epochs}")
         for name in ("dropout", "stochastic_depth", "shakedrop", "ema_decay", "warmup_fraction", "label_smoothing"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
