@@ -46,7 +46,8 @@ def report(bench: Bench) -> str:
         f"# {machine()}\n\n"
         f"`python -m benchmarks {shlex.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}, {drawn}; "
         f"Python {platform.python_version()}, {versions}.\n\n"
-        f"Medians of {bench.repeats} repeats and their range; what is compared was run in turns.\n\n{table(bench)}\n"
+        f"Medians of {bench.repeats} repeats and their range; what is compared was run in turns, "
+        "the long prediction and the bare network one after the other.\n\n{table(bench)}\n"
     )
 
 

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -127,12 +128,14 @@ def prepare_archives(bench: Bench) -> None:
         return run("data.py", "-m", main, "-a", extra, "-d", place, *flags, watch_memory=watch_memory)
 
     main, extra = bench.photographs.main, bench.photographs.extra
-    done = [prepared(main, extra) for _ in range(bench.repeats)]
-    written = list((bench.work / "prepared" / "kaggle_retina").glob("*/*.*"))
-    unzipped = [timing.seconds(lambda: _unzip([main, extra], bench.work / "unzipped", len(written))) for _ in done]
-    ours, other = Times(tuple(each.seconds for each in done)), Times(tuple(unzipped))
+    done, unzipped = [], []
+    for _ in range(bench.repeats):
+        done.append(prepared(main, extra).seconds)
+        count = len(list((bench.work / "prepared" / "kaggle_retina").glob("*/*.*")))
+        unzipped.append(timing.seconds(partial(_unzip, [main, extra], bench.work / "unzipped", count)))
+    ours, other = Times(tuple(done)), Times(tuple(unzipped))
     bench.below(
-        f"prepare both archives ({len(written):,} photographs), whole `data.py`",
+        f"prepare both archives ({count:,} photographs), whole `data.py`",
         ours.in_words("s"),
         f"unzip of as many: {other.in_words('s')}",
         statistics.median(ours.seconds) / statistics.median(other.seconds),

@@ -1,5 +1,6 @@
 """Photographs to grade: which they are, how networks see them, what is measured on the way."""
 
+import posixpath
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from dr.sources import read_member, read_table, shallowest, without_ending
 from dr.transforms import eval_transform
 
 SAMPLE = "sample_submission.csv"
+OTHER_KINDS = frozenset({".avif", ".bmp", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".webp"})  # of pictures, not read
 
 
 def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple[Archive, list[str]]:
@@ -35,6 +37,11 @@ def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple
     if not names:
         raise UsageError(f"{path}: it holds no photographs ({endings}); put some there, or name a folder with --images")
     return archive, names
+
+
+def other_kinds(archive: Archive) -> list[str]:
+    """Names of pictures that are not read, for their ending."""
+    return [name for name in archive.names if posixpath.splitext(name)[1].lower() in OTHER_KINDS]
 
 
 def ids(names: Sequence[str]) -> list[str]:

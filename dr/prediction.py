@@ -15,7 +15,18 @@ from dr import device, engine, ensemble, explained, files, novelty, prediction_p
 from dr.archive import Archive, stem
 from dr.checkpoint import Checkpoint
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
-from dr.photographs import Batches, Photographs, View, begin, find_photographs, ids, readable, select, submission_ids
+from dr.photographs import (
+    Batches,
+    Photographs,
+    View,
+    begin,
+    find_photographs,
+    ids,
+    other_kinds,
+    readable,
+    select,
+    submission_ids,
+)
 from dr.prepared import name_hash
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
@@ -212,6 +223,8 @@ def predict(
     notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
     if by_path:
         notes.append("several photographs share a name: id_code is their path")
+    if others := other_kinds(archive):
+        notes.append(f"{len(others)} pictures of other kinds were not looked at, {others[0]} first; save them as PNG")
     if submission is not None and len(result) < len(names):
         left = len(names) - len(result)
         notes.append(f"result.csv is no valid submission: {left} of the {len(names)} ids could not be graded")

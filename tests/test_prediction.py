@@ -197,6 +197,13 @@ def test_a_file_that_is_neither_a_photograph_nor_a_zip_is_told(model, tmp_path):
         run(model, tmp_path / "photo.webp", tmp_path)
 
 
+def test_pictures_of_kinds_that_are_not_read_are_counted(model, images, tmp_path):
+    for name in ("b.WEBP", "a.bmp", "notes.txt"):
+        (images / name).write_bytes(b"x")
+    told = "2 pictures of other kinds were not looked at, a.bmp first; save them as PNG"
+    assert told in run(model, images, tmp_path).notes
+
+
 def test_a_link_to_nowhere_is_a_photograph_that_could_not_be_read(model, images, tmp_path):
     (images / "gone.png").symlink_to("nowhere.png")
     details = run(model, images, tmp_path).details.set_index("file")
