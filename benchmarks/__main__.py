@@ -47,7 +47,7 @@ def report(bench: Bench) -> str:
         f"`python -m benchmarks {shlex.join(sys.argv[1:])}`, {time.strftime('%Y-%m-%d')}, {drawn}; "
         f"Python {platform.python_version()}, {versions}.\n\n"
         f"Medians of {bench.repeats} repeats and their range; what is compared was run in turns, "
-        "the long prediction and the bare network one after the other.\n\n{table(bench)}\n"
+        f"the long prediction and the bare network one after the other.\n\n{table(bench)}\n"
     )
 
 

@@ -41,7 +41,7 @@ def transform(*, train: bool):
 
     augmentation = [
         A.RandomSizedCrop(min_max_height=(266, SIZE_PX), size=(SIZE_PX, SIZE_PX), p=0.5),
-        A.ElasticTransform(alpha=120, sigma=6, p=0.5),  # as strong as in dr/transforms.py
+        A.ElasticTransform(alpha=120, sigma=6, p=0.5),  # ours: the default bends nothing
         A.Rotate(limit=45, p=0.5),
         A.HueSaturationValue(p=0.5),
         A.CLAHE(p=0.5),

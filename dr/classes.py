@@ -10,12 +10,18 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-# as public collections and clinics spell them
+# as public collections and clinics spell them; the scale itself: Wilkinson et al., Ophthalmology 2003;110:1677
+_STEPS = {"npdr", "dr", "nonproliferativedr", "nonproliferativediabeticretinopathy"}
 _GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {
-    **{"normal": 0, "noretinopathy": 0, "nodiabeticretinopathy": 0},
-    **{f"{name}{end}": grade for grade, name in enumerate(("mild", "moderate", "severe"), 1) for end in ("npdr", "dr")},
-    **{"proliferate": 4, "proliferatedr": 4, "proliferative": 4, "pdr": 4},
+    **dict.fromkeys(("normal", "noretinopathy", "noapparentretinopathy", "nodiabeticretinopathy"), 0),
+    **{f"{name}{end}": grade for grade, name in enumerate(("mild", "moderate", "severe"), 1) for end in _STEPS},
+    **dict.fromkeys(("proliferate", "proliferatedr", "proliferative", "pdr", "proliferativediabeticretinopathy"), 4),
 }
+
+
+def grade_of(word: str) -> int | None:
+    """A word for a grade of retinopathy, in any case, spaces, underscores or dashes -> 0 to 4; None for others."""
+    return _GRADE_OF.get(_plain(word))
 
 
 def _natural(name: str) -> tuple[list, str]:
@@ -43,10 +49,16 @@ def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
 
 
 def ranked(classes: Sequence[str]) -> bool:
-    """Whether the order of class names means something: the grades, in part or whole, names with numbers, or two."""
+    """Whether the order of class names means something: two, the grades in part or whole, or names that differ in a
+    number that counts them, as stage 1, stage 2. Numbers alone may be names."""
     places = [GRADES.index(name) for name in classes if name in GRADES]
-    grades = len(places) == len(classes) and places == sorted(places)
-    return len(classes) <= 2 or grades or all(re.search(r"\d", name) for name in classes)
+    if len(classes) <= 2 or (len(places) == len(classes) and places == sorted(places)):
+        return True
+    parts = [re.fullmatch(r"(\D+)(\d+)(\D*)", name.casefold()) for name in classes]
+    if not all(parts) or len({part.group(1, 3) for part in parts}) > 1:
+        return False
+    numbers = [int(part[2]) for part in parts]
+    return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def check_sides(sides: dict[str, set[str]], *, place: str) -> None:

@@ -139,21 +139,23 @@ def _against_the_best(rows: list[dict[str, str]], folder: Path) -> str:
     return f"\n### Data {_data(rows[0])}\n\n{table}"
 
 
-def _sets(rows: list[dict[str, str]], folder: Path) -> list[dict[int, tuple[str, Kept]]]:
-    """Runs of folds -> for each set and recipe with two or more of them {number: (name of the run, what it keeps)}; of
-    several runs of one fold the one that was finished last."""
+def _sets(rows: list[dict[str, str]], folder: Path) -> tuple[list[dict[int, tuple[str, Kept]]], list[str]]:
+    """Runs of folds -> for each set and recipe with two or more of them {number: (name of the run, what it keeps)}, of
+    several runs of one fold the one that was finished last; and those that could not be counted, with the reason."""
+    left_out = []
     sets: dict[tuple, dict[int, tuple[str, Kept]]] = {}
     for row in sorted(rows, key=lambda row: row.get("finished", "")):
         if not row.get("fold"):
             continue
         try:
             kept = _kept(folder / f"{row['name']}__best.pt", row)
-        except UsageError:  # told where it is compared with others
+        except UsageError as exc:
+            left_out.append(f"{row['name']}: {exc}")
             continue
         if kept.fold is not None and "test" in kept.sides:
             key = kept.fold.of, kept.fold.fingerprint, kept.classes, without_chance(kept.recipe)
             sets.setdefault(key, {})[kept.fold.number] = row["name"], kept
-    return [dict(sorted(runs.items())) for runs in sets.values() if len(runs) > 1]
+    return [dict(sorted(runs.items())) for runs in sets.values() if len(runs) > 1], left_out
 
 
 def _pooled(runs: dict[int, tuple[str, Kept]]) -> list[str]:
@@ -210,9 +212,11 @@ def compare(folder: str) -> str:
         text += PAIRED + "".join(
             _against_the_best([rows[place] for place in places], Path(folder)) for places in several
         )
-    if sets := _sets(rows, Path(folder)):
+    sets, left_out = _sets(rows, Path(folder))
+    if sets or left_out:
         header = ["runs", "folds", "photographs", *POOLED.values()]
-        text += f"{FOLDS}\n{markdown_table(header, [_pooled(runs) for runs in sets])}"
+        text += f"{FOLDS}\n{markdown_table(header, [_pooled(runs) for runs in sets]) if sets else ''}"
+        text += "".join(f"\nNot counted: {reason}.\n" for reason in left_out)
     if ranks.MAIN:
         files.write_bytes(Path(folder) / "runs.md", text.encode())
     return text

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dr import UsageError, fundus, novelty, prediction_page
 from dr.archive import IMAGE_SUFFIXES, Archive, is_image, stem
 from dr.dataset import loader, to_tensor
-from dr.sources import read_member, read_table, shallowest, without_ending
+from dr.sources import path_ends, read_member, read_table, shallowest, without_ending
 from dr.transforms import eval_transform
 
 SAMPLE = "sample_submission.csv"
@@ -32,8 +32,13 @@ def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple
     if path.is_file() and path.suffix.lower() != ".zip" and not zipfile.is_zipfile(path):
         raise UsageError(f"{path}: it is neither a photograph ({endings}) nor a zip; convert it, or name another")
     archive = Archive(path)
-    own = {file.resolve() for file in but} if path.is_dir() else set()
-    names = [name for name in archive.images() if not own or (path / name).resolve() not in own]
+    own = {file.name: file.resolve() for file in but}
+
+    def wanted(name: str) -> bool:
+        alike = own.get(posixpath.basename(name))  # first: to follow the links of a million photographs takes a minute
+        return alike is None or (path / name).resolve() != alike
+
+    names = [name for name in archive.images() if wanted(name)]
     if not names:
         raise UsageError(f"{path}: it holds no photographs ({endings}); put some there, or name a folder with --images")
     return archive, names
@@ -41,7 +46,8 @@ def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple
 
 def other_kinds(archive: Archive) -> list[str]:
     """Names of pictures that are not read, for their ending."""
-    return [name for name in archive.names if posixpath.splitext(name)[1].lower() in OTHER_KINDS]
+    endings = ((name, posixpath.splitext(name)[1].lower()) for name in archive.names)
+    return [name for name, ending in endings if ending in OTHER_KINDS and not posixpath.basename(name).startswith("._")]
 
 
 def ids(names: Sequence[str]) -> list[str]:
@@ -76,20 +82,24 @@ def _sample_within(archive: Archive) -> bytes:
 
 def select(names: list[str], ids: list[str], *, images: str, submission: str) -> list[str]:
     """The photographs of the ids, in their order. Raises UsageError naming those that are missing, or there twice."""
-    wanted, by_stem = set(ids), {}
+    wanted, found = set(ids), {}
     for name in names:
-        own = stem(name)
-        if own in by_stem and own in wanted:
-            raise UsageError(f"{images}: {by_stem[own]} and {name} are both {own} of {submission}; take one out")
-        by_stem[own] = name
-    missing = [i for i in ids if i not in by_stem]
+        for own in {stem(name), *path_ends(without_ending(name)), name} & wanted:
+            if own in found:
+                raise UsageError(
+                    f"{images}: {found[own]} and {name} are both {own} of {submission}; write their folders"
+                )
+            found[own] = name
+    missing = [i for i in ids if i not in found]
     if missing:
         shown = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise UsageError(
             f"{images}: {len(missing)} of the {len(ids)} photographs of {submission} are missing ({shown}); "
             "add them, or give the submission of these photographs"
         )
-    return [by_stem[i] for i in ids]
+    if len(set(found.values())) < len(found):
+        raise UsageError(f"{submission}: two of its ids mean one photograph of {images}; delete one of them")
+    return [found[i] for i in ids]
 
 
 class View(NamedTuple):

@@ -1,8 +1,7 @@
 """Stage 3: checkpoints + photographs -> result.csv (a valid submission), details.csv and report.html."""
 
-import posixpath
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from dr.photographs import (
 from dr.prepared import name_hash
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
+from dr.sources import path_ends
 
 PAGE = "report.html"
 DETAILS = ["file", "score", "grade", "class", "doubt", "brightness", "sharpness", "cut_off", "flags", "error"]
@@ -133,11 +133,15 @@ def _decide(
     return Decision(predictions, grades, shift.probabilities, True, cuts, shift.in_words(), shift.evidence)
 
 
-def _named(images: str, submission: str | None, *, output: str) -> tuple[Archive, list[str]]:
-    """The photographs to grade, in the order of a submission where one is given; none that an earlier run drew."""
+def _named(images: str, submission: str | None, *, output: str) -> tuple[Archive, dict[str, str]]:
+    """The photographs to grade, in the order of a submission where one is given, none that an earlier run drew -> their
+    archive, {name: id}."""
     wanted = submission_ids(submission) if submission else None
     archive, names = find_photographs(images, but=[Path(output) / name for name in scoring.FILES])
-    return archive, names if wanted is None else select(names, wanted, images=images, submission=submission)
+    if wanted is None:
+        return archive, dict(zip(names, ids(names), strict=True))
+    chosen = select(names, wanted, images=images, submission=submission)
+    return archive, dict(zip(chosen, wanted, strict=True))
 
 
 def predict(
@@ -166,14 +170,16 @@ def predict(
     share the photographs, and the main one writes. Raises UsageError.
     """
     start = time.monotonic()
-    archive, names = _named(images, submission, output=output)
+    archive, id_of = _named(images, submission, output=output)
+    names = list(id_of)
     checkpoints = ensemble.load(models)
     first = checkpoints[0]
     tta, by = tta or first.recipe.tta, tta_by or first.recipe.tta_by
-    by_path = ids(names) != [stem(name) for name in names]
-    truth = scoring.read_labels(labels, classes=first.classes, by_path=by_path) if labels else None
-    if truth is not None:
-        scoring.check(ids(names), truth, path=labels)
+    truth = None
+    if labels:
+        given = scoring.read_labels(labels, classes=first.classes)
+        truth = scoring.of_photographs(given, id_of, path=labels)
+        scoring.check(list(id_of.values()), truth, path=labels)
     if prevalence is not None:
         check_prevalence(checkpoints, prevalence, by=by)
     precisions = {one.recipe.precision for one in checkpoints}
@@ -183,16 +189,17 @@ def predict(
     count = len(names) * len(VIEWS[tta])
     looks = report and len(names) <= prediction_page.MOST_THUMBNAILS
     photographs = Photographs(archive, names, views=set(views), training=_training(checkpoints, views), looks=looks)
-    on_gpu = accelerator.device.type == "cuda"
-    batches = begin(photographs, batch_size=batch_size, workers=workers, pin=on_gpu)  # while networks are made ready
     layers = explained.find_layers(checkpoints) if report and explain else []
     if ranks.MAIN:
         files.writable_folder(output)
+    engine.choose(engine_name, device=accelerator.device, views=count)  # told before the first photograph
+    on_gpu = accelerator.device.type == "cuda"
+    batches = begin(photographs, batch_size=batch_size, workers=workers, pin=on_gpu)  # while networks are made ready
     scorers, used = _networks(checkpoints, views, engine_name=engine_name, count=count, accelerator=accelerator)
     seen = _look(batches, scorers, accelerator=accelerator, tta=tta)
     decision = ranks.once(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
-    result, details = _tables(seen, decision, first, ordered=submission is not None)
-    measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, checkpoints))
+    result, details = _tables(seen, decision, first, id_of=id_of, ordered=submission is not None)
+    measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, checkpoints, id_of=id_of))
     if ranks.MAIN:
         for name in (*scoring.FILES, PAGE):  # of a run before, they would be taken for this one's
             (Path(output) / name).unlink(missing_ok=True)
@@ -221,26 +228,33 @@ def predict(
             flattering=[] if measured is None else scoring.flattering(measured),
         )
     notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
-    if by_path:
+    if submission is None and any(own != stem(name) for name, own in id_of.items()):
         notes.append("several photographs share a name: id_code is their path")
     if others := other_kinds(archive):
-        notes.append(f"{len(others)} pictures of other kinds were not looked at, {others[0]} first; save them as PNG")
+        notes.append(f"{len(others)} pictures of other kinds were not looked at, such as {others[0]}; save them as PNG")
     if submission is not None and len(result) < len(names):
         left = len(names) - len(result)
         notes.append(f"result.csv is no valid submission: {left} of the {len(names)} ids could not be graded")
     return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, notes)
 
 
-def _scored(seen: Seen, decision: Decision, truth: pd.Series, checkpoints: Sequence[Checkpoint]) -> dict | None:
+def _scored(
+    seen: Seen, decision: Decision, truth: pd.Series, checkpoints: Sequence[Checkpoint], *, id_of: Mapping[str, str]
+) -> dict | None:
     """What metrics.json holds; None where no photograph that has a label could be graded."""
-    named = dict(zip(seen.records, ids([record["file"] for record in seen.records.values()]), strict=True))
+    named = {i: id_of[record["file"]] for i, record in seen.records.items()}
     unreadable = [named[i] for i, record in seen.records.items() if record["error"]]
     graded = scoring.Graded([named[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
     first = checkpoints[0]
     content = scoring.score(graded, truth, objective=first.objective, classes=first.classes)
-    hashes = [name_hash(posixpath.basename(name)) for name in graded.ids if name in truth.index]
+    # data.py joins folders and name, where names alone are not unique
+    hashes = [
+        [name_hash(end.replace("/", "_")) for end in path_ends(name)] for name in graded.ids if name in truth.index
+    ]
     known = {
-        str(one.path): int(np.isin(hashes, one.seen_names).sum()) for one in checkpoints if one.seen_names is not None
+        str(one.path): sum(bool(np.isin(own, one.seen_names).any()) for own in hashes)
+        for one in checkpoints
+        if one.seen_names is not None
     }
     return None if content is None else content | {"seen_before": {path: n for path, n in known.items() if n}}
 
@@ -274,7 +288,9 @@ def _notes(
     return notes
 
 
-def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _tables(
+    seen: Seen, decision: Decision, first: Checkpoint, *, id_of: Mapping[str, str], ordered: bool
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """-> result, details, sorted by name where they are not `ordered` already."""
     scores = first.objective.scores(decision.predictions)
     doubt = prediction_page.doubts(
@@ -291,8 +307,8 @@ def _tables(seen: Seen, decision: Decision, first: Checkpoint, *, ordered: bool)
     details = details.join(graded.astype({"grade": "Int64"}))
     distance = [novelty.DISTANCE] if novelty.DISTANCE in details else []
     details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:-2], *distance, *DETAILS[-2:]])
-    named = pd.Series(ids(details["file"]), index=details.index)
-    result = pd.DataFrame({"id_code": named[graded.index].tolist(), "diagnosis": graded["grade"].to_numpy()})
+    id_codes = details.loc[graded.index, "file"].map(id_of).tolist()
+    result = pd.DataFrame({"id_code": id_codes, "diagnosis": graded["grade"].to_numpy()})
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
     return result.reset_index(drop=True), details.reset_index(drop=True)

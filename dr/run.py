@@ -187,8 +187,8 @@ def resume(path: Path, run: Run) -> None:
             raise UsageError(f"{path}: it was trained with {key}={before}, not {value}; resume with the same choices")
     if saved["data"]["fingerprint"] != run.data.fingerprint:
         raise UsageError(
-            f"{path}: it was trained on other label tables than {run.data.root}, or on photographs prepared in another "
-            "way; resume with that --data"
+            f"{path}: it was trained on other label tables than {run.data.root}, on photographs prepared in another "
+            "way, or by an earlier version; resume with that --data, or start without --resume"
         )
     if len(saved["random"]) != ranks.COUNT:
         raise UsageError(f"{path}: {len(saved['random'])} processes trained it, not {ranks.COUNT}; resume with as many")

@@ -1,7 +1,6 @@
 """How good a grading of photographs is whose true grades are given: figures with intervals, for people and programs."""
 
-import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +8,18 @@ import numpy as np
 import pandas as pd
 
 from dr import GRADES, UsageError, evaluation, files, metrics, objectives
+from dr.classes import grade_of
 from dr.objectives import Objective
-from dr.sources import in_one_piece, once_each, parse_grade, read_rows, read_table, refuse_empty
+from dr.sources import (
+    by_path_ends,
+    in_one_piece,
+    normal_path,
+    once_each,
+    parse_grade,
+    read_rows,
+    read_table,
+    refuse_empty,
+)
 
 COLUMNS = (("id_code", "diagnosis"), ("image", "level"))
 REFERABLE = 2  # from this grade on: more than mild retinopathy (Gulshan et al., JAMA 2016;316:2402)
@@ -18,9 +27,9 @@ FILES = ("metrics.json", "confusion.png")
 NAMED = 3  # photographs in one line; the others are counted
 
 
-def read_labels(path: str, *, classes: Sequence[str], by_path: bool = False) -> pd.Series:
+def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade by
-    id, which keeps its folders where it is `by_path`. Raises UsageError naming table and row."""
+    id, with the folders that stand before it. Raises UsageError naming table and row."""
     name = f"--labels {path}"
     if not Path(path).is_file():
         found = "a folder" if Path(path).is_dir() else "not there"
@@ -37,6 +46,8 @@ def read_labels(path: str, *, classes: Sequence[str], by_path: bool = False) -> 
     table = read_table(data, name=name, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
     refuse_empty(table, name=name, column="original", shown=ids)
     numbers = {word: number for number, word in enumerate(classes)}
+    if tuple(classes) == GRADES:  # in whatever words data.py knows them
+        numbers = {word: grade for word in table["diagnosis"] if (grade := grade_of(word)) is not None}
     if table["diagnosis"].isin(numbers).all():
         table["diagnosis"] = table["diagnosis"].map(numbers)
     else:
@@ -44,8 +55,7 @@ def read_labels(path: str, *, classes: Sequence[str], by_path: bool = False) -> 
             parse_grade(text, name=name, row=row, column=grades, num_classes=len(classes))
             for text, row in zip(table["diagnosis"], table["row"], strict=True)
         ]
-    if not by_path:
-        table["original"] = [posixpath.basename(original) for original in table["original"]]
+    table["original"] = [normal_path(original) for original in table["original"]]
     return once_each(table, name=name, column=grades).set_index("original")["diagnosis"]
 
 
@@ -58,6 +68,17 @@ class Graded:
     predictions: np.ndarray
     grades: np.ndarray
     unreadable: Sequence[str]
+
+
+def of_photographs(labels: pd.Series, id_of: Mapping[str, str], *, path: str) -> pd.Series:
+    """True grades by the path that a table has, {photograph: its id} -> by id, where a path means one of them.
+    Raises UsageError where it may mean two, or two paths mean one with different grades."""
+    meant = by_path_ends(labels.index, id_of, place=f"--labels {path}")
+    named = labels.rename(index={given: id_of[name] for given, name in meant.items()})
+    grades = named.groupby(level=0).nunique()
+    if (grades > 1).any():
+        raise UsageError(f"--labels {path}: {grades.idxmax()} is there with two grades; keep one of them")
+    return named[~named.index.duplicated()]
 
 
 def check(ids: Sequence[str], labels: pd.Series, *, path: str) -> None:

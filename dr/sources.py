@@ -3,6 +3,7 @@
 import csv
 import io
 import posixpath
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -168,6 +169,40 @@ def by_stem(archive: Archive, members: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"{archive.path}: {found[name]} and {member} have the same name; rename one")
         found[name] = member
     return found
+
+
+def path_ends(path: str) -> list[str]:
+    """'a/b/1' -> 'a/b/1', 'b/1', '1'."""
+    parts = path.split("/")
+    return ["/".join(parts[place:]) for place in range(len(parts))]
+
+
+def normal_path(path: str) -> str:
+    """As a table may write it, with backslashes, '.' or an ending -> forward slashes, none of these."""
+    return without_ending(posixpath.normpath(path.replace("\\", "/")))
+
+
+def by_path_ends(paths: Iterable[str], names: Iterable[str], *, place: str) -> dict[str, str]:
+    """Paths of a table (`normal_path`) and names of photographs -> {path: the photograph that it means}, by the longest
+    end of the path that a photograph has; by none that another path has as well, but for the path itself. Raises
+    UsageError where two photographs have it: a grade could belong to either."""
+    distinct = sorted(set(paths))
+    counts = Counter(end for path in distinct for end in path_ends(path))
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for end in path_ends(without_ending(name)):
+            if end in counts:
+                found.setdefault(end, []).append(name)
+    meant = {}
+    for path in distinct:
+        end = next((end for end in path_ends(path) if end in found), None)
+        if end is None or (counts[end] > 1 and end != path):
+            continue
+        if len(found[end]) > 1:
+            both = " and ".join(found[end][:2])
+            raise UsageError(f"{place}: {both} are both {end} of the table; write their folders there, or take one out")
+        meant[path] = found[end][0]
+    return meant
 
 
 def photographs_beside(archive: Archive, table: str, folders: tuple[str, ...]) -> list[str]:

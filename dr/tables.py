@@ -15,8 +15,10 @@ from dr.sources import (
     EYE,
     SIDES,
     Source,
+    by_path_ends,
     by_stem,
     header,
+    normal_path,
     once_each,
     parse_grade,
     read_member,
@@ -24,7 +26,6 @@ from dr.sources import (
     read_table,
     refuse_empty,
     shallowest,
-    without_ending,
 )
 
 NO_HEADER = "these tables have no header: if this is one, take it out"
@@ -81,41 +82,33 @@ def label_table(archive: Archive, columns: Columns) -> Source | None:
     name = f"{archive.path}: {member}"
     table = _named(read_member(archive, member), name=name, columns=(id_column, label_column, columns.patient))
     table, classes = _labelled(table, name=name, column=label_column, graded=columns.label is None)
-    if columns.patient is None:
-        eyes = (id_column, label_column) == ("image", "level")
-        table["patient"] = table["original"].str.replace(EYE, r"\1", regex=True) if eyes else table["original"]
     images = archive.images()
-    members = _by_path(archive, images, table["path"])
-    moved = [posixpath.basename(path) for path in table["path"] if path not in members]  # to other folders since
-    members |= _by_path(archive, images, moved)
-    table["member"] = [members.get(path, members.get(posixpath.basename(path))) for path in table["path"]]
-    if table["member"].isna().all():
-        such = f"such as {table['original'].iloc[0]} and {images[0]}"
+    members = by_path_ends(table["path"], images, place=str(archive.path))
+    table["member"] = table["path"].map(members)
+    if not members:
+        such = f"such as {table['path'].iloc[0]} and {images[0]}"
         raise UsageError(
             f"{name}: none of its {len(table)} photographs is in {archive.path} ({such}); give the folder of both"
         )
     table["original"] = table["original"].str.replace("/", "_")  # part of a file's name
-    unlisted = len(set(images) - set(table["member"]))
-    return Source(
-        "label table", archive, table.assign(source="main", side=None)[list(COLUMNS)], classes, unlisted=unlisted
-    )
+    for column, what in (("member", "are one photograph"), ("original", "would have one name")):
+        _refuse_repeated(table, column, name=name, what=what)
+    if columns.patient is None:
+        eyes = (id_column, label_column) == ("image", "level")
+        table["patient"] = table["original"].str.replace(EYE, r"\1", regex=True) if eyes else table["original"]
+    table = table.assign(source="main", side=None)[list(COLUMNS)]
+    return Source("label table", archive, table, classes, unlisted=len(images) - len(members))
 
 
-def _by_path(archive: Archive, images: list[str], originals: Iterable[str]) -> dict[str, str]:
-    """Names from a table, with the folders that stand before them -> {name: the photograph whose path ends so}. Raises
-    UsageError where two do: a grade could then belong to either."""
-    wanted = set(originals)
-    depths = {original.count("/") for original in wanted}
-    found: dict[str, str] = {}
-    for image in images:
-        parts = without_ending(image).split("/")
-        for end in {"/".join(parts[-depth - 1 :]) for depth in depths} & wanted:
-            if end in found:
-                raise UsageError(
-                    f"{archive.path}: {found[end]} and {image} are both {end} of the table; write its folder there"
-                )
-            found[end] = image
-    return found
+def _refuse_repeated(table: pd.DataFrame, column: str, *, name: str, what: str) -> None:
+    """Raises UsageError for two rows that share a value."""
+    repeated = table[table[column].notna() & table[column].duplicated(keep=False)].sort_values(column)
+    if len(repeated):
+        first, second = (repeated.iloc[place] for place in (0, 1))
+        raise UsageError(
+            f"{name}, row {second['row']}: {first['path']} of row {first['row']} and {second['path']} {what}; "
+            "keep one of them"
+        )
 
 
 def _named(data: bytes, *, name: str, columns: tuple[str, str, str | None]) -> pd.DataFrame:
@@ -127,7 +120,7 @@ def _named(data: bytes, *, name: str, columns: tuple[str, str, str | None]) -> p
     named = pd.DataFrame({key: table[column] for key, column in chosen.items()} | {"row": table["row"]})
     for key in ("original", "patient"):
         refuse_empty(named, name=name, column=key, shown=chosen[key])
-    paths = [without_ending(posixpath.normpath(original.replace("\\", "/"))) for original in named["original"]]
+    paths = [normal_path(original) for original in named["original"]]
     bare = [posixpath.basename(path) for path in paths]
     return named.assign(path=paths, original=bare if len(set(bare)) == len(set(paths)) else paths)
 

@@ -181,11 +181,13 @@ def _opening(run: Run, batches: DataLoader) -> list[str]:
         f"photographs to train with, {len(data.val):,} to validate; epochs {run.epoch + 1} to {recipe.epochs} of "
         f"{len(batches)} batches of {recipe.batch_size}{each}; {run.accelerator.device}, {precision}"
     ]
+    if run.epoch >= recipe.epochs or _impatient(run.history, recipe):
+        return [f"{recipe.backbone}: nothing is left to train"]
     if recipe.objective in ("regression", "ordinal") and not classes.ranked(data.classes):
         names = ", ".join(data.classes[:NAMED]) + (", ..." if len(data.classes) > NAMED else "")
         lines.append(
             f"note: {recipe.objective} takes each class for a step above the one before: {names}; "
-            "where they are none, give --set objective=classification"
+            "if they are no steps of one scale, give --set objective=classification"
         )
     return lines
 

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -91,6 +92,12 @@ def test_a_row_says_whether_it_was_reached():
     told = command.table(bench).splitlines()
     assert [line.rpartition("| ")[2] for line in told[2:]] == ["yes |", "no |", "no |"]
     assert "| 4.00 |" in told[2]
+
+
+def test_the_result_file_ends_with_the_table(monkeypatch):
+    monkeypatch.setattr(command, "table", lambda _: "| the table |")
+    bench = SimpleNamespace(photographs=SimpleNamespace(made=True), repeats=2)
+    assert command.report(bench).endswith("one after the other.\n\n| the table |\n")
 
 
 def test_the_command_prints_the_rows_asked_for(tmp_path):

@@ -139,6 +139,8 @@ def test_folds_of_one_set_are_pooled_with_every_photograph_once(tmp_path):
     each = [cohen_kappa_score(test["truth"], test["grades"], weights="quadratic") for test in tests]
     assert re.match(rf"{kappa:.3f} \(.* to .*\); {np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}$", row["kappa"])
     assert "a\\|b --fold 1/2" in text
+    (tmp_path / "weights" / "other_recipe__best.pt").unlink()
+    assert "Not counted: other_recipe: its checkpoint is gone" in compare.compare(str(tmp_path / "weights"))
 
 
 def test_of_a_fold_that_was_trained_twice_the_last_counts(tmp_path):

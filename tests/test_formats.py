@@ -479,7 +479,9 @@ def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_tabl
     folder = write_folder(tmp_path / "clinic", {"photos/" + name: data for name, data in members.items()})
     (folder / "labels.csv").write_text("\n".join(table).replace("P0/left.png,0", "photos\\P0\\left.png,0", 1))
     both = "photos/P0/left.png and photos/masks/P0/left.png"
-    assert refusal(folder) == f"{folder}: {both} are both P0/left of the table; write its folder there"
+    assert (
+        refusal(folder) == f"{folder}: {both} are both P0/left of the table; write their folders there, or take one out"
+    )
     for path in paths[:2]:
         (folder / "photos" / "masks" / path).unlink()
     (folder / "labels.csv").write_text("\n".join(table))
@@ -490,6 +492,37 @@ def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_tabl
     assert all(graded.filter(like=f"main_{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
     note = "note: 1 photographs lie beside the table, which has no row for them: they were left out"
     assert note in in_words(report)
+
+
+@pytest.mark.parametrize(
+    ("rows", "missing"),
+    [(["P1/left,4", "P2/left,0", "P3/left,1"], ["P1_left"]), (["left,4", "P2/left,0", "P3/left,1"], ["left"])],
+)
+def test_a_row_whose_photograph_is_not_there_is_given_no_other_row_s(tmp_path, rows, missing):
+    folder = write_folder(tmp_path / "clinic", {f"P{patient}/left.png": png(patient) for patient in (2, 3)})
+    (folder / "labels.csv").write_text("\n".join(["id_code,diagnosis", *rows]))
+    if missing == ["left"]:
+        assert "P2/left.png and P3/left.png are both left of the table; write their folders there" in refusal(folder)
+        return
+    read = recognise(str(folder)).table.set_index("original")
+    assert read.index[read["member"].isna()].tolist() == missing
+    assert read["member"].dropna().tolist() == ["P2/left.png", "P3/left.png"]
+
+
+def test_rows_that_mean_one_photograph_or_would_have_one_name_are_refused(tmp_path):
+    folder = write_folder(tmp_path / "clinic", {"P2/left.png": png(2), "a/x_1.png": png(3), "a_x/1.png": png(4)})
+    (folder / "labels.csv").write_text("id_code,diagnosis\nleft,4\nP2/left,0\n")
+    words = "labels.csv, row 3: left of row 2 and P2/left are one photograph; keep one of them"
+    assert refusal(folder) == f"{folder}: {words}"
+    (folder / "labels.csv").write_text("id_code,diagnosis\na/x_1,4\na_x/1,0\nb/1,2\n")
+    assert "a/x_1 of row 2 and a_x/1 would have one name; keep one of them" in refusal(folder)
+
+
+def test_both_eyes_in_a_folder_of_their_patient_are_one_patient(tmp_path):
+    names = [f"P{patient}/{eye}.png" for patient in (1, 2) for eye in ("left", "right")]
+    folder = write_folder(tmp_path / "clinic", {name: png(n) for n, name in enumerate(names)})
+    (folder / "labels.csv").write_text("image,level\n" + "".join(f"{name},{n % 2}\n" for n, name in enumerate(names)))
+    assert recognise(str(folder)).table["patient"].tolist() == ["P1", "P1", "P2", "P2"]
 
 
 def test_photographs_that_lie_elsewhere_than_the_table_says_are_found_by_their_name(tmp_path, no_pictures):

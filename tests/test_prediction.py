@@ -144,13 +144,18 @@ def test_a_sample_that_does_not_fit_writes_nothing(model, images, tmp_path, samp
 def test_photographs_of_several_folders_that_share_a_name_are_told_apart_by_their_path(model, images, tmp_path):
     for patient, grades in (("P1", [1, 2]), ("P2", [3, 4])):
         write_photographs(tmp_path / "clinic" / patient, grades, seed=grades[0])
-    (tmp_path / "truth.csv").write_text("id_code,diagnosis\nP1/photo_0.png,1\nP2/photo_0,3\nP2/photo_1,4\n")
+    (tmp_path / "truth.csv").write_text(
+        "id_code,diagnosis\nP1/photo_0.png,1\nP2/photo_0,3\nclinic\\P2\\photo_1.png,4\n"
+    )
     prediction = run(model, tmp_path / "clinic", tmp_path, labels=str(tmp_path / "truth.csv"))
     assert "several photographs share a name: id_code is their path" in " ".join(prediction.notes)
     result, details = read(tmp_path)
     assert result["id_code"].tolist() == [f"P{patient}/photo_{eye}" for patient in (1, 2) for eye in (0, 1)]
     assert details["file"].tolist() == [f"{path}.png" for path in result["id_code"]]
     assert (prediction.metrics["photographs"], prediction.metrics["without_label"]) == (3, 1)
+    (tmp_path / "sample.csv").write_text("id_code,diagnosis\nP2/photo_0,0\nP1/photo_1,0\n")
+    run(model, tmp_path / "clinic", tmp_path, submission=str(tmp_path / "sample.csv"))
+    assert read(tmp_path)[0]["id_code"].tolist() == ["P2/photo_0", "P1/photo_1"]
     truth, given = pd.Series([1, 3, 4]), result.set_index("id_code")["diagnosis"]
     hits = (given[["P1/photo_0", "P2/photo_0", "P2/photo_1"]].to_numpy() == truth).mean()
     assert prediction.metrics["metrics"]["accuracy"]["value"] == pytest.approx(hits, abs=1e-6)
@@ -161,7 +166,7 @@ def test_photographs_that_differ_in_their_ending_alone_are_told_apart_by_their_w
     run(model, images, tmp_path)
     assert read(tmp_path)[0]["id_code"].tolist()[:3] == ["photo_0.png", "photo_1.png", "photo_1.tif"]
     (tmp_path / "sample.csv").write_text("id_code,diagnosis\nphoto_3,0\nphoto_1,0\n")
-    with pytest.raises(UsageError, match=r"photo_1\.png and photo_1\.tif are both photo_1 of .*; take one out"):
+    with pytest.raises(UsageError, match=r"photo_1\.png and photo_1\.tif are both photo_1 of .*; write their folders"):
         run(model, images, tmp_path, submission=str(tmp_path / "sample.csv"))
     (tmp_path / "sample.csv").write_text("id_code,diagnosis\nphoto_3,0\n")
     run(model, images, tmp_path, submission=str(tmp_path / "sample.csv"))
@@ -200,7 +205,7 @@ def test_a_file_that_is_neither_a_photograph_nor_a_zip_is_told(model, tmp_path):
 def test_pictures_of_kinds_that_are_not_read_are_counted(model, images, tmp_path):
     for name in ("b.WEBP", "a.bmp", "notes.txt"):
         (images / name).write_bytes(b"x")
-    told = "2 pictures of other kinds were not looked at, a.bmp first; save them as PNG"
+    told = "2 pictures of other kinds were not looked at, such as a.bmp; save them as PNG"
     assert told in run(model, images, tmp_path).notes
 
 

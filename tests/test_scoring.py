@@ -58,7 +58,10 @@ def test_names_that_are_numbers_are_names_where_all_are_and_numbers_where_one_is
 
 def test_the_form_of_2015_and_names_of_grades_and_of_files_are_read_alike(tmp_path):
     assert labels(tmp_path, "image,level\n1_left,2\n1_right,0\n").to_dict() == {"1_left": 2, "1_right": 0}
-    assert labels(tmp_path, "extra,id_code,diagnosis\nx,a.png,No DR\nx,deep/b,Severe\n").to_dict() == {"a": 0, "b": 3}
+    assert labels(tmp_path, "extra,id_code,diagnosis\nx,a.png,No DR\nx,deep/b,Severe\n").to_dict() == {
+        "a": 0, "deep/b": 3,
+    }  # fmt: skip
+    assert labels(tmp_path, "id_code,diagnosis\na,PDR\n.\\c\\b.png,mild npdr\n").to_dict() == {"a": 4, "c/b": 1}
 
 
 @pytest.mark.parametrize(
