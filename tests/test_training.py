@@ -437,7 +437,9 @@ def test_a_run_does_not_go_on_with_photographs_of_another_size(tmp_path):
     run(read_prepared(folder), tmp_path, recipe=recipe(epochs=1))
     settings = folder / "kaggle_retina" / "settings.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"size": 64}))
-    with pytest.raises(UsageError, match="or on photographs prepared in another way; resume with that --data"):
+    with pytest.raises(
+        UsageError, match="on photographs prepared in another way, or by an earlier version; resume with that"
+    ):
         run(read_prepared(folder), tmp_path, recipe=recipe(epochs=1), go_on=True)
 
 
@@ -455,7 +457,7 @@ def test_classes_whose_order_means_nothing_are_told_where_it_counts(tmp_path, ca
     data = read_prepared(write_prepared(tmp_path / "data", classes=("daisy", "rose", "tulip")))
     run(data, tmp_path, recipe=recipe(epochs=1, objective=objective))
     note = (
-        f"note: {objective} takes each class for a step above the one before: daisy, rose, tulip; where they are none"
+        f"note: {objective} takes each class for a step above the one before: daisy, rose, tulip; if they are no steps"
     )
     assert (note in capsys.readouterr().out) == told
 
