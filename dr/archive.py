@@ -78,6 +78,7 @@ class Member:
                 with zipfile.ZipExtFile(file, "r", self.info) as member:
                     # a size, or a member that lies about its own could fill the memory
                     return member.read(self.info.file_size)
+        # NotImplementedError: of a compression that zipfile does not know
         except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error) as exc:
             raise OSError(f"the archive is damaged at {name}") from exc
         except Exception as exc:  # zlib.error and lzma.LZMAError share no base class with the above

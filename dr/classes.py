@@ -11,10 +11,10 @@ def _plain(name: str) -> str:
 
 
 # as public collections and clinics spell them; the scale itself: Wilkinson et al., Ophthalmology 2003;110:1677
-_STEPS = {"npdr", "dr", "nonproliferativedr", "nonproliferativediabeticretinopathy"}
+_BEHIND_MILD_TO_SEVERE = ("npdr", "dr", "nonproliferativedr", "nonproliferativediabeticretinopathy")
 _GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {
     **dict.fromkeys(("normal", "noretinopathy", "noapparentretinopathy", "nodiabeticretinopathy"), 0),
-    **{f"{name}{end}": grade for grade, name in enumerate(("mild", "moderate", "severe"), 1) for end in _STEPS},
+    **{f"{_plain(GRADES[grade])}{end}": grade for grade in (1, 2, 3) for end in _BEHIND_MILD_TO_SEVERE},
     **dict.fromkeys(("proliferate", "proliferatedr", "proliferative", "pdr", "proliferativediabeticretinopathy"), 4),
 }
 

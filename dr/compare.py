@@ -161,10 +161,10 @@ def _sets(rows: list[dict[str, str]], folder: Path) -> tuple[list[dict[int, tupl
 def _pooled(runs: dict[int, tuple[str, Kept]]) -> list[str]:
     """One set -> its line: the runs, their photographs, and the figures of all of them."""
     names, kept = zip(*runs.values(), strict=True)
-    truths, grades = zip(*((truth, graded[0]) for truth, graded in (one.sides["test"] for one in kept)), strict=True)
-    arrays = np.concatenate(truths), np.concatenate(grades), np.concatenate([one.likeness for one in kept])
+    parts = [(one.sides["test"][0], one.sides["test"][1][0], one.likeness) for one in kept]
+    arrays = [np.concatenate(part) for part in zip(*parts, strict=True)]  # truth, grades, likeness
     together, ends = evaluation.measure(*arrays), evaluation.measured_intervals(*arrays, seed=0)
-    each = [evaluation.measure(*one) for one in zip(truths, grades, [one.likeness for one in kept], strict=True)]
+    each = [evaluation.measure(*part) for part in parts]
     cells = []
     for name in POOLED:
         spread = [figures[name] for figures in each]

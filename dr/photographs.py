@@ -86,9 +86,8 @@ def select(names: list[str], ids: list[str], *, images: str, submission: str) ->
     for name in names:
         for own in {stem(name), *path_ends(without_ending(name)), name} & wanted:
             if own in found:
-                raise UsageError(
-                    f"{images}: {found[own]} and {name} are both {own} of {submission}; write their folders"
-                )
+                both = f"{found[own]} and {name} are both {own} of {submission}"
+                raise UsageError(f"{images}: {both}; write their folders there, or take one out")
             found[own] = name
     missing = [i for i in ids if i not in found]
     if missing:

@@ -228,13 +228,7 @@ def predict(
             flattering=[] if measured is None else scoring.flattering(measured),
         )
     notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
-    if submission is None and any(own != stem(name) for name, own in id_of.items()):
-        notes.append("several photographs share a name: id_code is their path")
-    if others := other_kinds(archive):
-        notes.append(f"{len(others)} pictures of other kinds were not looked at, such as {others[0]}; save them as PNG")
-    if submission is not None and len(result) < len(names):
-        left = len(names) - len(result)
-        notes.append(f"result.csv is no valid submission: {left} of the {len(names)} ids could not be graded")
+    notes += _notes_on_names(archive, id_of, graded=len(result), submitted=submission is not None)
     return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, notes)
 
 
@@ -251,11 +245,8 @@ def _scored(
     hashes = [
         [name_hash(end.replace("/", "_")) for end in path_ends(name)] for name in graded.ids if name in truth.index
     ]
-    known = {
-        str(one.path): sum(bool(np.isin(own, one.seen_names).any()) for own in hashes)
-        for one in checkpoints
-        if one.seen_names is not None
-    }
+    seen_by = {str(one.path): set(one.seen_names.tolist()) for one in checkpoints if one.seen_names is not None}
+    known = {path: sum(not names.isdisjoint(own) for own in hashes) for path, names in seen_by.items()}
     return None if content is None else content | {"seen_before": {path: n for path, n in known.items() if n}}
 
 
@@ -285,6 +276,18 @@ def _notes(
         notes.append(f"{novelty.FLAG}: not looked for, {without} does not keep what its training photographs look like")
     elif marked:
         notes.append(f"{novelty.FLAG}: {marked} of {len(details)} photographs")
+    return notes
+
+
+def _notes_on_names(archive: Archive, id_of: Mapping[str, str], *, graded: int, submitted: bool) -> list[str]:
+    """What a person should know of the photographs and their ids, a line each."""
+    notes = []
+    if not submitted and any(own != stem(name) for name, own in id_of.items()):
+        notes.append("several photographs share a name: id_code is their path")
+    if others := other_kinds(archive):
+        notes.append(f"{len(others)} pictures of other kinds were not looked at, such as {others[0]}; save them as PNG")
+    if submitted and (left := len(id_of) - graded):
+        notes.append(f"result.csv is no valid submission: {left} of the {len(id_of)} ids could not be graded")
     return notes
 
 
