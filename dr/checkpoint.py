@@ -41,7 +41,7 @@ class Checkpoint:
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
     where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
     `training`, what its training photographs look like, and `seen_names`, prepared.name_hash of those and of
-    validation, where it keeps them; `no_better`, the sides on which it did no better than the most frequent class."""
+    validation, where it keeps them; `useless_on`, the sides on which it did not tell classes apart and was no better than the most frequent one."""
 
     path: Path
     grader: Grader
@@ -56,7 +56,7 @@ class Checkpoint:
     calibration: Calibration | None = None
     training: novelty.Reference | None = None
     seen_names: np.ndarray | None = None
-    no_better: Sequence[str] = ()
+    useless_on: Sequence[str] = ()
 
 
 def versions() -> dict[str, str]:
@@ -140,7 +140,7 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         _calibration(content, validation, objective, path),
         _training(content, path),
         data["names"].numpy() if "names" in data else None,
-        metrics.no_better(content.get("metrics", {})),
+        [side for side, skilled in metrics.no_better(content.get("metrics", {})).items() if not skilled],
     )
 
 

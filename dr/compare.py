@@ -27,8 +27,8 @@ POOLED = COMPARED | {"auc": "AUC"}
 HEAD = """# Runs, best first
 
 By macro-F1 on validation, graded with cuts that have not seen the photograph; in parentheses 95 % intervals. Figures on
-other photographs cannot be compared: runs with the same `data` had the same. † is no better than always giving
-the most frequent class, on validation or test.
+other photographs cannot be compared: runs with the same `data` had the same. † accuracy no better than that of always
+giving the most frequent class, on validation or test.
 """
 FOLDS = """
 ## Folds

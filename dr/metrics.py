@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 AVERAGED = ("macro_f1", "kappa", "accuracy")  # figures of decisions whose mean is given
+KAPPA = {"validation": "kappa_cross_fitted", "test": "kappa"}  # of each side the one that flatters nothing
 AUC_REPEATS, AUC_CLASSES = 200, 30  # of the bootstrap of one class's AUC, which needs ranks; more classes have none
 
 
@@ -114,14 +115,16 @@ def majority(truth):
     return float(np.bincount(truth).max() / len(truth))
 
 
-def no_better(measured: Mapping[str, Any]) -> list[str]:
-    """What a checkpoint holds as `metrics` -> the sides, of validation and test, on which the network is no better than
-    always giving the most frequent class."""
+def no_better(measured: Mapping[str, Any]) -> dict[str, bool]:
+    """What a checkpoint holds as `metrics` -> the sides, of validation and test, on which its accuracy is no better
+    than that of always giving the most frequent class; of each, whether it tells classes apart all the same: whether
+    the interval of its kappa lies above 0. Cuts for macro-F1 pay for rare grades with accuracy."""
     figures = {"validation": measured, "test": measured.get("test", {})}
-    return [
-        side for side, seen in figures.items() if "majority" in seen and "accuracy" in seen
-        if seen["accuracy"] <= seen["majority"]
-    ]  # fmt: skip
+    return {
+        side: seen["intervals"][KAPPA[side]][0] > 0
+        for side, seen in figures.items()
+        if "majority" in seen and seen["accuracy"] <= seen["majority"]
+    }
 
 
 def auc(truth, likeness):

@@ -249,9 +249,11 @@ def in_words(row: dict) -> list[str]:
         )
     for prefix, where in (("", "validation"), ("test_", "test")):
         if f"{prefix}accuracy" in row and row[f"{prefix}accuracy"] <= row[f"{prefix}majority"]:
+            skilled = row[f"{prefix}{metrics.KAPPA[where]}_low"] > 0
             lines.append(
                 f"note: its {where} accuracy of {row[f'{prefix}accuracy']:.3f} is no better than always answering with "
                 f"the most frequent class ({row[f'{prefix}majority']:.3f})"
+                f"{', though its kappa shows that it tells classes apart' if skilled else ''}"
             )
     return lines
 

@@ -223,7 +223,7 @@ def predict(
             tta=tta,
             engine=used,
             calibrated=decision.calibrated,
-            warnings=no_better(checkpoints),
+            warnings=useless(checkpoints),
             metrics=measured,
             flattering=[] if measured is None else scoring.flattering(measured),
         )
@@ -250,13 +250,13 @@ def _scored(
     return None if content is None else content | {"seen_before": {path: n for path, n in known.items() if n}}
 
 
-def no_better(checkpoints: Sequence[Checkpoint]) -> list[str]:
+def useless(checkpoints: Sequence[Checkpoint]) -> list[str]:
     """-> a line for each network that training has found to be of no use."""
     return [
-        f"{one.path}: do not rely on its grades; on its {one.no_better[-1]} photographs it was no better than always "
+        f"{one.path}: do not rely on its grades; on its {one.useless_on[-1]} photographs it was no better than always "
         "giving the most frequent class"
         for one in checkpoints
-        if one.no_better
+        if one.useless_on
     ]
 
 
@@ -264,7 +264,7 @@ def _notes(
     details: pd.DataFrame, decision: Decision, checkpoints: Sequence[Checkpoint], *, unscored: bool
 ) -> list[str]:
     """What a person should know beside the grades, a line each."""
-    notes = no_better(checkpoints)
+    notes = useless(checkpoints)
     if unscored:
         notes.append("not scored: no photograph that has a label could be read; look at error in details.csv")
     if decision.probabilities is not None and not decision.calibrated:

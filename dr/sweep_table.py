@@ -88,7 +88,7 @@ def markdown(trials: list[Trial], rows: list[dict[str, str]], *, name: str, comm
         line = [*start, *(figure(row, key) for key in figures), *end, *(row[key] for key in errors)]
         lines.append([f"**{cell}**" if cell and row is best else cell for cell in line])
     marked = any(no_better(row, key) for row in rows for key in MAJORITY)
-    note = "† no better than always answering with the most frequent class.\n\n" if marked else ""
+    note = "† accuracy no better than that of always answering with the most frequent class.\n\n" if marked else ""
     text = (
         f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs; in parentheses 95 % intervals; "
         f"in bold the best by {_best_by(trials)}. Figures without test_ are of the validation photographs.\n\n"

@@ -182,6 +182,16 @@ def test_the_majority_is_the_accuracy_of_always_giving_the_most_frequent_class()
     assert metrics.majority(np.array([0, 0, 0, 2])) == 0.75
 
 
+def test_accuracy_below_the_most_frequent_class_is_told_apart_from_grades_by_chance():
+    """Cuts for macro-F1 pay for rare grades with accuracy; kappa then shows that the grades are not by chance."""
+    measured = {"accuracy": 0.6, "majority": 0.7, "intervals": {"kappa_cross_fitted": [0.4, 0.6]}}
+    chance = {"accuracy": 0.7, "majority": 0.7, "intervals": {"kappa": [-0.1, 0.2]}}
+    assert metrics.no_better(measured) == {"validation": True}
+    assert metrics.no_better(measured | {"test": chance}) == {"validation": True, "test": False}
+    assert metrics.no_better(measured | {"accuracy": 0.71}) == {}
+    assert metrics.no_better({"accuracy": 0.1}) == {}  # of a run that was stopped
+
+
 def test_figures_of_each_class_are_scikit_learns():
     truth, grades = noisy_grades(300, seed=3)
     likeness = np.eye(5)[grades] + np.random.default_rng(3).random((300, 5))

@@ -473,12 +473,13 @@ def test_a_picture_unlike_training_is_marked_and_graded_all_the_same(model, imag
 
 def test_a_network_of_no_use_is_told_in_words_and_on_the_page(model, images, tmp_path):
     content = dict(torch.load(model, weights_only=True))
-    for name, accuracy in (("useless", 0.4), ("useful", 0.6)):
-        figures = content["metrics"] | {"accuracy": accuracy, "majority": 0.4}
-        checkpoint.save(tmp_path / f"{name}.pt", content | {"metrics": figures})
+    for name, accuracy, kappa in (("useless", 0.4, 0.0), ("useful", 0.6, 0.0), ("for_rare_grades", 0.3, 0.1)):
+        figures = {"accuracy": accuracy, "majority": 0.4, "intervals": {"kappa_cross_fitted": [kappa, 0.5]}}
+        checkpoint.save(tmp_path / f"{name}.pt", content | {"metrics": content["metrics"] | figures})
     told = f"{tmp_path / 'useless.pt'}: do not rely on its grades; on its validation photographs it was no better than"
     prediction = run(
-        [str(tmp_path / "useful.pt"), str(tmp_path / "useless.pt")], images, tmp_path, report=True, explain=2
+        [str(tmp_path / f"{name}.pt") for name in ("useful", "useless", "for_rare_grades")],
+        images, tmp_path, report=True, explain=2,
     )
     assert [note.startswith(told) for note in prediction.notes if "do not rely" in note] == [True]
     page = (tmp_path / "out" / "report.html").read_text()

@@ -121,7 +121,7 @@ def test_an_accuracy_no_better_than_the_most_frequent_class_is_marked_and_told(f
     run(tmp_path, planned("lr=0.1,0.2"))
     text = (tmp_path / "run__sweep.md").read_text()
     assert text.count("0.800†") == 2
-    assert "† no better than always answering with the most frequent class." in text
+    assert "† accuracy no better than that of always answering with the most frequent class." in text
     assert capsys.readouterr().out.count("note: its validation accuracy of 0.800 is no better than") == 2
     monkeypatch.setitem(FIGURES, "majority", 0.5)
     run(tmp_path, planned("lr=0.3"))
