@@ -1,6 +1,6 @@
 """The prepared photographs + a recipe -> weights/NAME__best.pt, the cuts between grades and how good they are."""
 
-from dr import cli, recipes, sweep, sweep_table, trials
+from dr import cli, recipes, run_files, sweep, sweep_table, trials
 
 
 def main() -> int:
@@ -20,8 +20,8 @@ def main() -> int:
     last = [f"{args.save}/{args.name}__last.pt"] if args.resume and not args.sweep else []
     cli.check_there(data=[args.data], pretrained=trials.files_of_weights(planned), resume=last)
     with cli.importing():  # torch takes seconds: wrong flags are told before
-        from dr.outcome import in_words, in_words_of_files
         from dr.prepared import fold, read_prepared
+        from dr.runs_table import in_words
         from dr.training import train
 
     data = fold(read_prepared(args.data), *args.fold) if args.fold else read_prepared(args.data)
@@ -32,7 +32,7 @@ def main() -> int:
         return sweep.tell_failures(rows)
     [run] = planned
     row = train(run.recipe, data=data, name=run.name, go_on=args.resume, recorded=run.recorded, **where)
-    print(*in_words(row), *in_words_of_files(args.save, args.name), sep="\n")
+    print(*in_words(row), *run_files.in_words(args.save, run.name), sep="\n")
     return 0
 
 

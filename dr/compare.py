@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dr import SIDE_WORDS, UsageError, evaluation, files, metrics, models, objectives, ranks, recipes
+from dr import SIDE_WORDS, UsageError, evaluation, files, metrics, models, objectives, ranks, run_facts
 from dr.ensemble import without_chance
 from dr.prepared import Fold
 from dr.recipes import Recipe
+from dr.run_files import RunFiles
 from dr.sweep_table import MAJORITY, figure, markdown_table, no_better, number
 
 BY = "macro_f1_cross_fitted"  # of validation: a test that chooses the best run would flatter it
@@ -81,19 +82,16 @@ def _kept(path: Path, row: dict[str, str]) -> Kept:
         number(row, BY),
     ):
         raise UsageError("the checkpoint of its name is of another run")
-    recipe = recipes.from_dict(dict(fields["recipe"]), place=str(path))
-    objective = objectives.build(recipe, num_classes=len(fields["classes"]))
-    predictions, truth = (fields["validation"][name].numpy() for name in ("predictions", "truth"))
-    graded = evaluation.crossed_grades(predictions, truth, objective=objective, rule=recipe.cuts, seed=recipe.seed)
+    recipe, objective = run_facts.recipe_of(fields)
+    validation, *tests = run_facts.sides(fields)
+    truth = validation.truth
+    graded = evaluation.crossed_grades(
+        validation.predictions, truth, objective=objective, rule=recipe.cuts, seed=recipe.seed
+    )
     sides, likeness = {"val": (truth, graded)}, None
-    if "test" in fields:
-        tested = {name: array.numpy() for name, array in fields["test"].items()}
-        if "grades" not in tested and recipe.tta_by == "vote":
-            raise UsageError("its checkpoint does not keep the grades that its views voted for")
-        cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
-        grades = tested.get("grades", objectives.grades(objective, tested["predictions"], cuts))
-        sides["test"] = tested["truth"], grades[None]
-        likeness = objectives.likeness(objective, tested["predictions"])
+    for test in tests:  # none or one
+        sides["test"] = test.truth, test.grades[None]
+        likeness = objectives.likeness(objective, test.predictions)
     fold = Fold(**fields["data"]["fold"]) if "fold" in fields["data"] else None
     return Kept(tuple(fields["classes"]), sides, recipe, fold, likeness)
 
@@ -121,7 +119,7 @@ def _against_the_best(rows: list[dict[str, str]], folder: Path) -> str:
     for row in rows:
         line = {"run": row["name"]}
         try:
-            kept = _kept(folder / f"{row['name']}__best.pt", row)
+            kept = _kept(RunFiles(folder, row["name"]).best, row)
         except UsageError as exc:
             lines.append(line | {"note": f"not compared: {exc}"})
             continue
@@ -148,7 +146,7 @@ def _sets(rows: list[dict[str, str]], folder: Path) -> tuple[list[dict[int, tupl
         if not row.get("fold"):
             continue
         try:
-            kept = _kept(folder / f"{row['name']}__best.pt", row)
+            kept = _kept(RunFiles(folder, row["name"]).best, row)
         except UsageError as exc:
             left_out.append(f"{row['name']}: {exc}")
             continue

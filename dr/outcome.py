@@ -1,4 +1,4 @@
-"""What a finished run leaves: the best checkpoint with its intervals and its test, pictures, a row of runs.csv."""
+"""What a finished run leaves: the best checkpoint with its intervals and its test, its pictures, card and table."""
 
 from pathlib import Path
 
@@ -7,34 +7,40 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 
-from dr import calibration, card, checkpoint, evaluation, files, metrics, models, novelty, objectives, ranks, report
+from dr import (
+    calibration,
+    card,
+    checkpoint,
+    evaluation,
+    files,
+    metrics,
+    models,
+    novelty,
+    objectives,
+    ranks,
+    run_facts,
+    run_pictures,
+)
 from dr.dataset import EvaluationPhotographs, loader, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.prepared import Prepared
 from dr.run import Run
-from dr.style import MOST_CLASSES
+from dr.run_files import RunFiles
 
 
 def _validation(run: Run, predictions: np.ndarray) -> dict[str, torch.Tensor]:
     """predictions (N, P) in the order of the label table -> what a checkpoint keeps of them."""
     return {
-        "scores": torch.from_numpy(run.objective.scores(predictions).copy()),
         "predictions": torch.from_numpy(predictions),
         "truth": torch.from_numpy(run.data.val["diagnosis"].to_numpy(copy=True)),
     }
 
 
-def save_best(path: Path, fields: dict, *, predictions: np.ndarray, run: Run) -> None:
+def save_best(paths: RunFiles, fields: dict, *, predictions: np.ndarray, run: Run) -> None:
     """`fields` with the validation predictions that its metrics come from, and the card of what they say."""
     content = {**fields, "validation": _validation(run, predictions)}
-    checkpoint.save(path, content)
-    write_card(path, content, run=run)
-
-
-def write_card(best: Path, content: dict, *, run: Run) -> None:
-    """NAME__card.md beside NAME__best.pt."""
-    prefix = str(best).removesuffix("best.pt")
-    card.write(f"{prefix}card.md", content, name=Path(prefix).name.removesuffix("__"), data=run.data)
+    checkpoint.save(paths.best, content)
+    card.write(paths.card, content, name=paths.name, data=run.data)
 
 
 def _look(
@@ -67,9 +73,9 @@ def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
 
 def _test(
     chosen: checkpoint.Checkpoint, data: Prepared, *, accelerator: Accelerator, workers: int
-) -> tuple[dict, dict, np.ndarray]:
-    """The test photographs, seen this once, by the best checkpoint with its views and cuts -> (figures with their
-    intervals and the loss of the plain view, predictions (N, P) and truth (N,), grades (N,))."""
+) -> tuple[dict, dict[str, torch.Tensor]]:
+    """The test photographs, seen this once, by the best checkpoint with its views and cuts -> figures with their
+    intervals and the loss of the plain view; predictions (N, P), truth (N,) and grades (N,)."""
     scorer, outputs, truth = _look(chosen, data, "test", accelerator=accelerator, workers=workers)
     cuts = None if chosen.cuts is None else np.array(chosen.cuts)
     predictions, grades = decide([scorer], [outputs], cuts=[cuts], by=chosen.recipe.tta_by)
@@ -82,20 +88,8 @@ def _test(
             lambda: evaluation.measured_intervals(truth, grades, likeness, seed=chosen.recipe.seed)
         ),
     }
-    kept = {"predictions": predictions, "truth": truth, "grades": grades}  # grades that were voted follow from nothing
-    seen = {name: torch.from_numpy(array) for name, array in kept.items()}
-    return figures, seen, grades
-
-
-def _calibrate(evidence: np.ndarray, truth: np.ndarray, *, run: Run) -> tuple[calibration.Calibration, np.ndarray]:
-    """-> the calibration of all of validation, and probabilities (R, N, K) by calibrations of its other half."""
-    classes = run.objective.num_classes
-    crossed = calibration.cross_fitted(evidence, truth, num_classes=classes, seed=run.recipe.seed)
-    return calibration.fit(evidence, truth, num_classes=classes), crossed
-
-
-def _title(prefix: str, side: str, count: int) -> str:
-    return f"{Path(prefix).name.removesuffix('__')}: {side}, {count:,} photographs"
+    seen = {"predictions": predictions, "truth": truth, "grades": grades}  # grades that were voted follow from nothing
+    return figures, {name: torch.from_numpy(array) for name, array in seen.items()}
 
 
 def _training(data: Prepared) -> dict:
@@ -109,155 +103,56 @@ def _training(data: Prepared) -> dict:
     return {"training": novelty.fit(np.array(measured)).to_dict()}
 
 
-def _pictures(run: Run, fields: dict, prefix: str) -> None:
+def _of_validation(run: Run, fields: dict) -> tuple[dict, np.ndarray]:
+    """-> what a checkpoint holds of a finished run beside `fields`: intervals, the share of the most frequent class,
+    the calibration and its error, what training photographs look like; and the probabilities (R, N, K) of validation by
+    calibrations of its other half."""
     predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
-    cuts, names = fields["cuts"], run.data.classes
-    best = fields["metrics"]["epoch"]
-    report.learning_curves(pd.DataFrame(run.history), best=best, path=Path(f"{prefix}curves.png"), views=_views(run))
-    if len(names) <= MOST_CLASSES:
-        grades = objectives.grades(run.objective, predictions, cuts)
-        matrix = metrics.confusion(truth, grades, len(names))
-        fitted = evaluation.fits_cuts(run.objective, run.recipe.cuts)
-        title = _title(prefix, "validation", len(truth)) + (", cuts fitted to them" if fitted else "")
-        report.confusion_matrices(matrix, path=Path(f"{prefix}confusion.png"), classes=names, title=title)
-    if cuts is not None:
-        scores = run.objective.scores(predictions)
-        report.score_histograms(scores, truth, np.array(cuts), path=Path(f"{prefix}scores.png"), classes=names)
+    objective, seed = run.objective, run.recipe.seed
+    cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
+    intervals = evaluation.intervals(
+        predictions, truth, objective=objective, cuts=cuts, rule=run.recipe.cuts, seed=seed
+    )
+    evidence, classes = calibration.evidence(objective, predictions), objective.num_classes
+    crossed = calibration.cross_fitted(evidence, truth, num_classes=classes, seed=seed)
+    by_sample = crossed.swapaxes(0, 1)
+    intervals["ece"] = calibration.mean_error_interval(by_sample, truth, seed=seed)
+    added = {
+        "intervals": intervals,
+        "majority": metrics.majority(truth),
+        "ece": calibration.mean_error(by_sample, truth),
+    }
+    fitted = calibration.fit(evidence, truth, num_classes=classes).to_dict()
+    return {"metrics": fields["metrics"] | added, "calibration": fitted, **_training(run.data)}, crossed
 
 
-def _views(run: Run) -> int:
-    return len(VIEWS[run.recipe.tta])
-
-
-def _classes(run: Run, side: str, seen: dict, grades: np.ndarray) -> pd.DataFrame:
+def _classes(run: Run, side: run_facts.Side) -> pd.DataFrame:
     """-> rows of NAME__classes.csv: how good each class is on one side, and its row of the confusion matrix. Where the
     cuts were fitted to the same photographs, `side` says that the figures flatter."""
-    if side == "val" and evaluation.fits_cuts(run.objective, run.recipe.cuts):
-        side = "val, to which the cuts were fitted"
-    truth, names = seen["truth"].numpy(), run.data.classes
-    likeness = objectives.likeness(run.objective, seen["predictions"].numpy())
-    figures = {name: values.round(4) for name, values in metrics.per_class(truth, grades, likeness).items()}
-    matrix = metrics.confusion(truth, grades, len(names))
+    likeness = objectives.likeness(run.objective, side.predictions)
+    figures = {name: values.round(4) for name, values in metrics.per_class(side.truth, side.grades, likeness).items()}
+    names = run.data.classes
+    matrix = metrics.confusion(side.truth, side.grades, len(names))
     predicted = {f"predicted_{k}": matrix[:, k] for k in range(len(names))}
-    return pd.DataFrame({"side": side, "class": names, **figures, **predicted})
+    told = "val, to which the cuts were fitted" if side.fitted else side.name
+    return pd.DataFrame({"side": told, "class": names, **figures, **predicted})
 
 
-def _test_pictures(run: Run, fields: dict, grades: np.ndarray, prefix: str) -> None:
-    if len(run.data.classes) <= MOST_CLASSES:
-        matrix = metrics.confusion(fields["test"]["truth"].numpy(), grades, len(run.data.classes))
-        path, title = Path(f"{prefix}test_confusion.png"), _title(prefix, "test", len(grades))
-        report.confusion_matrices(matrix, path=path, classes=run.data.classes, title=title)
-
-
-def finish(run: Run, best: Path, *, workers: int) -> dict:
+def finish(run: Run, paths: RunFiles, *, workers: int) -> dict:
     """Adds intervals, the share of the most frequent class and, where there is one, the test to the best checkpoint,
     draws its pictures -> its fields. All processes look at photographs, the main one decides and writes."""
-    fields = ranks.once(lambda: dict(models.load_tensors(best)))
+    fields = ranks.once(lambda: dict(models.load_tensors(paths.best)))
     if run.recipe.tta != "none":
-        fields |= _refit(run, best, fields, workers=workers)
-    predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
-    cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
-    found = ranks.once(
-        lambda: evaluation.intervals(
-            predictions, truth, objective=run.objective, cuts=cuts, rule=run.recipe.cuts, seed=run.recipe.seed
-        )
-    )
-    fields["metrics"] = fields["metrics"] | {"intervals": found, "majority": metrics.majority(truth)}
-    evidence = calibration.evidence(run.objective, predictions)
-    fitted, crossed = ranks.once(lambda: _calibrate(evidence, truth, run=run))
-    fields["calibration"] = fitted.to_dict()
-    fields |= ranks.once(lambda: _training(run.data))
-    by_sample = crossed.swapaxes(0, 1)
-    fields["metrics"]["ece"] = calibration.mean_error(by_sample, truth)
-    found["ece"] = ranks.once(lambda: calibration.mean_error_interval(by_sample, truth, seed=run.recipe.seed))
-    tables = [_classes(run, "val", fields["validation"], objectives.grades(run.objective, predictions, cuts))]
-    prefix = str(best).removesuffix("best.pt")
-    if ranks.MAIN:
-        checkpoint.save(best, fields)
-        _pictures(run, fields, prefix)
-        report.reliability(crossed, truth, path=Path(f"{prefix}reliability.png"), classes=run.data.classes)
+        fields |= _refit(run, paths.best, fields, workers=workers)
+    added, crossed = ranks.once(lambda: _of_validation(run, fields))
+    fields |= added
     if run.data.test is not None:
-        chosen = checkpoint.read(fields, best)  # the test is with the cuts that are saved
-        fields["metrics"]["test"], fields["test"], grades = _test(
-            chosen, run.data, accelerator=run.accelerator, workers=workers
-        )
-        tables.append(_classes(run, "test", fields["test"], grades))
-        if ranks.MAIN:
-            _test_pictures(run, fields, grades, prefix)
-            checkpoint.save(best, fields)
+        chosen = checkpoint.read(fields, paths.best)  # the test is with the cuts that are saved
+        tested, fields["test"] = _test(chosen, run.data, accelerator=run.accelerator, workers=workers)
+        fields["metrics"]["test"] = tested
     if ranks.MAIN:
-        write_card(best, fields, run=run)
-        files.write_csv(f"{prefix}classes.csv", pd.concat(tables))
+        checkpoint.save(paths.best, fields)
+        run_pictures.draw(run, fields, crossed, paths=paths)
+        card.write(paths.card, fields, name=paths.name, data=run.data)
+        files.write_csv(paths.classes, pd.concat([_classes(run, side) for side in run_facts.sides(fields)]))
     return fields
-
-
-def _flat(figures: dict, *, prefix: str = "") -> dict:
-    """Figures with their `intervals` -> one level: NAME, NAME_low, NAME_high."""
-    flat = {f"{prefix}{name}": value for name, value in figures.items() if name not in ("intervals", "test", "epoch")}
-    for name, (low, high) in figures["intervals"].items():
-        flat |= {f"{prefix}{name}_low": low, f"{prefix}{name}_high": high}
-    return flat
-
-
-def summary(run: Run, *, best: dict) -> dict:
-    """The part of a row of runs.csv that says how good the best epoch is and what computed it."""
-    measured = best["metrics"]
-    tested = _flat(measured["test"], prefix="test_") if "test" in measured else {}
-    used = run.accelerator.device
-    return {
-        "backbone": run.recipe.backbone,
-        "best_epoch": measured["epoch"],
-        "views": _views(run),
-        "fold": "" if run.data.fold is None else f"{run.data.fold.number}/{run.data.fold.of}",
-        **_flat(measured),
-        **tested,
-        "minutes": round(sum(row["seconds"] for row in run.history) / 60, 2),
-        "device": torch.cuda.get_device_name(used) if used.type == "cuda" else used.type,
-        "processes": ranks.COUNT,
-        "precision": run.accelerator.mixed_precision,
-        **{f"version_{name}": version for name, version in best["versions"].items()},
-        "data_fingerprint": run.data.fingerprint,
-    }
-
-
-def append_run(path: Path, row: dict) -> None:
-    """Adds the row to runs.csv, in place of one that differs in nothing but when it was finished: a finished run that
-    was resumed."""
-    now = pd.DataFrame([{key: "" if value is None else str(value) for key, value in row.items()}])
-    before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
-    rows = pd.concat([*before, now], ignore_index=True).fillna("")
-    same = rows.drop(columns="finished", errors="ignore").duplicated(keep="last")
-    files.write_csv(path, rows[~same])
-
-
-def in_words(row: dict) -> list[str]:
-    """A row of runs.csv -> lines for a person: the best epoch, the test, and whether it beats the most frequent
-    class."""
-
-    def figure(name: str) -> str:
-        return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
-
-    seen = f", seen in {row['views']} views" if row["views"] > 1 else ""
-    lines = [
-        f"best epoch {row['best_epoch']}{seen}: macro-F1 cross-fitted {figure('macro_f1_cross_fitted')}, "
-        f"kappa {figure('kappa_cross_fitted')}, in {row['minutes']:.1f} minutes"
-    ]
-    if "test_accuracy" in row:
-        lines.append(
-            f"test: macro-F1 {figure('test_macro_f1')}, kappa {figure('test_kappa')}, "
-            f"accuracy {figure('test_accuracy')}, AUC {figure('test_auc')}, loss {row['test_loss']:.3f}"
-        )
-    for prefix, where in (("", "validation"), ("test_", "test")):
-        if f"{prefix}accuracy" in row and row[f"{prefix}accuracy"] <= row[f"{prefix}majority"]:
-            skilled = row[f"{prefix}{metrics.KAPPA[where]}_low"] > 0
-            lines.append(
-                f"note: its {where} accuracy of {row[f'{prefix}accuracy']:.3f} is no better than always answering with "
-                f"the most frequent class ({row[f'{prefix}majority']:.3f})"
-                f"{', though its kappa shows that it tells classes apart' if skilled else ''}"
-            )
-    return lines
-
-
-def in_words_of_files(folder: str, name: str) -> list[str]:
-    """-> what a person looks at first of the files of a run, and what predict.py asks for."""
-    return [f"wrote {folder}/{name}__report.html", f"saved {folder}/{name}__best.pt"]

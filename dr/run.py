@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,25 +174,34 @@ def save_last(path: Path, run: Run, fields: dict, random: list[dict]) -> None:
     checkpoint.save(path, fields | state)
 
 
+def mismatch(saved: Mapping, *, recipe: Recipe, fingerprint: str) -> str | None:
+    """The fields of a NAME__last.pt, the recipe and the data of a run -> why the run cannot go on from there, None
+    where it can. A mean and deviation that are measured follow from the data."""
+    if "optimizer" not in saved or "recipe" not in saved or not isinstance(saved.get("random"), list):
+        return "it is not a checkpoint that training can go on from; start without --resume"
+    measured = ("mean", "std") if recipe.normalisation == "measured" else ()
+    for key, value in recipe.to_dict().items():
+        before = saved["recipe"].get(key)
+        if before != value and key not in measured:
+            return f"it was trained with {key}={before}, not {value}; resume with the same choices"
+    if saved["data"]["fingerprint"] != fingerprint:
+        return (
+            "it was trained on other label tables, on photographs prepared in another way, or by an earlier version; "
+            "resume with the --data of before, or start without --resume"
+        )
+    if len(saved["random"]) != ranks.COUNT:
+        return f"{len(saved['random'])} processes trained it, not {ranks.COUNT}; resume with as many"
+    return None
+
+
 def resume(path: Path, run: Run) -> None:
     """Puts `run` where the run that wrote `path` stopped. Raises UsageError when recipe, data or the number of
     processes are not the same."""
     if not path.is_file():
         raise UsageError(f"{path}: there is nothing to resume; start without --resume")
     saved = models.load_tensors(path)
-    if "optimizer" not in saved or "recipe" not in saved or not isinstance(saved.get("random"), list):
-        raise UsageError(f"{path}: it is not a checkpoint that training can go on from; start without --resume")
-    for key, value in run.recipe.to_dict().items():
-        before = saved["recipe"].get(key)
-        if before != value:
-            raise UsageError(f"{path}: it was trained with {key}={before}, not {value}; resume with the same choices")
-    if saved["data"]["fingerprint"] != run.data.fingerprint:
-        raise UsageError(
-            f"{path}: it was trained on other label tables than {run.data.root}, on photographs prepared in another "
-            "way, or by an earlier version; resume with that --data, or start without --resume"
-        )
-    if len(saved["random"]) != ranks.COUNT:
-        raise UsageError(f"{path}: {len(saved['random'])} processes trained it, not {ranks.COUNT}; resume with as many")
+    if reason := mismatch(saved, recipe=run.recipe, fingerprint=run.data.fingerprint):
+        raise UsageError(f"{path}: {reason}")
     run.bare_model.backbone.load_state_dict(saved["raw_model"] or saved["model"])
     if run.ema:
         run.ema.module.backbone.load_state_dict(saved["model"])

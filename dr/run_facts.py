@@ -55,10 +55,10 @@ def sides(content: Mapping[str, Any]) -> list[Side]:
     found = []
     for name, key in (("val", "validation"), ("test", "test")):
         if key in content:
-            arrays = {field: tensor.numpy() for field, tensor in content[key].items()}
-            grades = arrays.get("grades", objectives.grades(objective, arrays["predictions"], cuts))
+            seen = {field: tensor.numpy() for field, tensor in content[key].items()}
+            grades = seen["grades"] if name == "test" else objectives.grades(objective, seen["predictions"], cuts)
             fitted = name == "val" and evaluation.fits_cuts(objective, recipe.cuts)
-            found.append(Side(name, arrays["truth"], grades, arrays["predictions"], fitted))
+            found.append(Side(name, seen["truth"], grades, seen["predictions"], fitted))
     return found
 
 

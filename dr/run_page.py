@@ -8,21 +8,20 @@ from dr import charts, checkpoint, metrics, mistakes, page, run_facts
 from dr.objectives import Classification
 from dr.prepared import Prepared
 from dr.run_facts import Side
+from dr.run_files import PICTURES, RunFiles
 from dr.style import MOST_CLASSES
 
-PICTURES = ("curves.png", "classes.png", "split.png", "confusion.png", "test_confusion.png", "scores.png",
-            "reliability.png")  # fmt: skip
 HEADLINES = ("macro_f1_cross_fitted", "kappa_cross_fitted", "macro_f1", "kappa", "accuracy", "auc")
 
 
-def _draw(side: Side, figures: tuple, *, data: Prepared, prefix: str, name: str) -> None:
+def _draw(side: Side, figures: tuple, *, data: Prepared, paths: RunFiles) -> None:
     classes = list(data.classes)
     note = ", cuts fitted to the same photographs" if side.fitted else ""
-    title = f"{name}: {side.word}{note}"
-    charts.class_figures(*figures, path=Path(f"{prefix}classes.png"), classes=classes, title=title)
+    title = f"{paths.name}: {side.word}{note}"
+    charts.class_figures(*figures, path=paths.picture("classes"), classes=classes, title=title)
     if len(classes) <= MOST_CLASSES:
         counts = run_facts.composition(data).drop(columns="patients").astype(int)
-        charts.split_bars(counts, path=Path(f"{prefix}split.png"), classes=classes)
+        charts.split_bars(counts, path=paths.picture("split"), classes=classes)
 
 
 def _shown_mistakes(
@@ -62,25 +61,30 @@ def _headlines(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def write(
-    prefix: str, content: Mapping[str, Any], *, data: Prepared, row: Mapping[str, Any], epochs: int, device: Any = "cpu"
+    paths: RunFiles,
+    content: Mapping[str, Any],
+    *,
+    data: Prepared,
+    row: Mapping[str, Any],
+    epochs: int,
+    device: Any = "cpu",
 ) -> None:
-    """The fields of a finished run's best checkpoint, its data and its row of runs.csv -> PREFIXreport.html, with the
-    pictures PREFIX*.png that are there and those drawn here. `epochs` were trained; `device` computes explanations."""
-    name = str(row["name"])
+    """The fields of a finished run's best checkpoint, its data and its row of runs.csv -> NAME__report.html, with the
+    pictures NAME__*.png that are there and those drawn here. `epochs` were trained; `device` computes explanations."""
     sides = run_facts.sides(content)
     side = sides[-1]
     figures = run_facts.class_figures(content, side)
-    _draw(side, figures, data=data, prefix=prefix, name=name)
+    _draw(side, figures, data=data, paths=paths)
     recipe, _ = run_facts.recipe_of(content)
     measured = run_facts.figure_rows(content)
-    shown, why = _shown_mistakes(content, side, best=Path(f"{prefix}best.pt"), data=data, device=device)
+    shown, why = _shown_mistakes(content, side, best=paths.best, data=data, device=device)
     class_rows = run_facts.class_rows(content["classes"], *figures)
     many = len(class_rows) > MOST_CLASSES
     choices = run_facts.choices(recipe)
     page.write(
-        f"{prefix}report.html",
+        paths.report,
         "run.html.j2",
-        name=name,
+        name=paths.name,
         row=row,
         best=content["metrics"]["epoch"],
         epochs=epochs,
@@ -104,8 +108,5 @@ def write(
         defaults=[(key, value) for key, value, default in choices if default],
         cuts=content["cuts"],
         content=content,
-        pictures={
-            ending.removesuffix(".png"): page.data_uri(path) if (path := Path(f"{prefix}{ending}")).is_file() else None
-            for ending in PICTURES
-        },
+        pictures={what: page.data_uri(path) if (path := paths.picture(what)).is_file() else None for what in PICTURES},
     )

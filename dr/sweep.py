@@ -10,6 +10,7 @@ from typing import Any
 
 from dr import UsageError, ranks
 from dr.recipes import Recipe
+from dr.run_files import RunFiles
 from dr.sweep_table import FIGURES, MAJORITY, markdown
 from dr.trials import Trial
 
@@ -68,30 +69,27 @@ def _check_machine(trials: list[Trial], device_name: str) -> None:
             surgery.checkpoint_gradients(model.backbone, recipe.backbone)
 
 
-def _can_go_on(prefix: str, recipe: Recipe, fingerprint: str) -> bool:
-    """Whether a run of the same recipe and data was stopped and left its PREFIX__last.pt and PREFIX__best.pt."""
+def _can_go_on(paths: RunFiles, recipe: Recipe, fingerprint: str) -> bool:
+    """Whether a run of the same recipe and data was stopped and left its checkpoints."""
     from dr import models
+    from dr.run import mismatch
 
-    last = Path(f"{prefix}__last.pt")
-    if not (last.is_file() and Path(f"{prefix}__best.pt").is_file()):
+    if not paths.can_be_resumed():
         return False
     try:
-        saved = models.load_tensors(last)
+        saved = models.load_tensors(paths.last)
     except UsageError:  # damaged: it is kept as `previous`, and the run starts anew
         return False
-    before, measured = saved.get("recipe", {}), ("mean", "std") if recipe.normalisation == "measured" else ()
-    same = all(before.get(key) == value for key, value in recipe.to_dict().items() if key not in measured)
-    as_many = len(saved.get("random", ())) == ranks.COUNT
-    return same and as_many and "optimizer" in saved and saved["data"]["fingerprint"] == fingerprint
+    return mismatch(saved, recipe=recipe, fingerprint=fingerprint) is None
 
 
 def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, str]:
     """Trains -> what the table says of the run: its figures, or the error that ended it."""
     import torch
 
-    from dr import outcome, training
+    from dr import runs_table, training
 
-    go_on = _can_go_on(str(Path(folder) / trial.name), trial.recipe, data.fingerprint)
+    go_on = _can_go_on(RunFiles(Path(folder), trial.name), trial.recipe, data.fingerprint)
     named = {"name": trial.name, MADE_FROM: _made_from(trial.recipe, data.fingerprint)}
     options |= {"go_on": go_on, "recorded": trial.recorded}
     try:
@@ -105,7 +103,7 @@ def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, st
             error = f"{type(exc).__name__}: {error}"
         print(f"failed: {error}")
         return trial.chosen | {"error": error} | named
-    print(*outcome.in_words(row), sep="\n")
+    print(*runs_table.in_words(row), sep="\n")
     measured = {key: str(row[key]) for key in MEASURED if row.get(key) is not None}
     return trial.chosen | measured | {"error": ""} | named
 

@@ -2,11 +2,9 @@
 
 import contextlib
 import dataclasses
-import glob
 import math
 import time
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +15,28 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dr import UsageError, checkpoint, classes, device, evaluation, files, models, objectives, outcome, ranks, run_page
+from dr import (
+    UsageError,
+    checkpoint,
+    classes,
+    device,
+    evaluation,
+    files,
+    models,
+    objectives,
+    outcome,
+    ranks,
+    run_page,
+    runs_table,
+)
 from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, loader, measured_mean_std
 from dr.inference import Scorer, infer, mean_predictions
 from dr.prepared import Prepared, binary
 from dr.recipes import Recipe
 from dr.run import Run, content, random_states, resume, save_last, start
+from dr.run_files import RunFiles
 
 NAMED = 3  # photographs or classes in one line
-ENDINGS = (
-    "best.pt",
-    "last.pt",
-    "epoch_*.pt",
-    "history.csv",
-    "classes.csv",
-    "report.html",
-    "card.md",
-    *run_page.PICTURES,
-)
 
 
 def loaders(
@@ -195,17 +197,6 @@ def _opening(run: Run, batches: DataLoader) -> list[str]:
 # --- the stage ----------------------------------------------------------------------------------
 
 
-def _keep_previous(folder: Path, name: str) -> None:
-    """A new run under an old name does not destroy hours of work: the old files get `previous` and a number."""
-
-    def files_of(prefix: str) -> list[Path]:
-        return [path for ending in ENDINGS for path in folder.glob(f"{glob.escape(prefix)}__{ending}")]
-
-    number = next(n for n in count(1) if not files_of(f"{name}__previous_{n}"))
-    for path in files_of(name):
-        path.replace(folder / f"{name}__previous_{number}__{path.name.removeprefix(f'{name}__')}")
-
-
 def _merit(row: dict, best_by: str) -> float:
     """A row of the history -> higher for a better epoch, by a recipe's `best_by`."""
     if best_by == "last":
@@ -213,28 +204,22 @@ def _merit(row: dict, best_by: str) -> float:
     return -row[best_by] if best_by == "val_loss" else row[best_by]
 
 
-def _save(run: Run, prefix: str, *, predictions: np.ndarray, cuts: np.ndarray | None, random: list[dict]) -> None:
+def _save(run: Run, paths: RunFiles, *, predictions: np.ndarray, cuts: np.ndarray | None, random: list[dict]) -> None:
     """Writes the files of a finished epoch; NAME__best.pt only where there was no better one."""
     *before, row = [_merit(row, run.recipe.best_by) for row in run.history]
     fields = content(run, cuts=cuts, metrics=run.history[-1])
     if row > max(before, default=-math.inf) or run.epoch == 1:
-        outcome.save_best(Path(f"{prefix}__best.pt"), fields, predictions=predictions, run=run)
+        outcome.save_best(paths, fields, predictions=predictions, run=run)
     if run.epoch in run.recipe.keep_epochs:
-        checkpoint.save(f"{prefix}__epoch_{run.epoch}.pt", fields)
-    files.write_csv(f"{prefix}__history.csv", pd.DataFrame(run.history))
-    save_last(Path(f"{prefix}__last.pt"), run, fields, random)
+        checkpoint.save(paths.epoch(run.epoch), fields)
+    files.write_csv(paths.history, pd.DataFrame(run.history))
+    save_last(paths.last, run, fields, random)
 
 
 def _impatient(history: list[dict], recipe: Recipe) -> bool:
     """Whether `patience` epochs brought nothing better."""
     merits = [_merit(row, recipe.best_by) for row in history]
     return recipe.patience is not None and bool(merits) and len(merits) - 1 - int(np.argmax(merits)) >= recipe.patience
-
-
-def _interrupted(prefix: str) -> bool:
-    """Whether the files of this name are of a run that has not come to its end, of which the figures of each class are
-    written last. A finished one is another run."""
-    return Path(f"{prefix}__last.pt").is_file() and not Path(f"{prefix}__classes.csv").is_file()
 
 
 def _fitted(recipe: Recipe, data: Prepared) -> tuple[Recipe, Prepared]:
@@ -269,10 +254,8 @@ def train(
         raise UsageError(f"--name {name}: it is the first part of file names and may hold no path")
     accelerator = device.accelerator(device_name, precision=recipe.precision)
     recipe, data = _fitted(recipe, data)
-    save_to = ranks.once(lambda: files.writable_folder(folder))
-    prefix = f"{save_to / name}"
-    last, best = Path(f"{prefix}__last.pt"), Path(f"{prefix}__best.pt")
-    go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and _interrupted(prefix)))
+    paths = RunFiles(ranks.once(lambda: files.writable_folder(folder)), name)
+    go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and paths.interrupted()))
     set_seed(recipe.seed, device_specific=True)
     order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling=recipe.sampling, seed=recipe.seed)
     pin = accelerator.device.type == "cuda"
@@ -280,10 +263,10 @@ def train(
     updates = math.ceil(len(batches) / recipe.accumulate)
     run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=updates, pretrained=not go_on)
     if go_on:
-        resume(last, run)
-        models.load_tensors(best)  # it is needed at the end: better told now
+        resume(paths.last, run)
+        models.load_tensors(paths.best)  # it is needed at the end: better told now
     elif ranks.MAIN:
-        _keep_previous(save_to, name)
+        paths.keep_previous()
 
     print(*_opening(run, batches), sep="\n")
     while run.epoch < recipe.epochs and not _impatient(run.history, recipe):
@@ -291,13 +274,13 @@ def train(
         predictions, cuts = _epoch(run, batches, val_batches)
         random = random_states(run)
         if ranks.MAIN:
-            _save(run, prefix, predictions=predictions, cuts=cuts, random=random)
+            _save(run, paths, predictions=predictions, cuts=cuts, random=random)
         tqdm.write(_line(run.history[-1], epochs=recipe.epochs))
 
-    chosen = outcome.finish(run, best, workers=workers)
+    chosen = outcome.finish(run, paths, workers=workers)
     finished = {"name": name, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
-    row = finished | (recorded or {}) | outcome.summary(run, best=chosen)
+    row = finished | (recorded or {}) | runs_table.summary(run, best=chosen)
     if ranks.MAIN:
-        outcome.append_run(save_to / "runs.csv", row)
-        run_page.write(f"{prefix}__", chosen, data=data, row=row, epochs=run.epoch, device=accelerator.device)
+        runs_table.append_run(paths.folder / "runs.csv", row)
+        run_page.write(paths, chosen, data=data, row=row, epochs=run.epoch, device=accelerator.device)
     return row

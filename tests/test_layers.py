@@ -12,7 +12,7 @@ LAYERS = [
     {"data", "train", "predict"},
     {"prepare", "training", "sweep", "compare", "prediction", "export", "demo"},
     {"outcome", "run_page", "prevalence", "scoring", "photographs"},
-    {"card", "mistakes"},
+    {"card", "mistakes", "runs_table", "run_pictures"},
     {"data_page"},
     {"run", "selection", "formats", "ensemble", "prediction_page"},
     {"arrays", "folders", "tables"},
@@ -47,7 +47,7 @@ LAYERS = [
         "trials",
         "classes",
     },
-    {"recipes", "flags", "ranks"},
+    {"recipes", "flags", "ranks", "run_files"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
 FILES = [ROOT / f"{name}.py" for name in sorted(LAYERS[0])] + sorted((ROOT / "dr").glob("[!_]*.py"))

@@ -479,7 +479,10 @@ def test_a_network_of_no_use_is_told_in_words_and_on_the_page(model, images, tmp
     told = f"{tmp_path / 'useless.pt'}: do not rely on its grades; on its validation photographs it was no better than"
     prediction = run(
         [str(tmp_path / f"{name}.pt") for name in ("useful", "useless", "for_rare_grades")],
-        images, tmp_path, report=True, explain=2,
+        images,
+        tmp_path,
+        report=True,
+        explain=2,
     )
     assert [note.startswith(told) for note in prediction.notes if "do not rely" in note] == [True]
     page = (tmp_path / "out" / "report.html").read_text()

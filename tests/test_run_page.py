@@ -9,6 +9,7 @@ from made import TINY, write_prepared
 from dr import card, mistakes, models, objectives, run_facts, run_page, training
 from dr.prepared import read_prepared
 from dr.recipes import from_dict
+from dr.run_files import RunFiles
 
 CLASSES = ("<b>No</b>", "Mi|ld", "c & d", "Severe", "worst")
 
@@ -153,7 +154,7 @@ def test_the_farthest_from_the_truth_are_the_worst_and_those_graded_right_are_no
 def test_a_run_without_mistakes_says_so(finished, tmp_path):
     _, data, content, row = finished
     perfect = dict(content["test"]) | {"grades": content["test"]["truth"]}
-    run_page.write(f"{tmp_path}/run__", dict(content) | {"test": perfect}, data=data, row=row, epochs=1)
+    run_page.write(RunFiles(tmp_path, "run"), dict(content) | {"test": perfect}, data=data, row=row, epochs=1)
     assert "None: every photograph has its grade." in (tmp_path / "run__report.html").read_text()
 
 

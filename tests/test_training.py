@@ -24,6 +24,7 @@ from dr import (
     objectives,
     outcome,
     ranks,
+    runs_table,
     surgery,
     thresholds,
     training,
@@ -103,7 +104,7 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     history = pd.read_csv(folder / "run__history.csv")
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
     assert best["metrics"]["epoch"] == chosen["epoch"] == row["best_epoch"]
-    scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
+    scores, truth = best["validation"]["predictions"][:, 0].numpy(), best["validation"]["truth"].numpy()
     assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
     assert best["metrics"]["macro_f1_optimal"] == pytest.approx(thresholds.best_cuts(scores, truth)[1])
 
@@ -134,8 +135,8 @@ def test_two_runs_with_one_seed_agree_and_another_seed_does_not(finished, data, 
     run(data, tmp_path, name="other", recipe=recipe(seed=11))
     same = torch.load(tmp_path / "run__best.pt", weights_only=True)
     other = torch.load(tmp_path / "other__best.pt", weights_only=True)
-    assert torch.equal(first["validation"]["scores"], same["validation"]["scores"])
-    assert not torch.equal(first["validation"]["scores"], other["validation"]["scores"])
+    assert torch.equal(first["validation"]["predictions"], same["validation"]["predictions"])
+    assert not torch.equal(first["validation"]["predictions"], other["validation"]["predictions"])
     assert len(pd.read_csv(tmp_path / "runs.csv")) == 2
 
 
@@ -285,7 +286,7 @@ def test_each_class_has_its_figures_and_its_row_of_the_confusion_matrix(tmp_path
 def test_cuts_are_those_of_the_views_that_predict(data, tmp_path):
     run(data, tmp_path, recipe=recipe(tta="flips"))
     best = torch.load(tmp_path / "run__best.pt", weights_only=True)
-    scores, truth = best["validation"]["scores"].numpy(), best["validation"]["truth"].numpy()
+    scores, truth = best["validation"]["predictions"][:, 0].numpy(), best["validation"]["truth"].numpy()
     assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
     loaded = checkpoint.load(tmp_path / "run__best.pt")
     photographs = dataset.EvaluationPhotographs(data.root, data.val, loaded.recipe)
@@ -438,7 +439,7 @@ def test_a_run_does_not_go_on_with_photographs_of_another_size(tmp_path):
     settings = folder / "kaggle_retina" / "settings.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"size": 64}))
     with pytest.raises(
-        UsageError, match="on photographs prepared in another way, or by an earlier version; resume with that"
+        UsageError, match=r"on photographs prepared in another way, or by an earlier version; resume with the"
     ):
         run(read_prepared(folder), tmp_path, recipe=recipe(epochs=1), go_on=True)
 
@@ -556,7 +557,7 @@ def test_a_plateau_lowers_the_learning_rate_once_the_validation_loss_falls_no_mo
 
 def test_a_network_no_better_than_the_most_frequent_class_is_told_so(data, tmp_path):
     row = run(data, tmp_path, recipe=recipe(lr=1e-9, epochs=1, cuts="round"))  # it has learned nothing
-    lines = outcome.in_words(row)
+    lines = runs_table.in_words(row)
     assert lines[0].startswith("best epoch 1: macro-F1 cross-fitted 0.")
     assert lines[1] == (
         f"note: its validation accuracy of {row['accuracy']:.3f} is no better than always answering with "
