@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
-from dr import metrics, thresholds
+from dr import crossfit, metrics, thresholds
 from dr.objectives import Objective
 
 PRIOR_SD = 3.0  # of every parameter, on standardised scores or logits: finite where a class is absent or set apart
@@ -134,7 +134,7 @@ def cross_fitted(evidence: np.ndarray, truth: np.ndarray, *, num_classes: int, s
     made = np.empty((repeats, len(truth), num_classes))
     rng = np.random.default_rng(seed)
     for repeat in made:
-        for fitted, tried in thresholds.halves(truth, num_classes=num_classes, rng=rng):
+        for fitted, tried in crossfit.halves(truth, num_classes=num_classes, rng=rng):
             calibration = fit(evidence[fitted], truth[fitted], num_classes=num_classes)
             repeat[tried] = calibration.probabilities(evidence[tried])
     return made

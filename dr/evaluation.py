@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dr import calibration, metrics, objectives, thresholds
+from dr import calibration, crossfit, metrics, objectives, thresholds
 from dr.objectives import Objective
 
 FITTED_CUTS = {
@@ -38,7 +38,7 @@ def crossed_grades(
     if fits_cuts(objective, rule):
         scores = objective.scores(predictions)
         fit = FITTED_CUTS[rule]
-        return thresholds.cross_fitted_grades(scores, truth, num_classes=objective.num_classes, seed=seed, fit=fit)
+        return crossfit.cross_fitted_grades(scores, truth, num_classes=objective.num_classes, seed=seed, fit=fit)
     cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)
     return objectives.grades(objective, predictions, cuts)[None]
 

@@ -33,11 +33,12 @@ def rounding_cuts(num_classes=5):
     return np.arange(num_classes - 1) + 0.5
 
 
-def best_cuts(scores, grades, num_classes=5):
-    """The cuts with the highest macro-F1 that any cuts reach on these samples, and that macro-F1.
+def optimal_cuts(scores, grades, num_classes=5):
+    """The cuts with the highest macro-F1 that any cuts reach on these samples, where a class neither present nor given
+    counts 0.
 
     scores (N,) finite float, grades (N,) int in 0..num_classes - 1, N >= 1 -> cuts (num_classes - 1,) finite float64,
-    ascending; macro_f1 float in 0..1, the mean over all num_classes, where a class neither present nor given counts 0.
+    ascending.
 
     Each cut lies midway between two neighbouring distinct scores. A cut with every score on one side is where rounding
     would put it, or half a grade beyond the outermost score, whichever is further out. Of equally good cuts (up to
@@ -45,25 +46,17 @@ def best_cuts(scores, grades, num_classes=5):
 
     Raises ValueError for empty input, unequal lengths, scores that are not finite and grades outside the range.
     """
-    scores, grades = _checked(scores, grades, num_classes)
-    order = np.argsort(scores, kind="stable")
-    scores, grades = scores[order], grades[order]
-    cuts = _cuts_at(scores, _best_positions(scores, grades, num_classes), num_classes)
-    return cuts, _macro_f1(grades, cut(scores, cuts), num_classes)
-
-
-def optimal_cuts(scores, grades, num_classes=5):
-    """The cuts of best_cuts alone."""
-    return best_cuts(scores, grades, num_classes)[0]
+    scores, grades = _in_order(scores, grades, num_classes)
+    return _cuts_at(scores, _best_positions(scores, grades, num_classes), num_classes)
 
 
 def bagged_cuts(scores, grades, num_classes=5, *, repeats=25, seed=0):
-    """The mean of the best cuts of bootstrap samples (Breiman, Machine Learning 1996;24:123): steadier than the best
-    cuts where samples are few -> (num_classes - 1,) float64, ascending.
+    """The mean of the optimal cuts of bootstrap samples (Breiman, Machine Learning 1996;24:123): steadier than the
+    optimal cuts where samples are few -> (num_classes - 1,) float64, ascending.
 
-    Arguments and errors are those of best_cuts.
+    Arguments and errors are those of optimal_cuts.
     """
-    scores, grades = _checked(scores, grades, num_classes)
+    scores, grades = checked(scores, grades, num_classes)
     rng = np.random.default_rng(seed)
     rows = rng.integers(len(scores), size=(repeats, len(scores)))
     return np.mean([optimal_cuts(scores[drawn], grades[drawn], num_classes) for drawn in rows], axis=0)
@@ -71,17 +64,15 @@ def bagged_cuts(scores, grades, num_classes=5, *, repeats=25, seed=0):
 
 def kappa_cuts(scores, grades, num_classes=5):
     """The cuts with the highest quadratic weighted kappa that any cuts reach on these samples -> (num_classes - 1,)
-    finite float64, ascending. Arguments and errors are those of best_cuts.
+    finite float64, ascending. Arguments and errors are those of optimal_cuts.
 
     Kappa is 1 - O / E, where a sample of grade i given j adds (i - j)^2 to O and the mean of (i' - j)^2 over all true
     grades i' to E. For a fixed ratio r the sum O - r E is over samples, so that dynamic programming over sorted scores
     finds its minimum; r becomes O / E there, until the minimum is 0 and r the lowest ratio (Dinkelbach, Management
     Science 1967;13:492).
     """
-    scores, grades = _checked(scores, grades, num_classes)
-    order = np.argsort(scores, kind="stable")
-    scores, grades = scores[order], grades[order]
-    places = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1], [True])))
+    scores, grades = _in_order(scores, grades, num_classes)
+    places = _between_distinct(scores)
     classes = np.arange(num_classes)
     distance = (grades[:, None] - classes) ** 2.0  # (N, K), if j were given to the sample
     by_chance = np.broadcast_to(distance.mean(axis=0), distance.shape)
@@ -103,18 +94,14 @@ def kappa_cuts(scores, grades, num_classes=5):
 def _least_sum(below):
     """below (P, K): the cost of the samples below each place, if all were of class j -> (K-1,) int: the ascending
     places where classes 1..K-1 begin, so that the costs of what each class owns have the least sum."""
-    best, begins = below[:, 0], []
+    best, begins = below[:, 0], [np.zeros(len(below), int)]
     for k in range(1, below.shape[1]):
         gain = best - below[:, k]  # up to a place, and less what class k would have cost there
         least = np.minimum.accumulate(gain)
         new = np.concatenate(([True], gain[1:] < least[:-1]))
         begins.append(np.maximum.accumulate(np.where(new, np.arange(len(gain)), 0)))
         best = below[:, k] + least
-    places, end = [], len(below) - 1
-    for begin in reversed(begins):
-        end = begin[end]
-        places.append(end)
-    return np.array(places[::-1])
+    return _traced_back(begins)
 
 
 def expected_cuts(scores, masses):
@@ -122,14 +109,14 @@ def expected_cuts(scores, masses):
     how likely it is of each grade (the plug-in rule of Koyejo et al., NeurIPS 2014).
 
     scores (N,) finite float, N >= 1; masses (N, K) >= 0: the probability of each grade, times the sample's weight
-    -> (K-1,) finite float64, ascending. Found by the dynamic programme of best_cuts; of more than MOST_PLACES places
+    -> (K-1,) finite float64, ascending. Found by the dynamic programme of optimal_cuts; of more than MOST_PLACES places
     where a cut may lie as many are tried, as the sums change little between them. Raises ValueError for scores that
     are not finite.
     """
     scores, masses = _finite(scores, "scores"), np.asarray(masses, np.float64)
     order = np.argsort(scores, kind="stable")
     scores = scores[order]
-    places = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1], [True])))
+    places = _between_distinct(scores)
     if len(places) > MOST_PLACES:
         places = places[np.linspace(0, len(places) - 1, MOST_PLACES).round().astype(int)]
     num_classes = masses.shape[1]
@@ -142,53 +129,7 @@ def expected_cuts(scores, masses):
         totals = np.where(ascending, f1, -np.inf) + best[:, None]
         begins.append(totals.argmax(axis=0))
         best = totals.max(axis=0)
-    positions, end = [], len(places) - 1
-    for begin in begins[:0:-1]:
-        end = begin[end]
-        positions.append(places[end])
-    return _cuts_at(scores, np.array(positions[::-1]), num_classes)
-
-
-def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0, fit=optimal_cuts):
-    """Grades from cuts that have not seen the sample -> (repeats, N) int64 in 0..num_classes - 1.
-
-    scores (N,) finite float, grades (N,) int in 0..num_classes - 1, N >= 2. In each repeat the samples are halved at
-    random, stratified by grade; the cuts that `fit` finds for either half grade the other. A class with a single sample
-    is never graded by cuts that have seen it.
-
-    Raises ValueError as best_cuts does, and for fewer than two samples or fewer than one repeat.
-    """
-    scores, grades = _checked(scores, grades, num_classes)
-    if len(scores) < 2:
-        raise ValueError("cross-fitting needs at least 2 samples, got 1")
-    if repeats < 1:
-        raise ValueError(f"repeats must be 1 or more, got {repeats}")
-    rng = np.random.default_rng(seed)
-    predicted = np.empty((repeats, len(scores)), np.int64)
-    for repeat in range(repeats):
-        for fitted, graded in halves(grades, num_classes=num_classes, rng=rng):
-            cuts = fit(scores[fitted], grades[fitted], num_classes)
-            predicted[repeat, graded] = cut(scores[graded], cuts)
-    return predicted
-
-
-def halves(grades, *, num_classes, rng):
-    """grades (N,) int -> two halves drawn at random, every class halved to within one sample, as the two pairs
-    (rows of one, rows of the other) and the reverse."""
-    # Dealt out in turn, class after class, every class is halved to within one sample, and so is the whole.
-    # The order of the classes is drawn too, or the single samples of two classes would always meet or always part.
-    class_order = rng.permutation(num_classes)
-    deal = np.lexsort((rng.random(len(grades)), class_order[grades]))
-    return (deal[::2], deal[1::2]), (deal[1::2], deal[::2])
-
-
-def cross_fitted_macro_f1(scores, grades, *, num_classes=5, repeats=20, seed=0):
-    """Macro-F1 of cuts on samples that they were not fitted to, the mean over the repeats -> float in 0..1.
-
-    Arguments and errors are those of cross_fitted_grades; the macro-F1 of a repeat is taken over all N samples.
-    """
-    crossed = cross_fitted_grades(scores, grades, num_classes=num_classes, repeats=repeats, seed=seed)
-    return float(np.mean([_macro_f1(np.asarray(grades), predicted, num_classes) for predicted in crossed]))
+    return _cuts_at(scores, places[_traced_back(begins)], num_classes)
 
 
 def _best_positions(scores, grades, num_classes):
@@ -210,12 +151,17 @@ def _best_positions(scores, grades, num_classes):
         best, begin = _add_class(best, places, seen, np.flatnonzero(may_begin), np.flatnonzero(may_end))
         begins.append(begin)
 
-    positions = np.empty(num_classes - 1, dtype=np.int64)
-    end = len(places) - 1
-    for k in range(num_classes - 1, 0, -1):
-        end = begins[k][end]
-        positions[k - 1] = places[end]
-    return positions
+    return places[_traced_back(begins)]
+
+
+def _traced_back(begins):
+    """begins: of each class (P,) int, the place where it begins if it ends at a place -> (K-1,) int: the places where
+    classes 1..K-1 begin, if the last one ends at the last place."""
+    places, end = [], len(begins[0]) - 1
+    for begin in begins[:0:-1]:
+        end = begin[end]
+        places.append(end)
+    return np.array(places[::-1])
 
 
 def _add_class(best, places, seen, starts, ends):
@@ -240,6 +186,11 @@ def _add_class(best, places, seen, starts, ends):
     return new_best, begin
 
 
+def _between_distinct(scores):
+    """Sorted scores (N,) -> how many samples lie below each place where a cut parts no equal scores, from 0 to N."""
+    return np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1], [True])))
+
+
 def _places(scores, grades):
     """Sorted scores (N,), their grades (N,) -> the places where a cut may lie, as three int arrays of equal length P.
 
@@ -247,10 +198,10 @@ def _places(scores, grades):
     (see _any_parts for why that is safe); below, above: the grade of the samples next to the place, MIXED where equal
     scores have several grades, and at both ends.
     """
-    first = np.flatnonzero(np.concatenate(([True], scores[1:] != scores[:-1])))  # of each distinct score
+    places = _between_distinct(scores)
+    first = places[:-1]  # of each distinct score
     lowest, highest = np.minimum.reduceat(grades, first), np.maximum.reduceat(grades, first)
     grade = np.where(lowest == highest, lowest, MIXED)
-    places = np.append(first, len(scores))
     below, above = np.append(MIXED, grade), np.append(grade, MIXED)
     keep = (below != above) | (below == MIXED)
     return places[keep], below[keep], above[keep]
@@ -292,13 +243,6 @@ def _cuts_at(scores, positions, num_classes):
     return np.where(positions == len(scores), np.maximum(rounding, above_all), cuts)
 
 
-def _macro_f1(truth, grades, num_classes):
-    """truth, grades (N,) int in 0..num_classes - 1 -> float in 0..1; a class neither present nor given counts 0."""
-    hits = np.bincount(truth[truth == grades], minlength=num_classes)
-    sizes = np.bincount(truth, minlength=num_classes) + np.bincount(grades, minlength=num_classes)
-    return float(np.mean(2.0 * hits / np.maximum(sizes, 1)))
-
-
 def _finite(values, name):
     """values (N,) -> (N,) float64. Raises ValueError naming the first one that is not finite."""
     values = np.asarray(values, dtype=np.float64)
@@ -310,8 +254,15 @@ def _finite(values, name):
     return values
 
 
-def _checked(scores, grades, num_classes):
-    """scores, grades (N,) as given -> (N,) float64, (N,) int64. Raises ValueError as best_cuts says."""
+def _in_order(scores, grades, num_classes):
+    """scores, grades (N,) as given -> both sorted by score. Raises ValueError as optimal_cuts says."""
+    scores, grades = checked(scores, grades, num_classes)
+    order = np.argsort(scores, kind="stable")
+    return scores[order], grades[order]
+
+
+def checked(scores, grades, num_classes):
+    """scores, grades (N,) as given -> (N,) float64, (N,) int64. Raises ValueError as optimal_cuts says."""
     if num_classes < 2:
         raise ValueError(f"num_classes must be 2 or more, got {num_classes}")
     scores, grades = _finite(scores, "scores"), np.asarray(grades)

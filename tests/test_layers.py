@@ -21,6 +21,7 @@ LAYERS = [
     {"calibration"},
     {
         "surgery",
+        "crossfit",
         "dataset",
         "prepared",
         "models",

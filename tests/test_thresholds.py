@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.metrics import f1_score
 
+from dr.crossfit import cross_fitted_grades
 from dr.metrics import macro_f1, quadratic_kappa
-from dr.thresholds import best_cuts, cross_fitted_macro_f1, cut, expected_cuts, kappa_cuts, rounding_cuts
+from dr.thresholds import cut, expected_cuts, kappa_cuts, optimal_cuts, rounding_cuts
 
 FUNDUS_SHARES = (0.73, 0.07, 0.15, 0.03, 0.02)  # of the five grades in large screening sets
 LARGEST = float(np.finfo(np.float64).max)
@@ -27,6 +28,18 @@ def noisy_scores(n, *, noise, seed, decimals=None):
     grades = rng.choice(5, size=n, p=FUNDUS_SHARES)
     scores = grades + rng.normal(scale=noise, size=n)
     return (scores if decimals is None else scores.round(decimals)), grades
+
+
+def best_cuts(scores, grades, num_classes=5):
+    """The optimal cuts and the macro-F1 that they reach."""
+    cuts = optimal_cuts(scores, grades, num_classes)
+    return cuts, macro_f1(grades, cut(scores, cuts), num_classes)
+
+
+def cross_fitted_macro_f1(scores, grades, *, num_classes=5, repeats=20, seed=0):
+    """The mean over the repeats."""
+    crossed = cross_fitted_grades(scores, grades, num_classes=num_classes, repeats=repeats, seed=seed)
+    return np.mean([macro_f1(grades, graded, num_classes) for graded in crossed])
 
 
 def brute_force(scores, grades, num_classes):

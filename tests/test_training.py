@@ -21,6 +21,7 @@ from dr import (
     checkpoint,
     dataset,
     device,
+    metrics,
     objectives,
     outcome,
     ranks,
@@ -106,7 +107,9 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     assert best["metrics"]["epoch"] == chosen["epoch"] == row["best_epoch"]
     scores, truth = best["validation"]["predictions"][:, 0].numpy(), best["validation"]["truth"].numpy()
     assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
-    assert best["metrics"]["macro_f1_optimal"] == pytest.approx(thresholds.best_cuts(scores, truth)[1])
+    assert best["metrics"]["macro_f1_optimal"] == pytest.approx(
+        metrics.macro_f1(truth, thresholds.cut(scores, thresholds.optimal_cuts(scores, truth)))
+    )
 
 
 def test_the_history_has_a_row_for_each_epoch_with_every_figure(finished):
