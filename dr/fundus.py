@@ -227,6 +227,13 @@ def whole_frame(photo: np.ndarray) -> Retina:
     return Retina((0, 0, width, height), None, tuple(int(v) for v in _surround(photo)))
 
 
+def inside(prepared: np.ndarray, retina: Retina, *, small: bool) -> tuple[int, int, int, int]:
+    """(S, S, 3) prepared photograph and where it was cropped -> the box in which copies of it are looked for: the
+    retina of a frame that was kept whole (frames of one camera are alike but for what is inside), else all of it."""
+    whole = retina.found is not None or small
+    return (whole_frame if whole else find_retina)(prepared).box
+
+
 def _working_copy(photo: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     """(H, W, 3) -> a copy of at most WORKING_SIDE_PX a side, and the (width, height) that it shows: all but rows and
     columns at the end that are fewer than a pixel of the copy. Averaged over whole pixels first, which is quick, then

@@ -7,32 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from accelerate import Accelerator
 
-from dr import device, engine, ensemble, explained, files, novelty, prediction_page, ranks, scoring
+from dr import device, ensemble, explained, files, novelty, prediction_page, ranks, scoring
 from dr.archive import Archive, stem
 from dr.checkpoint import Checkpoint
-from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
-from dr.photographs import (
-    Batches,
-    Photographs,
-    View,
-    begin,
-    find_photographs,
-    ids,
-    other_kinds,
-    readable,
-    select,
-    submission_ids,
-)
+from dr.forward import Seen, forward
+from dr.inference import Scorer, decide, mean_predictions
+from dr.photographs import find_photographs, ids, other_kinds, select, submission_ids
 from dr.prepared import name_hash
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
 from dr.sources import path_ends
 
 PAGE = "report.html"
-DETAILS = ["file", "score", "grade", "class", "doubt", "brightness", "sharpness", "cut_off", "flags", "error"]
 
 
 @dataclass(frozen=True)
@@ -48,50 +35,6 @@ class Prediction:
     engine: str
     metrics: dict | None = None
     notes: Sequence[str] = ()
-
-
-def _networks(
-    checkpoints: Sequence[Checkpoint], views: Sequence[View], *, engine_name: str, count: int, accelerator: Accelerator
-) -> tuple[list[Scorer], str]:
-    """Networks that will see `count` pictures -> as the engine runs them, and the engine in words."""
-    scorers, used = [], []
-    for one, view in zip(checkpoints, views, strict=True):
-        side = view.crop_px or view.image_px
-        network, words = engine.ready(
-            one.grader, name=engine_name, device=accelerator.device, views=count, side_px=side
-        )
-        scorers.append(Scorer(network, one.objective, view.key))
-        used.append(words)
-    return scorers, ", ".join(dict.fromkeys(used))
-
-
-def _training(checkpoints: Sequence[Checkpoint], views: Sequence[View]) -> list[tuple[View, novelty.Reference]]:
-    """What the training photographs of each look like, with the view; none where one does not keep it."""
-    known = [(view, one.training) for view, one in zip(views, checkpoints, strict=True)]
-    return [] if any(reference is None for _, reference in known) else known
-
-
-@dataclass
-class Seen:
-    """What networks made of photographs: records of all by index; `index` (M,) of those with finite outputs, and for
-    each network the outputs (V, M, num_outputs); looks for the page, of this process."""
-
-    records: dict[int, dict]
-    index: np.ndarray
-    outputs: list[torch.Tensor]
-    looks: dict[str, prediction_page.Look]
-
-
-def _look(batches: Batches, scorers: Sequence[Scorer], *, accelerator: Accelerator, tta: str) -> Seen:
-    """All photographs through all networks; of several processes each looks at its share and is given all."""
-    own: dict[int, dict] = {}
-    looks: dict[str, prediction_page.Look] = {}
-    index, outputs = infer(scorers, readable(batches, own, looks), accelerator=accelerator, views=VIEWS[tta])
-    records = {i: record for each in ranks.gather(own) for i, record in each.items()}
-    finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
-    for i in index[~finite]:
-        records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
-    return Seen(records, index[finite], [each[:, finite] for each in outputs], looks)
 
 
 @dataclass(frozen=True)
@@ -171,65 +114,72 @@ def predict(
     """
     start = time.monotonic()
     archive, id_of = _named(images, submission, output=output)
-    names = list(id_of)
     checkpoints = ensemble.load(models)
     first = checkpoints[0]
     tta, by = tta or first.recipe.tta, tta_by or first.recipe.tta_by
-    truth = None
-    if labels:
-        given = scoring.read_labels(labels, classes=first.classes)
-        truth = scoring.of_photographs(given, id_of, path=labels)
-        scoring.check(list(id_of.values()), truth, path=labels)
+    truth = _truth(labels, id_of, classes=first.classes) if labels else None
     if prevalence is not None:
         check_prevalence(checkpoints, prevalence, by=by)
     precisions = {one.recipe.precision for one in checkpoints}
     precision = precisions.pop() if len(precisions) == 1 else "auto"
     accelerator = device.accelerator(device_name, precision=precision, on_cpu="fp32")
-    views = [View(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
-    count = len(names) * len(VIEWS[tta])
-    looks = report and len(names) <= prediction_page.MOST_THUMBNAILS
-    photographs = Photographs(archive, names, views=set(views), training=_training(checkpoints, views), looks=looks)
     layers = explained.find_layers(checkpoints) if report and explain else []
     if ranks.MAIN:
         files.writable_folder(output)
-    engine.choose(engine_name, device=accelerator.device, views=count)  # told before the first photograph
-    on_gpu = accelerator.device.type == "cuda"
-    batches = begin(photographs, batch_size=batch_size, workers=workers, pin=on_gpu)  # while networks are made ready
-    scorers, used = _networks(checkpoints, views, engine_name=engine_name, count=count, accelerator=accelerator)
-    seen = _look(batches, scorers, accelerator=accelerator, tta=tta)
+
+    seen, scorers, used = forward(
+        archive,
+        list(id_of),
+        checkpoints,
+        tta=tta,
+        looks=report and len(id_of) <= prediction_page.MOST_THUMBNAILS,
+        batch_size=batch_size,
+        workers=workers,
+        engine_name=engine_name,
+        accelerator=accelerator,
+    )
     decision = ranks.once(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
     result, details = _tables(seen, decision, first, id_of=id_of, ordered=submission is not None)
     measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, checkpoints, id_of=id_of))
     if ranks.MAIN:
-        for name in (*scoring.FILES, PAGE):  # of a run before, they would be taken for this one's
-            (Path(output) / name).unlink(missing_ok=True)
-        if measured is not None:
-            scoring.write(measured, output)
-        files.write_csv(Path(output) / "details.csv", details)
-        files.write_csv(Path(output) / "result.csv", result)
+        _write(Path(output), result, details, measured)
     if report:
-        prediction_page.make(
-            Path(output) / PAGE,
-            details=details,
-            looks=seen.looks,
-            explain=explain,
-            layers=layers,
-            read=archive.read,
-            start=start,
-            checkpoints=checkpoints,
-            cuts=decision.mean_cuts,
-            cuts_in_words=decision.cuts_in_words,
-            images=images,
-            tta=tta,
-            engine=used,
-            calibrated=decision.calibrated,
-            warnings=useless(checkpoints),
-            metrics=measured,
+        content = prediction_page.Content(
+            details,
+            checkpoints,
+            decision.mean_cuts,
+            decision.cuts_in_words,
+            decision.calibrated,
+            images,
+            tta,
+            used,
+            measured,
             flattering=[] if measured is None else scoring.flattering(measured),
+            warnings=useless(checkpoints),
         )
+        page = Path(output) / PAGE
+        made_from = {"looks": seen.looks, "explain": explain, "layers": layers, "read": archive.read, "start": start}
+        prediction_page.make(page, content, **made_from)
     notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
     notes += _notes_on_names(archive, id_of, graded=len(result), submitted=submission is not None)
     return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, notes)
+
+
+def _truth(labels: str, id_of: Mapping[str, str], *, classes: Sequence[str]) -> pd.Series:
+    """The true grades in the table `labels`, by id. Raises UsageError."""
+    truth = scoring.of_photographs(scoring.read_labels(labels, classes=classes), id_of, path=labels)
+    scoring.check(list(id_of.values()), truth, path=labels)
+    return truth
+
+
+def _write(output: Path, result: pd.DataFrame, details: pd.DataFrame, measured: dict | None) -> None:
+    """The tables, and nothing of a run before that would be taken for this one's."""
+    for name in (*scoring.FILES, PAGE):
+        (output / name).unlink(missing_ok=True)
+    if measured is not None:
+        scoring.write(measured, str(output))
+    files.write_csv(output / "details.csv", details)
+    files.write_csv(output / "result.csv", result)
 
 
 def _scored(
@@ -309,7 +259,9 @@ def _tables(
     details = pd.DataFrame.from_dict(seen.records, orient="index").sort_index()
     details = details.join(graded.astype({"grade": "Int64"}))
     distance = [novelty.DISTANCE] if novelty.DISTANCE in details else []
-    details = details.reindex(columns=[*DETAILS[:4], *probabilities, *DETAILS[4:-2], *distance, *DETAILS[-2:]])
+    graded_columns = ["file", "score", "grade", "class", *probabilities, "doubt"]
+    measured_columns = ["brightness", "sharpness", "cut_off", *distance, "flags", "error"]
+    details = details.reindex(columns=graded_columns + measured_columns)
     id_codes = details.loc[graded.index, "file"].map(id_of).tolist()
     result = pd.DataFrame({"id_code": id_codes, "diagnosis": graded["grade"].to_numpy()})
     if not ordered:

@@ -56,9 +56,7 @@ class Look:
 
 def look(prepared: np.ndarray, retina: fundus.Retina) -> Look:
     """(S, S, 3) uint8 BGR prepared photograph and where it was cropped -> its Look."""
-    # whole frames of one camera are alike but for what is inside the retina: copies are looked for there
-    whole = retina.found is not None or fundus.is_small(prepared)
-    x0, y0, x1, y1 = (fundus.whole_frame if whole else fundus.find_retina)(prepared).box
+    x0, y0, x1, y1 = fundus.inside(prepared, retina, small=fundus.is_small(prepared))
     inside = prepared[y0:y1, x0:x1]
     small = page.thumbnail(cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB))
     return Look(small, duplicates.perceptual_hash(inside), duplicates.signature(inside))
@@ -156,28 +154,41 @@ def _taken(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-def write(
-    path: Path,
-    *,
-    details: pd.DataFrame,
-    looks: dict[str, Look],
-    maps: Sequence[dict],
-    checkpoints: Sequence[Checkpoint],
-    cuts: np.ndarray | None,
-    cuts_in_words: str | None,
-    images: str,
-    tta: str,
-    engine: str,
-    calibrated: bool,
-    seconds: float,
-    metrics: dict | None = None,
-    flattering: Sequence[str] = (),
-    warnings: Sequence[str] = (),
-) -> None:
-    """Writes the page: details as in details.csv, looks by file (empty where there are too many photographs), maps as
-    `explained.maps` makes them, cuts (K-1,) and where they are from; `metrics` where labels were given, and what is
-    `flattering` about them, and `warnings` of the networks, in words."""
-    first = checkpoints[0]
+@dataclass(frozen=True)
+class Content:
+    """What the page tells of a prediction: details as in details.csv, the networks, their cuts (K-1,) and where these
+    are from (None without cuts), whether probabilities are calibrated, where the photographs are, the views, what ran
+    the networks, in words; what metrics.json holds where labels were given, and what is `flattering` about it; warnings
+    of the networks, in words."""
+
+    details: pd.DataFrame
+    checkpoints: Sequence[Checkpoint]
+    cuts: np.ndarray | None
+    cuts_in_words: str | None
+    calibrated: bool
+    images: str
+    tta: str
+    engine: str
+    metrics: dict | None = None
+    flattering: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+def _facts(content: Content) -> list[tuple[str, str]]:
+    likely = any(name.startswith("probability_") for name in content.details.columns)
+    return [
+        ("Model", ", ".join(str(one.path) for one in content.checkpoints)),
+        ("Recipe", _recipe(content.checkpoints, content.tta)),
+        ("Cuts", (content.cuts_in_words or WITHOUT_CUTS).removeprefix("cuts ")),
+        ("Graded by", content.engine),
+        ("Probabilities", PROBABILITIES[content.calibrated] if likely else "none"),
+    ]
+
+
+def write(path: Path, content: Content, *, looks: dict[str, Look], maps: Sequence[dict], seconds: float) -> None:
+    """Writes the page: looks by file (empty where there are too many photographs), maps as `explained.maps` makes
+    them, seconds that the prediction took."""
+    details, first = content.details, content.checkpoints[0]
     labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
     seen = [looks.get(name) for name in details["file"]]
     rows = _rows(details, copies(seen))
@@ -187,7 +198,7 @@ def write(
         path,
         "predictions.html.j2",
         rows=rows,
-        place=images,
+        place=content.images,
         date=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         graded=sum(row["grade"] is not None for row in rows),
         flagged=sum(bool(row["flags"]) for row in rows),
@@ -195,26 +206,20 @@ def write(
         seconds=_taken(seconds),
         unreadable=[row for row in rows if row["error"]],
         counts=[(label, int(counts.get(k, 0))) for k, label in enumerate(labels)],
-        facts=[
-            ("Model", ", ".join(str(one.path) for one in checkpoints)),
-            ("Recipe", _recipe(checkpoints, tta)),
-            ("Cuts", (cuts_in_words or WITHOUT_CUTS).removeprefix("cuts ")),
-            ("Graded by", engine),
-            ("Probabilities", PROBABILITIES[calibrated] if any(row["probabilities"] for row in rows) else "none"),
-        ],
-        metrics=metrics,
-        flattering=flattering,
-        warnings=warnings,
+        facts=_facts(content),
+        metrics=content.metrics,
+        flattering=content.flattering,
+        warnings=content.warnings,
         explained=[one | {"flags": flags_of[one["file"]]} for one in maps],
         explanation=EXPLANATION[first.recipe.objective == "regression"],
         labels=labels,
-        cuts=None if cuts is None else [float(cut) for cut in cuts],
-        range=_range(first.objective, cuts),
+        cuts=None if content.cuts is None else [float(cut) for cut in content.cuts],
+        range=_range(first.objective, content.cuts),
         flags=[
             {"name": name, "label": label, "column": column, "digits": digits, "meaning": meaning}
             for name, (label, column, digits, meaning) in FLAGS.items()
         ],
-        doubt=_doubt_in_words(first.objective, cuts),
+        doubt=_doubt_in_words(first.objective, content.cuts),
         thumbnails=[None if one is None else base64.b64encode(one.thumbnail).decode() for one in seen] if looks else [],
         most_thumbnails=MOST_THUMBNAILS,
         left_out=len(rows) > MOST_THUMBNAILS,
@@ -223,32 +228,21 @@ def write(
 
 def make(
     path: Path,
+    content: Content,
     *,
-    details: pd.DataFrame,
     looks: dict[str, Look],
     explain: int | str,
     layers: Sequence[nn.Module],
     read: Callable[[str], bytes],
     start: float,
-    checkpoints: Sequence[Checkpoint],
-    cuts: np.ndarray | None,
-    **told: object,
 ) -> None:
-    """The maps of `explain` photographs or of 'all', made of the `layers` of the networks, then the page: what `write`
-    takes, looks those of this process, `read` a photograph's bytes by its name, start as time.monotonic() said it.
-    Called by all processes, written by the main one."""
-    chosen = explained.choose(details, count=explain) if explain else []
-    maps = explained.maps(details, chosen, checkpoints=checkpoints, layers=layers, read=read) if chosen else []
+    """The maps of `explain` photographs or of 'all', made of the `layers` of the networks, then the page: looks of this
+    process, `read` a photograph's bytes by its name, start as time.monotonic() said it. Called by all processes,
+    written by the main one."""
+    chosen = explained.choose(content.details, count=explain) if explain else []
+    maps = []
+    if chosen:
+        maps = explained.maps(content.details, chosen, checkpoints=content.checkpoints, layers=layers, read=read)
     everyones = {file: one for own in ranks.gather(looks) for file, one in own.items()}
     if ranks.MAIN:
-        seconds = time.monotonic() - start
-        write(
-            path,
-            details=details,
-            looks=everyones,
-            maps=maps,
-            checkpoints=checkpoints,
-            cuts=cuts,
-            seconds=seconds,
-            **told,
-        )
+        write(path, content, looks=everyones, maps=maps, seconds=time.monotonic() - start)

@@ -60,9 +60,7 @@ def _prepare_one(*, member: Member | Held, out: Path, size_px: int, crop: bool, 
     out = out.with_name(out.name + suffix)
     write_bytes(out, cv2.imencode(suffix, prepared, options)[1].tobytes())
     measured = fundus.quality(prepared)
-    # whole frames of one camera are alike but for what is inside the retina: copies are looked for there
-    whole = retina.found is not None or lossless or fundus.is_small(photo)
-    x0, y0, x1, y1 = inside = (fundus.whole_frame if whole else fundus.find_retina)(prepared).box
+    x0, y0, x1, y1 = inside = fundus.inside(prepared, retina, small=lossless or fundus.is_small(photo))
     return {
         "file": out.name,
         "cropped": retina.found is not None,

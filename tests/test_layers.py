@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"data", "train", "predict"},
     {"prepare", "training", "sweep", "compare", "prediction", "export", "demo"},
-    {"outcome", "run_page", "prevalence", "scoring", "photographs"},
-    {"card", "mistakes", "runs_table", "run_pictures"},
+    {"outcome", "run_page", "prevalence", "scoring", "forward"},
+    {"card", "mistakes", "photographs", "runs_table", "run_pictures"},
     {"data_page"},
     {"run", "selection", "formats", "ensemble", "prediction_page"},
     {"arrays", "folders", "tables"},

@@ -37,6 +37,11 @@ def graded(models, images, out, *, explain=0, **options):
     return out / "report.html"
 
 
+def content_of(details, network, *, cuts=CUTS, engine="torch", metrics=None):
+    cuts, where = np.array(cuts), {"images": "images", "tta": "none", "engine": engine}
+    return prediction_page.Content(details, [network], cuts, None, calibrated=True, metrics=metrics, **where)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Fourteen photographs: ten as they should be, a copy, a dark one, a blurred one, and one that is none."""
@@ -194,9 +199,8 @@ def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
     undefined["per_class"] = [{"class": "No DR", "recall": {"value": None, "low": None, "high": None}}]
     for metrics in (None, METRICS, undefined):
         prediction_page.write(
-            tmp_path / "page.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
-            cuts_in_words=None, images="images", tta="none", engine="what ran it", calibrated=False,
-            seconds=3, metrics=metrics
+            tmp_path / "page.html", content_of(details, one, engine="what ran it", metrics=metrics),
+            looks={}, maps=[], seconds=3
         )  # fmt: skip
         text = (tmp_path / "page.html").read_text()
         assert "what ran it" in text
@@ -359,8 +363,7 @@ def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_b
     details[["brightness", "sharpness", "cut_off", "training_distance"]] = 10.0, 1.5, 0.25, 2.5
     details = details.assign(flags=sorted(raised), error="")
     prediction_page.write(
-        tmp_path / "report.html", details=details, looks={}, maps=[], checkpoints=[one], cuts=np.array(CUTS),
-        cuts_in_words=None, images="images", tta="none", engine="torch", calibrated=True, seconds=3
+        tmp_path / "report.html", content_of(details, one), looks={}, maps=[], seconds=3
     )  # fmt: skip
     with page_of(browser, tmp_path / "report.html") as page:
         assert sorted(files(page)) == sorted(raised)
@@ -386,8 +389,7 @@ def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path
     details[["brightness", "sharpness", "cut_off", "doubt"]] = 100.0, 5.0, 0.1, 0.5
     path = tmp_path / "report.html"
     prediction_page.write(
-        path, details=details, looks=looks, maps=[], checkpoints=[one], cuts=np.array([0.5, 1.5, 2.5, 3.5]),
-        cuts_in_words=None, images="images", tta="none", engine="torch", calibrated=True, seconds=3
+        path, content_of(details, one, cuts=[0.5, 1.5, 2.5, 3.5]), looks=looks, maps=[], seconds=3
     )  # fmt: skip
     assert path.stat().st_size < 60e6
     with page_of(browser, path) as page:
