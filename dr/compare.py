@@ -48,13 +48,13 @@ lies outside. Of many runs the best is so by luck as well: one interval of twent
 @dataclass(frozen=True)
 class Kept:
     """What the checkpoint of a run keeps: for "val" and, where there is one, "test" the truth (N,) and the grades
-    (T, N), T decisions that have not seen the photographs; the likeness (N, K) of the test, and the fold it is."""
+    (T, N), T decisions that have not seen the photographs; class_scores (N, K) of the test, and the fold it is."""
 
     classes: tuple[str, ...]
     sides: dict[str, tuple[np.ndarray, np.ndarray]]
     recipe: Recipe
     fold: Fold | None = None
-    likeness: np.ndarray | None = None
+    class_scores: np.ndarray | None = None
 
 
 def _read(path: Path) -> list[dict[str, str]]:
@@ -88,12 +88,12 @@ def _kept(path: Path, row: dict[str, str]) -> Kept:
     graded = evaluation.crossed_grades(
         validation.predictions, truth, objective=objective, rule=recipe.cuts, seed=recipe.seed
     )
-    sides, likeness = {"val": (truth, graded)}, None
+    sides, class_scores = {"val": (truth, graded)}, None
     for test in tests:  # none or one
         sides["test"] = test.truth, test.grades[None]
-        likeness = objectives.likeness(objective, test.predictions)
+        class_scores = objectives.class_scores(objective, test.predictions)
     fold = Fold(**fields["data"]["fold"]) if "fold" in fields["data"] else None
-    return Kept(tuple(fields["classes"]), sides, recipe, fold, likeness)
+    return Kept(tuple(fields["classes"]), sides, recipe, fold, class_scores)
 
 
 def _differences(run: Kept, best: Kept) -> dict[str, tuple[float, float, float]]:
@@ -159,8 +159,8 @@ def _sets(rows: list[dict[str, str]], folder: Path) -> tuple[list[dict[int, tupl
 def _pooled(runs: dict[int, tuple[str, Kept]]) -> list[str]:
     """One set -> its line: the runs, their photographs, and the figures of all of them."""
     names, kept = zip(*runs.values(), strict=True)
-    parts = [(one.sides["test"][0], one.sides["test"][1][0], one.likeness) for one in kept]
-    arrays = [np.concatenate(part) for part in zip(*parts, strict=True)]  # truth, grades, likeness
+    parts = [(one.sides["test"][0], one.sides["test"][1][0], one.class_scores) for one in kept]
+    arrays = [np.concatenate(part) for part in zip(*parts, strict=True)]  # truth, grades, class_scores
     together, ends = evaluation.measure(*arrays), evaluation.measured_intervals(*arrays, seed=0)
     each = [evaluation.measure(*part) for part in parts]
     cells = []

@@ -76,7 +76,7 @@ def evaluate(
     }
     kappas = [metrics.quadratic_kappa(truth, one, classes) for one in decided["cross_fitted"]]
     grades = objectives.grades(objective, predictions, cuts)
-    plain = measure(truth, grades, objectives.likeness(objective, predictions))
+    plain = measure(truth, grades, objectives.class_scores(objective, predictions))
     figures |= {
         "kappa": plain["kappa"],
         "kappa_cross_fitted": float(np.mean(kappas)),
@@ -89,29 +89,29 @@ def evaluate(
     return figures, cuts
 
 
-def measure(truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray) -> dict[str, float]:
-    """truth (N,), grades (N,), likeness (N, K) -> macro_f1, kappa, accuracy, auc: nothing is fitted."""
-    return {name: float(figure(*arrays)) for name, (figure, *arrays) in _calls(truth, grades, likeness).items()}
+def measure(truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray) -> dict[str, float]:
+    """truth (N,), grades (N,), class_scores (N, K) -> macro_f1, kappa, accuracy, auc: nothing is fitted."""
+    return {name: float(figure(*arrays)) for name, (figure, *arrays) in _calls(truth, grades, class_scores).items()}
 
 
 def measured_intervals(
-    truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray, *, seed: int
+    truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray, *, seed: int
 ) -> dict[str, list[float]]:
     """95 % bootstrap intervals of `measure` -> {name: [low, high]}; of REPEATS draws, of FEWER_REPEATS where one takes
     long."""
-    calls = _calls(truth, grades, likeness)
-    repeats = FEWER_REPEATS if likeness.size > LONG else REPEATS
+    calls = _calls(truth, grades, class_scores)
+    repeats = FEWER_REPEATS if class_scores.size > LONG else REPEATS
     return {name: list(metrics.bootstrap_interval(*call, repeats=repeats, seed=seed)) for name, call in calls.items()}
 
 
-def _calls(truth: np.ndarray, grades: np.ndarray, likeness: np.ndarray) -> dict[str, tuple]:
+def _calls(truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray) -> dict[str, tuple]:
     """-> {name: (figure, its arrays)}."""
-    classes = likeness.shape[1]
+    classes = class_scores.shape[1]
     return {
         "macro_f1": (lambda t, g: metrics.macro_f1(t, g, classes), truth, grades),
         "kappa": (lambda t, g: metrics.quadratic_kappa(t, g, classes), truth, grades),
         "accuracy": (lambda t, g: metrics.accuracy(t, g, classes), truth, grades),
-        "auc": (metrics.auc, truth, likeness),
+        "auc": (metrics.auc, truth, class_scores),
     }
 
 
@@ -126,7 +126,7 @@ def intervals(
 ) -> dict[str, list[float]]:
     """95 % bootstrap intervals of the figures of `evaluate` but recalls, the cuts held fixed -> {name: [low, high]}."""
     grades = objectives.grades(objective, predictions, cuts)
-    found = measured_intervals(truth, grades, objectives.likeness(objective, predictions), seed=seed)
+    found = measured_intervals(truth, grades, objectives.class_scores(objective, predictions), seed=seed)
     del found["macro_f1"]  # with cuts fitted to the same photographs it flatters: evaluate has it as macro_f1_optimal
     for name, graded in _decisions(predictions, truth, objective=objective, rule=rule, seed=seed).items():
         measured = metrics.mean_intervals(truth, graded, num_classes=objective.num_classes, seed=seed)

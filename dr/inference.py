@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from dr import ranks
-from dr.objectives import Objective, grades, likeness
+from dr.objectives import Objective, class_scores, grades
 
 View = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) uint8 -> the same shape
 SHIFT = 1 / 16  # of the side, to each corner: what the five crops of AlexNet's test are to a picture that stays whole
@@ -111,7 +111,7 @@ def voted_grades(
     ]
     given = np.array(votes)  # (voters, M)
     counts = (given[..., None] == np.arange(scorers[0].objective.num_classes)).sum(axis=0)
-    mean = likeness(scorers[0].objective, mean_predictions(scorers, outputs))
+    mean = class_scores(scorers[0].objective, mean_predictions(scorers, outputs))
     return np.where(counts == counts.max(axis=1, keepdims=True), mean, -np.inf).argmax(axis=1)
 
 

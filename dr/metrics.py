@@ -54,29 +54,29 @@ def recall_per_class(truth, grades, num_classes=5):
     return np.where(sizes > 0, np.diagonal(counts) / np.maximum(sizes, 1), np.nan)
 
 
-def per_class(truth, grades, likeness):
-    """truth, grades (N,) int, likeness (N, K) float -> {figure: (K,)}: n, recall, precision, f1 and auc of each class.
-    Recall and AUC are NaN for a class that is absent, precision for one that is never given; F1 is 0 for one that is
-    neither, as in macro_f1."""
-    likeness = np.asarray(likeness, dtype=np.float64)
-    counts = confusion(truth, grades, likeness.shape[1])
+def per_class(truth, grades, class_scores):
+    """truth, grades (N,) int, class_scores (N, K) float -> {figure: (K,)}: n, recall, precision, f1 and auc of each
+    class. Recall and AUC are NaN for a class that is absent, precision for one that is never given; F1 is 0 for one
+    that is neither, as in macro_f1."""
+    class_scores = np.asarray(class_scores, dtype=np.float64)
+    counts = confusion(truth, grades, class_scores.shape[1])
     hits, sizes, given = np.diagonal(counts), counts.sum(axis=1), counts.sum(axis=0)
     return {
         "n": sizes,
         "recall": recall_per_class(truth, grades, len(counts)),
         "precision": np.where(given > 0, hits / np.maximum(given, 1), np.nan),
         "f1": 2.0 * hits / np.maximum(sizes + given, 1),
-        "auc": np.array([_area(np.asarray(truth) == k, likeness[:, k]) for k in range(len(counts))]),
+        "auc": np.array([_area(np.asarray(truth) == k, class_scores[:, k]) for k in range(len(counts))]),
     }
 
 
-def per_class_intervals(truth, grades, likeness, *, repeats=1000, level=0.95, seed=0):
-    """truth, grades (N,) int, likeness (N, K) -> {figure: (2, K)}: low and high of recall, precision, f1 and auc of
+def per_class_intervals(truth, grades, class_scores, *, repeats=1000, level=0.95, seed=0):
+    """truth, grades (N,) int, class_scores (N, K) -> {figure: (2, K)}: low and high of recall, precision, f1 and auc of
     each class, percentile bootstrap over samples. Repeats in which a figure is not defined do not count; NaN where it
     never is, and for the AUC of more than AUC_CLASSES. A share of 0 or 1 would have no width: recall and precision then
     have the interval of Wilson (J. Am. Stat. Assoc. 1927;22:209)."""
-    likeness = np.asarray(likeness, dtype=np.float64)
-    num_classes = likeness.shape[1]
+    class_scores = np.asarray(class_scores, dtype=np.float64)
+    num_classes = class_scores.shape[1]
     truth, grades = _checked(truth, grades, num_classes)
     rng = np.random.default_rng(seed)
     hits, sizes, given = (np.empty((repeats, num_classes)) for _ in range(3))
@@ -88,7 +88,7 @@ def per_class_intervals(truth, grades, likeness, *, repeats=1000, level=0.95, se
         sizes[repeat] = np.bincount(drawn, minlength=num_classes)
         given[repeat] = np.bincount(graded, minlength=num_classes)
         if repeat < len(areas) and num_classes <= AUC_CLASSES:
-            areas[repeat] = [_area(drawn == k, likeness[rows, k]) for k in range(num_classes)]
+            areas[repeat] = [_area(drawn == k, class_scores[rows, k]) for k in range(num_classes)]
     values = {
         "recall": np.where(sizes > 0, hits / np.maximum(sizes, 1), np.nan),
         "precision": np.where(given > 0, hits / np.maximum(given, 1), np.nan),
@@ -127,27 +127,29 @@ def no_better(measured: Mapping[str, Any]) -> dict[str, bool]:
     }
 
 
-def auc(truth, likeness):
+def auc(truth, class_scores):
     """Mean over the classes of the one-vs-rest area under the ROC curve -> float in 0..1, as MedMNIST's evaluator and
     scikit-learn's roc_auc_score(multi_class="ovr", average="macro") compute it; for two classes the usual area.
 
-    truth (N,) int in 0..K-1, likeness (N, K) float, higher for likelier classes. A class that is absent, or the only
-    one, does not count; NaN where no class counts. By ranks: Hanley and McNeil, Radiology 1982;143:29.
+    truth (N,) int in 0..K-1, class_scores (N, K) float, higher for likelier classes. A class that is absent, or the
+    only one, does not count; NaN where no class counts. By ranks: Hanley and McNeil, Radiology 1982;143:29.
     """
-    truth, likeness = np.asarray(truth), np.asarray(likeness, dtype=np.float64)
-    if likeness.ndim != 2 or truth.shape != likeness.shape[:1] or len(truth) == 0:
-        raise ValueError(f"auc needs truth (N,) and likeness (N, K), got shapes {truth.shape} and {likeness.shape}")
-    sizes = np.bincount(truth, minlength=likeness.shape[1])
+    truth, class_scores = np.asarray(truth), np.asarray(class_scores, dtype=np.float64)
+    if class_scores.ndim != 2 or truth.shape != class_scores.shape[:1] or len(truth) == 0:
+        raise ValueError(
+            f"auc needs truth (N,) and class_scores (N, K), got shapes {truth.shape} and {class_scores.shape}"
+        )
+    sizes = np.bincount(truth, minlength=class_scores.shape[1])
     counted = np.flatnonzero((sizes > 0) & (sizes < len(truth)))
-    return float(np.mean([_area(truth == k, likeness[:, k]) for k in counted])) if len(counted) else float("nan")
+    return float(np.mean([_area(truth == k, class_scores[:, k]) for k in counted])) if len(counted) else float("nan")
 
 
-def _area(positive, likeness):
-    """positive (N,) bool, likeness (N,) -> area under the ROC curve, NaN where all samples are alike."""
+def _area(positive, scores):
+    """positive (N,) bool, scores (N,) -> area under the ROC curve, NaN where all samples are alike."""
     size, others = positive.sum(), (~positive).sum()
     if size == 0 or others == 0:
         return float("nan")
-    ranks = pd.Series(likeness).rank().to_numpy()  # the mean rank of equals; scipy.stats would take a second to import
+    ranks = pd.Series(scores).rank().to_numpy()  # the mean rank of equals; scipy.stats would take a second to import
     return float((ranks[positive].sum() - size * (size + 1) / 2) / (size * others))
 
 

@@ -160,7 +160,7 @@ def grades(objective: Objective, predictions: np.ndarray, cuts: np.ndarray | Non
     return objective.probabilities(predictions).argmax(axis=1)
 
 
-def likeness(objective: Objective, predictions: np.ndarray) -> np.ndarray:
+def class_scores(objective: Objective, predictions: np.ndarray) -> np.ndarray:
     """predictions (N, P) -> (N, K), higher for likelier classes, as one-vs-rest AUC needs it: the probabilities, or how
     near the score is to each grade."""
     probabilities = objective.probabilities(predictions)

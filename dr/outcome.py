@@ -79,13 +79,13 @@ def _test(
     scorer, outputs, truth = _look(chosen, data, "test", accelerator=accelerator, workers=workers)
     cuts = None if chosen.cuts is None else np.array(chosen.cuts)
     predictions, grades = decide([scorer], [outputs], cuts=[cuts], by=chosen.recipe.tta_by)
-    likeness = objectives.likeness(chosen.objective, predictions)
+    class_scores = objectives.class_scores(chosen.objective, predictions)
     figures = {
         "loss": objectives.mean_loss(chosen.objective, outputs[0], truth),
-        **evaluation.measure(truth, grades, likeness),
+        **evaluation.measure(truth, grades, class_scores),
         "majority": metrics.majority(truth),
         "intervals": ranks.once(
-            lambda: evaluation.measured_intervals(truth, grades, likeness, seed=chosen.recipe.seed)
+            lambda: evaluation.measured_intervals(truth, grades, class_scores, seed=chosen.recipe.seed)
         ),
     }
     seen = {"predictions": predictions, "truth": truth, "grades": grades}  # grades that were voted follow from nothing
@@ -129,8 +129,10 @@ def _of_validation(run: Run, fields: dict) -> tuple[dict, np.ndarray]:
 def _classes(run: Run, side: run_facts.Side) -> pd.DataFrame:
     """-> rows of NAME__classes.csv: how good each class is on one side, and its row of the confusion matrix. Where the
     cuts were fitted to the same photographs, `side` says that the figures flatter."""
-    likeness = objectives.likeness(run.objective, side.predictions)
-    figures = {name: values.round(4) for name, values in metrics.per_class(side.truth, side.grades, likeness).items()}
+    class_scores = objectives.class_scores(run.objective, side.predictions)
+    figures = {
+        name: values.round(4) for name, values in metrics.per_class(side.truth, side.grades, class_scores).items()
+    }
     names = run.data.classes
     matrix = metrics.confusion(side.truth, side.grades, len(names))
     predicted = {f"predicted_{k}": matrix[:, k] for k in range(len(names))}

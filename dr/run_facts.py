@@ -81,9 +81,9 @@ def figure_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
 def class_figures(content: Mapping[str, Any], side: Side) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """-> metrics.per_class and the intervals of these figures of one side."""
     recipe, objective = recipe_of(content)
-    likeness = objectives.likeness(objective, side.predictions)
-    figures = metrics.per_class(side.truth, side.grades, likeness)
-    return figures, metrics.per_class_intervals(side.truth, side.grades, likeness, seed=recipe.seed)
+    class_scores = objectives.class_scores(objective, side.predictions)
+    figures = metrics.per_class(side.truth, side.grades, class_scores)
+    return figures, metrics.per_class_intervals(side.truth, side.grades, class_scores, seed=recipe.seed)
 
 
 def class_rows(

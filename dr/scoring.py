@@ -100,11 +100,11 @@ def score(
         return None
     truth = labels.loc[[name for name, has in zip(graded.ids, known, strict=True) if has]].to_numpy()
     grades, predictions = graded.grades[known], graded.predictions[known]
-    likeness = objectives.likeness(objective, predictions)
-    values = evaluation.measure(truth, grades, likeness)
-    intervals = evaluation.measured_intervals(truth, grades, likeness, seed=seed)
-    per_class = metrics.per_class(truth, grades, likeness)
-    spread = metrics.per_class_intervals(truth, grades, likeness, seed=seed)
+    class_scores = objectives.class_scores(objective, predictions)
+    values = evaluation.measure(truth, grades, class_scores)
+    intervals = evaluation.measured_intervals(truth, grades, class_scores, seed=seed)
+    per_class = metrics.per_class(truth, grades, class_scores)
+    spread = metrics.per_class_intervals(truth, grades, class_scores, seed=seed)
     photographs = {*graded.ids, *graded.unreadable}
     content = {
         "photographs": len(truth),

@@ -11,8 +11,8 @@ def texts(subject) -> list[str]:
 
 
 def figures_of(truth, grades, classes):
-    likeness = np.eye(classes)[grades]
-    return metrics.per_class(truth, grades, likeness), metrics.per_class_intervals(truth, grades, likeness)
+    class_scores = np.eye(classes)[grades]
+    return metrics.per_class(truth, grades, class_scores), metrics.per_class_intervals(truth, grades, class_scores)
 
 
 def test_each_class_is_a_point_with_its_interval_and_a_dash_where_it_is_never_given(tmp_path):

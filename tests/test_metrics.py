@@ -157,10 +157,10 @@ def test_an_unusable_bootstrap_is_refused_in_words(arrays, options, message):
 def test_auc_is_scikit_learns_one_vs_rest(classes):
     rng = np.random.default_rng(classes)
     truth = rng.integers(classes, size=80)
-    likeness = rng.random((80, classes)).round(1)  # with ties
-    likeness /= likeness.sum(axis=1, keepdims=True)
-    expected = roc_auc_score(truth, likeness, multi_class="ovr", average="macro")
-    assert metrics.auc(truth, likeness) == pytest.approx(expected)
+    class_scores = rng.random((80, classes)).round(1)  # with ties
+    class_scores /= class_scores.sum(axis=1, keepdims=True)
+    expected = roc_auc_score(truth, class_scores, multi_class="ovr", average="macro")
+    assert metrics.auc(truth, class_scores) == pytest.approx(expected)
 
 
 def test_auc_of_two_classes_is_the_usual_area():
@@ -171,11 +171,11 @@ def test_auc_of_two_classes_is_the_usual_area():
 
 
 def test_auc_leaves_out_absent_classes_and_is_nan_where_none_is_left():
-    likeness = np.eye(3)[[0, 0, 1]]
-    assert metrics.auc([0, 0, 1], likeness) == 1
-    assert np.isnan(metrics.auc([1, 1], likeness[:2]))
-    with pytest.raises(ValueError, match=r"auc needs truth \(N,\) and likeness \(N, K\)"):
-        metrics.auc([0, 1], likeness)
+    class_scores = np.eye(3)[[0, 0, 1]]
+    assert metrics.auc([0, 0, 1], class_scores) == 1
+    assert np.isnan(metrics.auc([1, 1], class_scores[:2]))
+    with pytest.raises(ValueError, match=r"auc needs truth \(N,\) and class_scores \(N, K\)"):
+        metrics.auc([0, 1], class_scores)
 
 
 def test_the_majority_is_the_accuracy_of_always_giving_the_most_frequent_class():
@@ -194,12 +194,12 @@ def test_accuracy_below_the_most_frequent_class_is_told_apart_from_grades_by_cha
 
 def test_figures_of_each_class_are_scikit_learns():
     truth, grades = noisy_grades(300, seed=3)
-    likeness = np.eye(5)[grades] + np.random.default_rng(3).random((300, 5))
-    found = metrics.per_class(truth, grades, likeness)
+    class_scores = np.eye(5)[grades] + np.random.default_rng(3).random((300, 5))
+    found = metrics.per_class(truth, grades, class_scores)
     precision, recall, f1, n = precision_recall_fscore_support(truth, grades, labels=range(5))
     for name, expected in {"precision": precision, "recall": recall, "f1": f1, "n": n}.items():
         assert np.allclose(found[name], expected), name
-    assert np.allclose(found["auc"], [roc_auc_score(truth == k, likeness[:, k]) for k in range(5)])
+    assert np.allclose(found["auc"], [roc_auc_score(truth == k, class_scores[:, k]) for k in range(5)])
 
 
 def test_a_class_that_is_absent_or_never_given_has_no_recall_or_precision():
@@ -264,13 +264,13 @@ def test_intervals_of_each_class_are_those_of_a_bootstrap_of_scikit_learn_s_figu
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 3, 80)
     grades = np.where(rng.random(80) < 0.5, truth, rng.integers(0, 3, 80))
-    likeness = rng.random((80, 5))
-    found = metrics.per_class_intervals(truth, grades, likeness, repeats=100, seed=2)
+    class_scores = rng.random((80, 5))
+    found = metrics.per_class_intervals(truth, grades, class_scores, repeats=100, seed=2)
     draws, values = np.random.default_rng(2), []
     for _ in range(100):
         rows = draws.integers(80, size=80)
         options = {"labels": range(5), "zero_division": 0}
-        areas = [roc_auc_score(truth[rows] == k, likeness[rows, k]) for k in range(3)]
+        areas = [roc_auc_score(truth[rows] == k, class_scores[rows, k]) for k in range(3)]
         values.append([*precision_recall_fscore_support(truth[rows], grades[rows], **options)[:3], [*areas, 0, 0]])
     for place, name in enumerate(("precision", "recall", "f1", "auc")):
         expected = np.quantile([value[place] for value in values], [0.025, 0.975], axis=0)
