@@ -5,6 +5,7 @@ import posixpath
 import re
 import stat
 import struct
+import unicodedata
 import zipfile
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -29,9 +30,14 @@ def is_image(name: str) -> bool:
     return posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith("._")
 
 
+def composed(text: str) -> str:
+    """Letters with accents as one character each (NFC): macOS writes names of files with two."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def stem(name: str) -> str:
     """'train/a.b.png' -> 'a.b'. As text: every part of a path that pathlib ever saw takes memory to the end."""
-    return posixpath.splitext(posixpath.basename(name))[0]
+    return composed(posixpath.splitext(posixpath.basename(name))[0])
 
 
 def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
@@ -54,6 +60,15 @@ def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
 
 def _refuse_unreadable(error: OSError) -> None:
     raise error  # os.walk would pass over a folder that may not be read, and its photographs would be missed by nobody
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether the operating system gave a name whose bytes are text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -119,6 +134,9 @@ class Archive:
                 continue
             seen.add(real)
             names += [(Path(folder) / name).relative_to(self.path).as_posix() for name in files]
+        for name in names:
+            if not name.isascii() and is_image(name) and not _is_utf8(name):
+                raise UsageError(f"{self.path}: the name of the file {name!r} is not UTF-8; rename it")
         return sorted(names)
 
     def _checked_zip_names(self) -> list[str]:
@@ -129,7 +147,10 @@ class Archive:
             raise UsageError(f"{self.path}: it cannot be read ({exc.strerror}); give a file that can") from exc
         try:
             with zipfile.ZipFile(self.path) as packed:
-                infos = sorted(packed.infolist(), key=lambda info: info.filename)
+                infos = packed.infolist()
+            for info in infos:  # some programs on Windows pack folders with backslashes
+                info.filename = info.filename.replace("\\", "/")
+            infos.sort(key=lambda info: info.filename)
             places = np.array([tuple(getattr(info, field) for field in PLACE.names) for info in infos], PLACE)
         except (zipfile.BadZipFile, OSError, NotImplementedError, OverflowError, ValueError, struct.error) as exc:
             remedy = "download it again, or give an unpacked folder"
@@ -162,11 +183,13 @@ class Archive:
         """The bytes of one member. Raises OSError when they cannot be read or fail their checksum."""
         return self.member(name).read()
 
-    def size(self) -> int:
-        """Bytes of the zip, or of all files of the folder."""
-        if not self.path.is_dir():
-            return self.path.stat().st_size
-        return sum(file.stat().st_size for name in self.names if (file := self.path / name).exists())
+    def size(self, name: str) -> int:
+        """Bytes of one member; 0 of one that is not there."""
+        if self.path.is_dir():
+            file = self.path / name
+            return file.stat().st_size if file.exists() else 0
+        number = bisect_left(self.names, name)
+        return int(self._places[number]["file_size"]) if self.names[number : number + 1] == [name] else 0
 
     def images(self) -> list[str]:
         """Names of the members that end like photographs."""

@@ -60,6 +60,10 @@ class ArrayArchive(Archive):
         """(N,) int of one side."""
         return self._array(f"{side}_labels").reshape(-1).astype(int)
 
+    def size(self, name: str) -> int:
+        """Bytes of the whole file: what one picture has changes with no other."""
+        return self.path.stat().st_size
+
     def member(self, name: str) -> Held:
         """One picture."""
         side, _, number = name.rpartition("_")

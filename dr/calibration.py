@@ -127,6 +127,12 @@ def log_probabilities(evidence: torch.Tensor, slope: torch.Tensor, offsets: torc
     return classes.clamp(min=SMALLEST).div(classes.clamp(min=SMALLEST).sum(dim=1, keepdim=True)).log()
 
 
+def reweighted(probabilities: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """probabilities (N, K), ratio (K,) of the new prevalence to the old one -> probabilities under the new one."""
+    weighed = probabilities * ratio
+    return weighed / weighed.sum(axis=1, keepdims=True)
+
+
 def cross_fitted(evidence: np.ndarray, truth: np.ndarray, *, num_classes: int, seed: int = 0) -> np.ndarray:
     """evidence (N,) or (N, K), truth (N,), N >= 2 -> probabilities (R, N, K), each sample's by a calibration of the
     other half, R times."""

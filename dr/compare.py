@@ -175,8 +175,9 @@ def _pooled(runs: dict[int, tuple[str, Kept]]) -> list[str]:
 
 
 def _data(row: dict[str, str]) -> str:
-    """The first letters of the fingerprint, enough to tell the data of a few hundred runs apart."""
-    return row["data_fingerprint"][:8]
+    """The first letters of the fingerprint, enough to tell the data of a few hundred runs apart, and how many classes
+    were made of them."""
+    return f"{row['data_fingerprint'][:8]}, {row.get('classes', '?')} classes"
 
 
 def _all_runs(rows: list[dict[str, str]], best: set[int]) -> str:
@@ -202,10 +203,12 @@ def compare(folder: str) -> str:
     rows = _read(Path(folder) / "runs.csv")
     rows.sort(key=lambda row: -np.inf if number(row, BY) is None else number(row, BY), reverse=True)
     groups: dict[str, list[int]] = {}
+    alike: dict[str, list[int]] = {}  # grades may have been made into two classes, whose figures are others
     for place, row in enumerate(rows):
         groups.setdefault(row["data_fingerprint"], []).append(place)
+        alike.setdefault(_data(row), []).append(place)
     several = [places for places in groups.values() if len(places) > 1]
-    text = f"{HEAD}\n{_all_runs(rows, {places[0] for places in several})}"
+    text = f"{HEAD}\n{_all_runs(rows, {places[0] for places in alike.values() if len(places) > 1})}"
     if several:
         text += PAIRED + "".join(
             _against_the_best([rows[place] for place in places], Path(folder)) for places in several

@@ -81,7 +81,7 @@ def _groups(listed: pd.DataFrame, assigned: pd.DataFrame, *, workspace: Workspac
         members = listed[listed["group"] == number]
         copies = []
         for index, row in members.head(MOST_COPIES).iterrows():
-            photo = cv2.imread(str(workspace.find(workspace.file(row["source"], row["original"]))))
+            photo = workspace.read(workspace.file(row["source"], row["original"]))
             side = assigned["split"].get(index)
             kept = f"kept, {SIDE_WORDS[side]}" if isinstance(side, str) else assigned["left_out"].get(index)
             copies.append(

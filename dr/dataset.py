@@ -15,11 +15,14 @@ from dr import UsageError, ranks
 from dr.prepared import Prepared
 from dr.recipes import Recipe
 from dr.transforms import eval_transform, seed, train_transform
+from dr.workers import end_with_parent
 
 
 def read_photograph(path: Path) -> np.ndarray:
     """A prepared photograph -> (S, S, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
-    photo = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    # not imread, which on Windows opens no names beyond the code page
+    data = np.fromfile(path, np.uint8)
+    photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if photo is None:
         raise UsageError(f"{path}: it cannot be decoded; delete it and run data.py again")
     return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
@@ -111,7 +114,8 @@ class EpochSampler(Sampler):
 
 
 def start_worker(_: int) -> None:
-    """One thread for each loading process: more would fight over the cores."""
+    """One thread for each loading process: more would fight over the cores. It ends with its parent."""
+    end_with_parent()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 

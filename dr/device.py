@@ -1,14 +1,20 @@
 """Which device runs the network, and in which precision: what the device does well."""
 
+import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from dr import UsageError, ranks
+
+# what accelerate.utils.get_int_from_env looks for in PartialState
+STRAY = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE",
+         "RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # fmt: skip
 
 
 def _check_device(name: str) -> torch.device | None:
@@ -90,4 +96,15 @@ def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = No
     if chosen.type == "cpu":
         _keep_freed_memory()
     ranks.meet("nccl" if chosen.type == "cuda" else "gloo")
-    return Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    with contextlib.nullcontext() if ranks.COUNT > 1 else _alone():
+        return Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hides from accelerate what schedulers of clusters leave in every process, which it would wait for others by."""
+    left = {name: os.environ.pop(name) for name in STRAY if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(left)

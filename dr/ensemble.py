@@ -65,10 +65,33 @@ def validation(checkpoints: Sequence[Checkpoint]) -> list[tuple[np.ndarray, np.n
     return None if None in own else own
 
 
+def mix(checkpoints: Sequence[Checkpoint]) -> np.ndarray | None:
+    """The share of each grade among the validation photographs of all (K,), half a photograph of a grade that none has:
+    of those that folds hold out the most are of training, where data.py may have balanced the grades. None where a
+    checkpoint keeps no validation."""
+    if any(one.validation is None for one in checkpoints):
+        return None
+    truth = np.concatenate([one.validation[1] for one in checkpoints])
+    counts = np.maximum(np.bincount(truth, minlength=len(checkpoints[0].classes)), 0.5)
+    return counts / counts.sum()
+
+
 def probabilities(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) -> np.ndarray | None:
-    """predictions (N, P) -> calibrated probabilities (N, K), None where a checkpoint has no calibration. Folds of one
-    set share the one that is fitted to all the photographs that each has held out; of others it is the mean of what
-    each makes of the predictions."""
+    """predictions (N, P) -> calibrated probabilities (N, K) for validation's mix of grades, None where a checkpoint has
+    no calibration."""
+    likely = calibrated(checkpoints, predictions)
+    natural = mix(checkpoints)
+    if folds(checkpoints) is None or natural is None:
+        return likely
+    truth = validation(checkpoints)[0][1]
+    held_out = np.maximum(np.bincount(truth, minlength=likely.shape[1]), 0.5) / len(truth)
+    return calibration.reweighted(likely, natural / held_out)
+
+
+def calibrated(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) -> np.ndarray | None:
+    """As `probabilities`, for the mix of the photographs that decisions are fitted to. Folds of one set share the
+    calibration that is fitted to all the photographs that each has held out; of others it is the mean of what each
+    makes of the predictions."""
     objective = checkpoints[0].objective
     seen = calibration.evidence(objective, predictions)
     if folds(checkpoints) is not None:
@@ -83,7 +106,8 @@ def cuts(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], st
     """-> the cuts (K-1,) to grade with, for each checkpoint, and where they are from, in words; None without cuts.
 
     Folds of one set share the cuts that their recipe's rule fits to the scores of all the photographs that each has
-    held out, every photograph once and by a network that has not seen it; else each keeps its own.
+    held out, every photograph once and by a network that has not seen it, weighed to validation's mix of grades; else
+    each keeps its own.
     """
     first = checkpoints[0]
     own = [None if one.cuts is None else np.array(one.cuts) for one in checkpoints]
@@ -94,10 +118,13 @@ def cuts(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], st
         source = "scores are rounded, nothing was fitted"
     elif held_out is not None:
         predictions, truth = validation(checkpoints)[0]
-        fitted = evaluation.fit_cuts(predictions, truth, objective=first.objective, rule=first.recipe.cuts)
+        rule, natural = first.recipe.cuts, mix(checkpoints)
+        fitted = evaluation.fit_cuts(predictions, truth, objective=first.objective, rule=rule, prevalence=natural)
         own = [fitted] * len(own)
         numbers = ", ".join(str(each.fold.number) for each in held_out)
-        source = f"fitted to the {len(truth)} out-of-fold scores of folds {numbers} of {held_out[0].fold.of}"
+        these = f"folds {numbers} of {held_out[0].fold.of}"
+        weighed = "" if natural is None else ", weighed to validation's mix of grades"
+        source = f"fitted to the {len(truth)} out-of-fold scores of {these}{weighed}"
     elif len(own) == 1:
         source = f"those of {first.path}"
     return own, f"cuts {' '.join(f'{value:.3f}' for value in np.mean(own, axis=0))}: {source}"

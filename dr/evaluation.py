@@ -21,13 +21,21 @@ def fits_cuts(objective: Objective, rule: str) -> bool:
     return objective.has_cuts and rule in FITTED_CUTS
 
 
-def fit_cuts(predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str) -> np.ndarray | None:
-    """predictions (N, P), truth (N,) -> cuts (K-1,) by a recipe's `cuts`; None where the objective has none."""
+def fit_cuts(
+    predictions: np.ndarray,
+    truth: np.ndarray,
+    *,
+    objective: Objective,
+    rule: str,
+    prevalence: np.ndarray | None = None,
+) -> np.ndarray | None:
+    """predictions (N, P), truth (N,) -> cuts (K-1,) by a recipe's `cuts`, with `prevalence` (K,) as if each grade had
+    that share; None where the objective has none."""
     if not objective.has_cuts:
         return None
     if rule == "round":
         return thresholds.rounding_cuts(objective.num_classes)
-    return FITTED_CUTS[rule](objective.scores(predictions), truth, objective.num_classes)
+    return FITTED_CUTS[rule](objective.scores(predictions), truth, objective.num_classes, prevalence=prevalence)
 
 
 def crossed_grades(

@@ -40,6 +40,34 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def holding(path: Path, *, wait: bool) -> Iterator[None]:
+    """Keeps other processes that ask for it in this way from the file `path`, by a lock on a hidden file beside it,
+    until the end, a kill included; processes that are forked meanwhile do not hold it. Where one has it: waits, or
+    raises UsageError. Where the system cannot lock files it keeps nobody out."""
+    if fcntl is None:
+        yield
+        return
+    mark = path.with_name(f".{path.name}.lock")
+    while True:
+        file = mark.open("w")
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except (BlockingIOError, PermissionError) as exc:  # POSIX leaves open which
+            file.close()
+            raise UsageError(f"{path}: another process writes it; wait for its end, or give another --name") from exc
+        except OSError:  # of file systems of networks
+            break
+        if mark.exists() and mark.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            break
+        file.close()  # whoever had it has removed it: another may have made it anew
+    with file:
+        try:
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+
+
+@contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to; renames it into place at the end, removes it when anything fails."""
     path = Path(path)
@@ -64,8 +92,9 @@ def writable_folder(path: str | Path) -> Path:
         raise UsageError(f"{path}: there is a file of that name; name a folder") from exc
     except FileNotFoundError as exc:  # of a file system that makes none, as /proc
         raise UsageError(f"{path}: no folder can be made there; name another") from exc
-    write_bytes(path / ".writable", b"")
-    (path / ".writable").unlink()
+    own = path / f".writable.{os.getpid()}"  # others may try the folder now, too
+    write_bytes(own, b"")
+    own.unlink()
     return path
 
 

@@ -38,9 +38,10 @@ def _prevalence(text: str) -> tuple[float, ...] | str:
     return tuple(share / sum(shares) for share in shares)
 
 
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # allotted ones
 _WORKERS = {
     "type": int,
-    "default": max(1, (os.cpu_count() or 1) // ranks.LOCAL_COUNT),
+    "default": max(1, _CORES // ranks.LOCAL_COUNT),
     "help": "processes that prepare photographs (default: all cores)",
 }
 FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {

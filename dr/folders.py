@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dr import UsageError
+from dr import GRADES, UsageError
 from dr.archive import Archive, stem
 from dr.classes import arrange, check_sides
 from dr.sources import COLUMNS, EYE, SIDES, Source, read_member, without_ending
@@ -37,7 +37,8 @@ def class_folders(archive: Archive) -> Source | None:
     named = table["member"].map(stem)
     patient = table["original"].where(~named.str.match(EYE), named.str.replace(EYE, r"\1", regex=True))
     table = table.assign(source="main", patient=patient)
-    return Source("class folders", archive, table[list(COLUMNS)], classes)
+    unlisted = 0 if PLAIN in {part.lower() for parts in images for part in parts} else len(images) - len(table)
+    return Source("class folders", archive, table[list(COLUMNS)], classes, unlisted=unlisted)
 
 
 def _original(parts: Parts) -> str:
@@ -97,5 +98,21 @@ def _one_level(images: dict[Parts, str], *, place: Path) -> Iterator[tuple]:
         return
     if stray:
         raise UsageError(f"{place}: {stray[0]} stands in no folder of a class; move it to one, or take it out")
+    _refuse_graded_within(images, shared, place=place)
     for parts, member in images.items():
         yield None, parts[shared], _original(parts[shared:]), member
+
+
+def _refuse_graded_within(images: dict[Parts, str], shared: int, *, place: Path) -> None:
+    """Raises UsageError where each of these folders holds the same folders of grades: they are clinics or cameras."""
+    within: dict[str, set[str]] = {}
+    for parts in images:
+        within.setdefault(parts[shared], set()).update(parts[shared + 1 : -1][:1])
+    upper, (first, *others) = list(within), within.values()
+    if len(first) < 2 or any(names != first for names in others):
+        return
+    if arrange(first)[0] == GRADES[: len(first)] and arrange(upper)[0] != GRADES[: len(upper)]:
+        raise UsageError(
+            f"{place}: its folders {', '.join(upper[:2])} each hold the folders of grades {', '.join(sorted(first))}; "
+            "give one of them, or put photographs of a grade into one folder"
+        )

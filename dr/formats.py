@@ -7,7 +7,7 @@ from dr import GRADES, UsageError, sources
 from dr.archive import IMAGE_SUFFIXES, Archive
 from dr.arrays import medmnist
 from dr.folders import class_folders
-from dr.sources import Source, in_one_piece
+from dr.sources import Source
 from dr.tables import Columns, csv_pairs, headers, label_table
 
 EXTRA = "train_image_resized.zip"  # the 2015 archive as Kaggle names it
@@ -71,17 +71,14 @@ def _unknown(archive: Archive, columns: Columns) -> str:
     found = headers(archive)
     tables = [f"{member} has {','.join(header[:6]) or 'none'}" for member, header in found.items()]
     seen = f" ({'; '.join(tables[:3])})" if tables else ""
-    whole = next((member for member, header in found.items() if in_one_piece(header)), None)
-    remedy = f"separate the columns of {whole} by commas" if whole else ""
     if columns.given():
-        remedy = remedy or "name columns that are there"
-        return f"{archive.path}: it holds no label table with the columns {columns}{seen}; {remedy}"
+        return f"{archive.path}: it holds no label table with the columns {columns}{seen}; name columns that are there"
     if tables:
-        remedy = remedy or "name its columns with --id_column and --label_column"
+        remedy = "name its columns with --id_column and --label_column"
     else:
         remedy = "photographs alone have no grades: predict.py gives them some, data.py needs a table or class folders"
     looked_for = "; ".join(filter(None, [LOOKED_FOR.format(columns=columns), remedy]))
-    return f"{archive.path}: it is nothing that is known{seen}; looked for {looked_for}"
+    return f"{archive.path}: its format is not recognised{seen}; looked for {looked_for}"
 
 
 def open_sources(main: str, extra: str | None = None, *, columns: Columns | None = None) -> dict[str, Source]:
@@ -92,6 +89,8 @@ def open_sources(main: str, extra: str | None = None, *, columns: Columns | None
     opened = {"main": recognise(main, columns=columns)}
     if extra is None and opened["main"].kind == sources.COMPETITION:
         extra = EXTRA
+        if not Path(extra).exists():
+            raise UsageError(f"{extra}: the 2015 archive is not there; give it with -a, or -a none to do without")
     if extra not in (None, "none"):
         if opened["main"].classes != GRADES:
             raise UsageError(

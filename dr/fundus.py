@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # but those that stand within what a scan has coded
 MAX_PIXELS = 150_000_000  # 450 MB decoded; retina cameras stay below 50 megapixels
 SMALL_PX = 128  # a picture whose longest side is shorter was cropped before it was shrunk, and has no pixel to lose
 WORKING_SIDE_PX = 384  # the retina is looked for on a copy of this size
@@ -72,9 +74,22 @@ def size_of(data: bytes) -> tuple[int, int]:
 def _truncated(data: bytes) -> bool:
     """True when a JPEG or PNG lacks its end marker: OpenCV would fill the missing part with grey and say nothing."""
     if data[:2] == b"\xff\xd8":
-        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")  # end of image after the last start of scan
+        return data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda") and not _jpeg_ends(data)
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return b"IEND\xaeB`\x82" not in data  # the end chunk and its checksum
+    return False
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether a JPEG's marker for its end (EOI, ITU-T T.81 B.1.1.3) follows its last scan; what stands behind it, as
+    the film of a telephone's moving picture, and within a segment, as a thumbnail, does not count."""
+    place = 2
+    while match := JPEG_MARKER.search(data, place):
+        marker, place = data[match.end() - 1], match.end()
+        if marker == 0xD9:
+            return True
+        if marker != 0x01:  # all others have a length
+            place += int.from_bytes(data[place : place + 2], "big")
     return False
 
 

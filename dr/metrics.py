@@ -102,12 +102,21 @@ def per_class_intervals(truth, grades, class_scores, *, repeats=1000, level=0.95
         found[name] = np.nanquantile(np.where(never, 0, drawn), ends, axis=0)
         found[name][:, never] = np.nan
     counts = confusion(truth, grades, num_classes)
-    squared = NormalDist().inv_cdf(ends[1]) ** 2
     for name, totals in (("recall", counts.sum(axis=1)), ("precision", counts.sum(axis=0))):
-        all_hit, none_hit = ((totals > 0) & (np.diagonal(counts) == share * totals) for share in (1, 0))
-        found[name][0, all_hit] = (totals / (totals + squared))[all_hit]
-        found[name][1, none_hit] = (squared / (totals + squared))[none_hit]
+        hits = np.diagonal(counts)
+        same = (totals > 0) & ((hits == 0) | (hits == totals))
+        found[name][:, same] = wilson(hits[same], totals[same], level=level)
     return found
+
+
+def wilson(hits, totals, *, level=0.95):
+    """The interval of the share hits / totals, arrays (M,) of counts with totals > 0 -> (2, M) low and high, 0..1:
+    Wilson (J. Am. Stat. Assoc. 1927;22:209)."""
+    hits, totals = np.asarray(hits, np.float64), np.asarray(totals, np.float64)
+    squared = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    middle = (hits + squared / 2) / (totals + squared)
+    half = np.sqrt(squared * (hits * (totals - hits) / totals + squared / 4)) / (totals + squared)
+    return np.clip(np.stack([middle - half, middle + half]), 0, 1)
 
 
 def majority(truth):

@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from dr import (
+    UsageError,
     calibration,
     card,
     checkpoint,
@@ -144,6 +145,8 @@ def finish(run: Run, paths: RunFiles, *, workers: int) -> dict:
     """Adds intervals, the share of the most frequent class and, where there is one, the test to the best checkpoint,
     draws its pictures -> its fields. All processes look at photographs, the main one decides and writes."""
     fields = ranks.once(lambda: dict(models.load_tensors(paths.best)))
+    if (fields["recipe"], fields["data"]["fingerprint"]) != (run.recipe.to_dict(), run.data.fingerprint):
+        raise UsageError(f"{paths.best}: another run has written it meanwhile; give each run a --name of its own")
     if run.recipe.tta != "none":
         fields |= _refit(run, paths.best, fields, workers=workers)
     added, crossed = ranks.once(lambda: _of_validation(run, fields))

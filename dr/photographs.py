@@ -84,7 +84,7 @@ def select(names: list[str], ids: list[str], *, images: str, submission: str) ->
     """The photographs of the ids, in their order. Raises UsageError naming those that are missing, or there twice."""
     wanted, found = set(ids), {}
     for name in names:
-        for own in {stem(name), *path_ends(without_ending(name)), name} & wanted:
+        for own in {stem(name), *path_ends(without_ending(name)), *path_ends(name)} & wanted:
             if own in found:
                 both = f"{found[own]} and {name} are both {own} of {submission}"
                 raise UsageError(f"{images}: {both}; write their folders there, or take one out")

@@ -1,6 +1,7 @@
 """Stage 3: checkpoints + photographs -> result.csv (a valid submission), details.csv and report.html."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def predict(
         accelerator=accelerator,
     )
     decision = ranks.once(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
-    result, details = _tables(seen, decision, first, id_of=id_of, ordered=submission is not None)
+    result, details = _tables(seen, decision, first, id_of=id_of, truth=truth, ordered=submission is not None)
     measured = None if truth is None else ranks.once(lambda: _scored(seen, decision, truth, checkpoints, id_of=id_of))
     if ranks.MAIN:
         _write(Path(output), result, details, measured)
@@ -221,11 +222,12 @@ def _notes(
         without = next(one.path for one in checkpoints if one.calibration is None)
         notes.append(f"probabilities are not calibrated: {without} keeps no validation to calibrate by")
     without = next((one.path for one in checkpoints if one.training is None), None)
-    marked = sum(novelty.FLAG in flags.split() for flags in details["flags"].dropna())
     if without is not None:
         notes.append(f"{novelty.FLAG}: not looked for, {without} does not keep what its training photographs look like")
-    elif marked:
-        notes.append(f"{novelty.FLAG}: {marked} of {len(details)} photographs")
+    graded = details[details["grade"].notna()]
+    if raised := Counter(" ".join(graded["flags"].dropna()).split()):
+        counts = "  ".join(f"{name}: {count}" for name, count in sorted(raised.items()))
+        notes.append(f"flags of the {len(graded)} photographs that were graded: {counts}")
     return notes
 
 
@@ -242,9 +244,15 @@ def _notes_on_names(archive: Archive, id_of: Mapping[str, str], *, graded: int, 
 
 
 def _tables(
-    seen: Seen, decision: Decision, first: Checkpoint, *, id_of: Mapping[str, str], ordered: bool
+    seen: Seen,
+    decision: Decision,
+    first: Checkpoint,
+    *,
+    id_of: Mapping[str, str],
+    truth: pd.Series | None,
+    ordered: bool,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """-> result, details, sorted by name where they are not `ordered` already."""
+    """-> result, details, with `truth` where there are labels, sorted by name where they are not `ordered` already."""
     scores = first.objective.scores(decision.predictions)
     doubt = prediction_page.doubts(
         scores, decision.grades, objective=first.objective, cuts=decision.mean_cuts, evidence=decision.evidence
@@ -254,12 +262,16 @@ def _tables(
     probabilities = []
     if decision.probabilities is not None:
         probabilities = [f"probability_{k}" for k in range(first.objective.num_classes)]
-        graded[probabilities] = decision.probabilities.round(4)
+        likely = pd.DataFrame(decision.probabilities.round(4), index=seen.index, columns=probabilities)
+        graded = pd.concat([graded, likely], axis=1)
     graded["class"] = [first.classes[grade] for grade in decision.grades]
     details = pd.DataFrame.from_dict(seen.records, orient="index").sort_index()
     details = details.join(graded.astype({"grade": "Int64"}))
     distance = [novelty.DISTANCE] if novelty.DISTANCE in details else []
-    graded_columns = ["file", "score", "grade", "class", *probabilities, "doubt"]
+    known = [] if truth is None else ["truth"]
+    if truth is not None:
+        details["truth"] = details["file"].map(id_of).map(truth).astype("Int64")
+    graded_columns = ["file", "score", "grade", "class", *known, *probabilities, "doubt"]
     measured_columns = ["brightness", "sharpness", "cut_off", *distance, "flags", "error"]
     details = details.reindex(columns=graded_columns + measured_columns)
     id_codes = details.loc[graded.index, "file"].map(id_of).tolist()

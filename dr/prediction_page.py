@@ -116,6 +116,7 @@ def _rows(details: pd.DataFrame, groups: Sequence[int | None]) -> list[dict]:
             {
                 "file": one["file"],
                 "grade": int(one["grade"]) if graded else None,
+                "truth": None if pd.isna(one.get("truth")) else int(one["truth"]),
                 "score": _plain(one["score"], 4),
                 "doubt": _plain(one["doubt"], 4),
                 "probabilities": [_plain(one[name], 4) for name in likely] if likely and graded else None,

@@ -18,7 +18,7 @@ import pandas as pd
 
 from dr import __version__, data_page, data_pictures, fundus, ranks
 from dr.files import alone, sha256, write_csv, write_json
-from dr.selection import Settings, choose
+from dr.selection import Settings, changed, choose
 from dr.sources import COMPETITION, SIDES, Source
 from dr.style import MOST_CLASSES
 from dr.workers import assist
@@ -47,7 +47,7 @@ def _worst_crops(assigned: pd.DataFrame, *, workspace: Workspace, sources: dict[
         scale = min(1.0, 2 * fundus.WORKING_SIDE_PX / max(before.shape))  # two dozen camera originals fill the memory
         before = cv2.resize(before, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         shown = np.multiply(record["box"], before.shape[1] / record["frame"][0])
-        after = cv2.imread(str(workspace.root / row.split / workspace.file(row.source, row.original)))
+        after = workspace.read(workspace.file(row.source, row.original))
         caption = f"{row.original}\n{kept:.0%} kept" if found else f"{row.original}\nno retina found"
         pictures.append((before, shown, after, caption))
     return pictures
@@ -122,9 +122,7 @@ def _identity(settings: Settings, sources: dict[str, Source]) -> dict:
     described = {"main archive": "none", "2015 archive": "none"}
     labels = hashlib.sha256()
     for name, source in sources.items():
-        archive = source.archive
-        held = f"{len(archive.names)} files, {archive.size():,} bytes"
-        described[f"{name} archive"] = f"{archive.path.resolve().name} ({held})"
+        described[f"{name} archive"] = source.archive.path.resolve().name
         labels.update(source.table.to_csv(index=False).encode())
     classes = {"classes": list(sources["main"].classes)}
     return described | asdict(settings) | crop | classes | {"labels": labels.hexdigest()[:12]}
@@ -189,7 +187,7 @@ def _fill(
 ) -> dict:
     started = time.time()
     root, classes = workspace.root, sources["main"].classes
-    if workspace.complete():
+    if workspace.complete() and not changed(workspace, sources):
         before = json.loads((root / "report.json").read_text(encoding="utf-8"))
         if not before["skipped"]:  # else what could not be used may have been mended since
             return before | {"already_finished": True}
@@ -212,7 +210,8 @@ def _fill(
     }
     made_from = {"sources": sources, "assigned": assigned, "listed": listed, "failed": failed, "crops": crops}
     data_page.write(root, content, workspace=workspace, **made_from)
-    workspace.remove_others(sides)  # last of all: a run that is stopped before finds them finished
+    if not failed:  # else they are needed again, when what failed has been mended
+        workspace.remove_others(sides)  # last of all: a run that is stopped before finds them finished
     write_json(root / "report.json", content)
     return content
 
@@ -230,7 +229,9 @@ def in_words(report: dict) -> list[str]:
     """The content of report.json -> the lines that data.py prints."""
     lines = ["already prepared with these settings; nothing to do"] if report.get("already_finished") else []
     for count in report.get("unlisted", {}).values():
-        lines.append(f"note: {count:,} photographs lie beside the table, which has no row for them: they were left out")
+        lines.append(
+            f"note: {count:,} photographs stand in no row of the table or no folder of a side: they were left out"
+        )
     classes, short = report["settings"]["classes"], report["short_of_per_class"]
     wanted, unseen = report["settings"]["per_class"], _unseen(report["counts"])
     if len(classes) > MOST_PRINTED_CLASSES:
@@ -244,6 +245,11 @@ def in_words(report: dict) -> list[str]:
             more = ", ..." if len(unseen) > 3 else ""
             lines.append(f"note: {len(unseen)} classes have no validation photograph: {names}{more}")
         return lines
+    if none := [grade for grade in range(len(classes)) if not any(n[grade] for n in report["counts"].values())]:
+        lines.append(
+            f"note: no photograph has grade {', '.join(map(str, none))}; if these labels are other classes, name their "
+            "column with --label_column"
+        )
     for name, counts in report["counts"].items():
         lines.append("  ".join([f"{name:12}", *(f"{k}: {count}" for k, count in zip(classes, counts, strict=True))]))
     for grade, count in short.items():

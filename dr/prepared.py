@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dr import GRADES, UsageError, split
-from dr.sources import SIDES, parse_grade, read_table
+from dr.sources import SIDES, parse_grade, read_rows, read_table
 from dr.workspace import FOLDER
 
 LEAST_VALIDATION = 2  # photographs: cuts are fitted to one half and tried on the other
@@ -51,7 +51,7 @@ def _read_labels(path: Path, *, num_classes: int) -> pd.DataFrame:
     if not path.is_file():
         raise _missing(path)
     data = path.read_bytes()
-    known = data.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip().split(",")
+    known = read_rows(data, name=str(path))[0] if data.strip() else []
     columns = ["path", "diagnosis", *(name for name in ("source", "patient", "group") if name in known)]
     table = read_table(data, name=str(path), columns=tuple(columns))
     table["diagnosis"] = [

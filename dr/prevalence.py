@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dr import UsageError, calibration, ensemble
-from dr.calibration import SMALLEST
+from dr.calibration import SMALLEST, reweighted
 from dr.checkpoint import Checkpoint
 
 TOLERANCE, MOST_STEPS = 1e-6, 1000
@@ -28,12 +28,6 @@ def estimate(probabilities: np.ndarray, trained: np.ndarray) -> np.ndarray:
         if np.abs(found - before).max() < TOLERANCE:
             break
     return found
-
-
-def reweighted(probabilities: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """probabilities (N, K), ratio (K,) of the new prevalence to the old one -> probabilities under the new one."""
-    weighed = probabilities * ratio
-    return weighed / weighed.sum(axis=1, keepdims=True)
 
 
 def rule(probabilities: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +61,7 @@ class Shift:
     def __init__(self, checkpoints: Sequence[Checkpoint], predictions: np.ndarray, stated: Sequence[float] | str):
         first = checkpoints[0]
         check(checkpoints, stated)
-        likely = ensemble.probabilities(checkpoints, predictions)
+        likely = ensemble.calibrated(checkpoints, predictions)
         seen = ensemble.validation(checkpoints)
         trained = np.maximum(np.bincount(np.concatenate([t for _, t in seen]), minlength=likely.shape[1]), 0.5)
         trained = trained / trained.sum()  # half a photograph of a class that validation has none of
@@ -87,7 +81,7 @@ class Shift:
                 for scores, truth in seen
             ]
         else:
-            likely = ensemble.probabilities(checkpoints, np.concatenate([scores for scores, _ in seen]))
+            likely = ensemble.calibrated(checkpoints, np.concatenate([scores for scores, _ in seen]))
             gains, costs = rule(reweighted(likely, ratio), likely @ ratio)
             evidence = gains * self.probabilities - costs
             self.grades = evidence.argmax(axis=1)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from scipy.optimize import isotonic_regression
 
-from dr import GRADES
+from dr import GRADES, metrics
 from dr.style import BLUE, FAINT, GREEN, GREY, INK, ORANGE, PAPER, names_of, new_figure, plain, save, shades
 
 MOST_PANELS = 8  # classes that have a panel of their own
@@ -203,13 +203,11 @@ def _draw_reliability(axes: Axes, claimed: np.ndarray, right: np.ndarray, *, rep
     means = np.array([claimed[rows].mean() for rows in groups])
     shares = np.array([right[rows].mean() for rows in groups])
     sizes = np.array([len(rows) / repeats for rows in groups])
-    z = 1.96
-    centre = (shares + z**2 / (2 * sizes)) / (1 + z**2 / sizes)
-    half = z / (1 + z**2 / sizes) * np.sqrt(shares * (1 - shares) / sizes + z**2 / (4 * sizes**2))
+    low, high = metrics.wilson(shares * sizes, sizes)
     axes.plot([0, 100], [0, 100], color=FAINT, linewidth=1, zorder=0)
     heights, bins = np.histogram(100 * claimed, 20, (0, 100))
     axes.stairs(15 * heights / max(heights.max(), 1), bins, fill=True, color=FAINT, zorder=1)
-    spread = 100 * np.maximum([shares - (centre - half), centre + half - shares], 0)
+    spread = 100 * np.maximum([shares - low, high - shares], 0)
     axes.errorbar(100 * means, 100 * shares, spread, fmt="o-", color=BLUE, markersize=4, linewidth=1.4, elinewidth=1)
     axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=range(0, 101, 25), yticks=range(0, 101, 25))
 

@@ -12,7 +12,7 @@ from dr.style import MOST_CLASSES
 
 def draw(run: Run, fields: dict, crossed: np.ndarray, *, paths: RunFiles) -> None:
     """fields: of the best checkpoint; crossed: probabilities (R, N, K) of validation by calibrations of its other
-    half. Confusion matrices up to MOST_CLASSES, scores where there are cuts."""
+    half. Confusion matrices and, where there are cuts, scores up to MOST_CLASSES."""
     views, best = len(VIEWS[run.recipe.tta]), fields["metrics"]["epoch"]
     report.learning_curves(pd.DataFrame(run.history), best=best, path=paths.picture("curves"), views=views)
     names, sides = run.data.classes, run_facts.sides(fields)
@@ -23,7 +23,7 @@ def draw(run: Run, fields: dict, crossed: np.ndarray, *, paths: RunFiles) -> Non
         title = f"{paths.name}: {side.word}, {len(side.truth):,} photographs{fitted}"
         report.confusion_matrices(matrix, path=path, classes=names, title=title)
     validation = sides[0]
-    if fields["cuts"] is not None:
+    if fields["cuts"] is not None and len(names) <= MOST_CLASSES:
         scores, cuts = run.objective.scores(validation.predictions), np.array(fields["cuts"])
         report.score_histograms(scores, validation.truth, cuts, path=paths.picture("scores"), classes=names)
     report.reliability(crossed, validation.truth, path=paths.picture("reliability"), classes=names)

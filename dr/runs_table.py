@@ -25,6 +25,7 @@ def summary(run: Run, *, best: dict) -> dict:
     used = run.accelerator.device
     return {
         "backbone": run.recipe.backbone,
+        "classes": len(run.data.classes),
         "best_epoch": measured["epoch"],
         "views": len(VIEWS[run.recipe.tta]),
         "fold": "" if run.data.fold is None else f"{run.data.fold.number}/{run.data.fold.of}",
@@ -43,10 +44,11 @@ def append_run(path: Path, row: dict) -> None:
     """Adds the row to runs.csv, in place of one that differs in nothing but when it was finished: a finished run that
     was resumed."""
     now = pd.DataFrame([{key: "" if value is None else str(value) for key, value in row.items()}])
-    before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
-    rows = pd.concat([*before, now], ignore_index=True).fillna("")
-    same = rows.drop(columns="finished", errors="ignore").duplicated(keep="last")
-    files.write_csv(path, rows[~same])
+    with files.holding(path, wait=True):  # runs of one folder may end together
+        before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
+        rows = pd.concat([*before, now], ignore_index=True).fillna("")
+        same = rows.drop(columns="finished", errors="ignore").duplicated(keep="last")
+        files.write_csv(path, rows[~same])
 
 
 def in_words(row: dict) -> list[str]:

@@ -12,7 +12,6 @@ from dr.classes import grade_of
 from dr.objectives import Objective
 from dr.sources import (
     by_path_ends,
-    in_one_piece,
     normal_path,
     once_each,
     parse_grade,
@@ -20,8 +19,8 @@ from dr.sources import (
     read_table,
     refuse_empty,
 )
+from dr.tables import Columns
 
-COLUMNS = (("id_code", "diagnosis"), ("image", "level"))
 REFERABLE = 2  # from this grade on: more than mild retinopathy (Gulshan et al., JAMA 2016;316:2402)
 FILES = ("metrics.json", "confusion.png")
 NAMED = 3  # photographs in one line; the others are counted
@@ -37,12 +36,10 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     data = Path(path).read_bytes()
     rows = read_rows(data, name=name)
     header = rows[0] if rows else []
-    known = [pair for pair in COLUMNS if set(pair) <= set(header)]
-    if not known:
-        expected = " or ".join(",".join(pair) for pair in COLUMNS)
-        remedy = "; separate its columns by commas" if in_one_piece(header) else ""
-        raise UsageError(f"{name}: its header is {','.join(header)!r}, expected {expected}{remedy}")
-    ids, grades = known[0]
+    columns = Columns().chosen(header)
+    if columns is None:
+        raise UsageError(f"{name}: its header is {','.join(header)!r}, expected the columns {Columns()}")
+    ids, grades = columns
     table = read_table(data, name=name, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
     refuse_empty(table, name=name, column="original", shown=ids)
     numbers = {word: number for number, word in enumerate(classes)}
@@ -133,22 +130,22 @@ def _more_than_mild(objective: Objective, predictions: np.ndarray) -> np.ndarray
 
 
 def _referable(truth: np.ndarray, grades: np.ndarray, evidence: np.ndarray, *, seed: int) -> dict:
-    """Sensitivity and specificity of the grades, AUC of the evidence (N,), for grades from REFERABLE on."""
-
-    def sensitivity(truth, given):
-        return np.nan if not truth.any() else float(given[truth].mean())
-
-    def specificity(truth, given):
-        return sensitivity(~truth, ~given)
+    """Sensitivity and specificity of the grades, with Wilson's intervals, AUC of the evidence (N,), for grades from
+    REFERABLE on."""
 
     def area(truth, evidence):
         return metrics.auc(truth.astype(int), np.column_stack([-evidence, evidence]))
 
+    def share(right):
+        if not len(right):
+            return _figure(np.nan, (np.nan, np.nan))
+        return _figure(right.mean(), metrics.wilson([right.sum()], [len(right)])[:, 0])
+
     ill, given = truth >= REFERABLE, grades >= REFERABLE
-    calls = {"sensitivity": (sensitivity, given), "specificity": (specificity, given), "auc": (area, evidence)}
     return {
-        name: _figure(figure(ill, other), metrics.bootstrap_interval(figure, ill, other, seed=seed))
-        for name, (figure, other) in calls.items()
+        "sensitivity": share(given[ill]),
+        "specificity": share(~given[~ill]),
+        "auc": _figure(area(ill, evidence), metrics.bootstrap_interval(area, ill, evidence, seed=seed)),
     }
 
 

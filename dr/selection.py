@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
@@ -74,12 +73,23 @@ def _group_duplicates(chosen: pd.DataFrame, *, workspace: Workspace, signatures:
         def signature_of(i: int) -> np.ndarray:
             name, (x0, y0, x1, y1) = records[i]["file"], records[i]["inside"]
             if name not in signatures:
-                signatures[name] = duplicates.signature(cv2.imread(str(workspace.find(name)))[y0:y1, x0:x1])
+                signatures[name] = duplicates.signature(workspace.read(name)[y0:y1, x0:x1])
                 progress.update()
             return signatures[name]
 
         same = duplicates.same_pictures(hashes, signature_of)
     return chosen.assign(group=duplicates.groups(len(records), same))
+
+
+def changed(workspace: Workspace, sources: dict[str, Source]) -> set[tuple[str, str]]:
+    """(source, original) of photographs that are finished, but have another size in their archive since."""
+    now = {
+        (name, row.original): source.archive.size(row.member)
+        for name, source in sources.items()
+        for row in source.table.dropna(subset="member").itertuples()
+        if (name, row.original) in workspace.records
+    }
+    return {key for key, size in now.items() if workspace.records[key]["bytes"] != size}
 
 
 def _prepare_missing(
@@ -92,6 +102,8 @@ def _prepare_missing(
         for name, source in sources.items()
     }
     archives = {name: source.archive for name, source in sources.items()}
+    for key in changed(workspace, sources):
+        del workspace.records[key]
     for row in needed.itertuples():
         if pd.isna(row.member):
             failed[row.source, row.original] = "its file is not in the archive"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.archive import IMAGE_SUFFIXES, Archive, stem
+from dr.archive import IMAGE_SUFFIXES, Archive, composed, stem
 
 COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
 COMPETITION = "competition archive"
@@ -35,8 +35,8 @@ class Source:
 
 
 def read_rows(data: bytes, *, name: str) -> list[list[str]]:
-    """Bytes of a CSV -> its rows of stripped values, blank ones too. Byte-order marks and CRLF are accepted. Raises
-    UsageError naming the table."""
+    """Bytes of a CSV, its columns separated by commas, semicolons, tabs or bars -> its rows of stripped values, blank
+    ones too. Byte-order marks and CRLF are accepted. Raises UsageError naming the table."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
@@ -44,14 +44,16 @@ def read_rows(data: bytes, *, name: str) -> list[list[str]]:
     if "\0" in text:
         raise UsageError(f"{name}: it is not a text file; save it as CSV in UTF-8")
     try:
-        return [[value.strip() for value in row] for row in csv.reader(io.StringIO(text, newline=None))]
+        rows = csv.reader(io.StringIO(text, newline=None), delimiter=_separator(text))
+        return [[composed(value.strip()) for value in row] for row in rows]
     except csv.Error as exc:
         raise UsageError(f"{name}: it is not a CSV table ({exc}); is a quotation mark never closed?") from exc
 
 
-def in_one_piece(header: list[str]) -> bool:
-    """Whether the columns of a table are separated by something other than commas."""
-    return len(header) == 1 and any(mark in header[0] for mark in ";\t|")
+def _separator(text: str) -> str:
+    """Of the columns of a table: the comma, unless its first line has none and a semicolon, a tab or a bar instead."""
+    first = text.partition("\n")[0]
+    return next((mark for mark in ",;\t|" if mark in first), ",")
 
 
 def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -65,8 +67,7 @@ def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFr
     header = rows[0]
     for column in columns:
         if column not in header:
-            remedy = "; separate its columns by commas" if in_one_piece(header) else ""
-            raise UsageError(f"{name}: it has no column {column!r} (its header is {','.join(header)}){remedy}")
+            raise UsageError(f"{name}: it has no column {column!r} (its header is {','.join(header)})")
     places = [header.index(column) for column in columns]
     kept = []
     for number, row in enumerate(rows[1:], start=2):
@@ -141,7 +142,7 @@ def read_grades(data: bytes, *, name: str, id_column: str, grade_column: str) ->
 def without_ending(name: str) -> str:
     """'a.PNG' -> 'a'; a name that does not end like a photograph's stays as it is."""
     root, ending = posixpath.splitext(name)
-    return root if ending.lower() in IMAGE_SUFFIXES else name
+    return composed(root if ending.lower() in IMAGE_SUFFIXES else name)
 
 
 def shallowest(archive: Archive, names: tuple[str, ...]) -> str | None:

@@ -45,9 +45,10 @@ class Columns:
 
     def chosen(self, found: list[str]) -> tuple[str, str] | None:
         """The columns of ids and of labels in a header; None where one is missing."""
-        ids = [name for name in ((self.id,) if self.id else ID_COLUMNS) if name in found]
-        labels = [name for name in ((self.label,) if self.label else LABEL_COLUMNS) if name in found]
-        return (ids[0], labels[0]) if ids and labels else None
+        known = {name.lower(): name for name in reversed(found)}  # those that are known in any case of letters
+        ids = [self.id] if self.id else [known[name] for name in ID_COLUMNS if name in known]
+        labels = [self.label] if self.label else [known[name] for name in LABEL_COLUMNS if name in known]
+        return (ids[0], labels[0]) if ids and labels and {ids[0], labels[0]} <= {*found} else None
 
     def __str__(self) -> str:
         ids, labels = self.id or " or ".join(ID_COLUMNS), self.label or " or ".join(LABEL_COLUMNS)
@@ -94,8 +95,7 @@ def label_table(archive: Archive, columns: Columns) -> Source | None:
     for column, what in (("member", "are one photograph"), ("original", "would have one name")):
         _refuse_repeated(table, column, name=name, what=what)
     if columns.patient is None:
-        eyes = (id_column, label_column) == ("image", "level")
-        table["patient"] = table["original"].str.replace(EYE, r"\1", regex=True) if eyes else table["original"]
+        table["patient"] = table["original"].str.replace(EYE, r"\1", regex=True)
     table = table.assign(source="main", side=None)[list(COLUMNS)]
     return Source("label table", archive, table, classes, unlisted=len(images) - len(members))
 

@@ -33,9 +33,9 @@ def rounding_cuts(num_classes=5):
     return np.arange(num_classes - 1) + 0.5
 
 
-def optimal_cuts(scores, grades, num_classes=5):
+def optimal_cuts(scores, grades, num_classes=5, *, prevalence=None):
     """The cuts with the highest macro-F1 that any cuts reach on these samples, where a class neither present nor given
-    counts 0.
+    counts 0. With `prevalence` (K,), each grade is weighed so that it has that share.
 
     scores (N,) finite float, grades (N,) int in 0..num_classes - 1, N >= 1 -> cuts (num_classes - 1,) finite float64,
     ascending.
@@ -46,11 +46,20 @@ def optimal_cuts(scores, grades, num_classes=5):
 
     Raises ValueError for empty input, unequal lengths, scores that are not finite and grades outside the range.
     """
+    if prevalence is not None:
+        scores, grades = checked(scores, grades, num_classes)
+        return expected_cuts(scores, np.eye(num_classes)[grades] * weights(grades, prevalence)[:, None])
     scores, grades = _in_order(scores, grades, num_classes)
     return _cuts_at(scores, _best_positions(scores, grades, num_classes), num_classes)
 
 
-def bagged_cuts(scores, grades, num_classes=5, *, repeats=25, seed=0):
+def weights(grades, prevalence):
+    """grades (N,) int, prevalence (K,) -> (N,): what each sample counts, so that each grade has that share; their
+    mean is 1 where the samples have every grade."""
+    return (prevalence / np.maximum(np.bincount(grades, minlength=len(prevalence)), 1))[grades] * len(grades)
+
+
+def bagged_cuts(scores, grades, num_classes=5, *, prevalence=None, repeats=25, seed=0):
     """The mean of the optimal cuts of bootstrap samples (Breiman, Machine Learning 1996;24:123): steadier than the
     optimal cuts where samples are few -> (num_classes - 1,) float64, ascending.
 
@@ -59,10 +68,11 @@ def bagged_cuts(scores, grades, num_classes=5, *, repeats=25, seed=0):
     scores, grades = checked(scores, grades, num_classes)
     rng = np.random.default_rng(seed)
     rows = rng.integers(len(scores), size=(repeats, len(scores)))
-    return np.mean([optimal_cuts(scores[drawn], grades[drawn], num_classes) for drawn in rows], axis=0)
+    found = [optimal_cuts(scores[drawn], grades[drawn], num_classes, prevalence=prevalence) for drawn in rows]
+    return np.mean(found, axis=0)
 
 
-def kappa_cuts(scores, grades, num_classes=5):
+def kappa_cuts(scores, grades, num_classes=5, *, prevalence=None):
     """The cuts with the highest quadratic weighted kappa that any cuts reach on these samples -> (num_classes - 1,)
     finite float64, ascending. Arguments and errors are those of optimal_cuts.
 
@@ -74,8 +84,9 @@ def kappa_cuts(scores, grades, num_classes=5):
     scores, grades = _in_order(scores, grades, num_classes)
     places = _between_distinct(scores)
     classes = np.arange(num_classes)
-    distance = (grades[:, None] - classes) ** 2.0  # (N, K), if j were given to the sample
-    by_chance = np.broadcast_to(distance.mean(axis=0), distance.shape)
+    counts = np.ones((len(grades), 1)) if prevalence is None else weights(grades, np.asarray(prevalence))[:, None]
+    distance = counts * (grades[:, None] - classes) ** 2.0  # (N, K), if j were given to the sample
+    by_chance = counts * distance.sum(axis=0) / counts.sum()
     # of the samples below each place, if all of them were given j
     observed, expected = (
         np.concatenate((np.zeros((1, num_classes)), np.cumsum(each, axis=0)))[places] for each in (distance, by_chance)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import Accelerator
 from accelerate.utils import broadcast, set_seed
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -97,6 +98,18 @@ def _mix(recipe: Recipe, num_classes: int) -> Mix:
     return mix
 
 
+def _outputs(run: Run, images: torch.Tensor) -> torch.Tensor:
+    try:
+        return run.model(images).float()
+    except ValueError as exc:
+        if "more than 1 value per channel" not in str(exc):
+            raise
+        raise UsageError(
+            f"a batch of {len(images)} photograph at {run.recipe.image_size} pixels is too small for batch "
+            "normalisation; give a larger --batch_size, more photographs or --set image_size"
+        ) from exc
+
+
 def train_epoch(run: Run, batches: DataLoader) -> tuple[float, float]:
     """One pass -> mean loss over its photographs, of all processes, and mean learning rate of its updates. Raises
     UsageError at a loss that is not finite.
@@ -115,7 +128,7 @@ def train_epoch(run: Run, batches: DataLoader) -> tuple[float, float]:
         # gradients cross from process to process once for each update
         with contextlib.nullcontext() if complete else run.accelerator.no_sync(run.model):
             images, targets = mix(batch["image"].to(to, non_blocking=True), batch["grade"].to(to))
-            losses = run.objective.loss(run.model(images).float(), targets)
+            losses = run.objective.loss(_outputs(run, images), targets)
             total, count = total + _finite(losses.sum().item(), batch, batches.dataset.paths), count + len(losses)
             run.accelerator.backward(losses.mean() / group)
         if complete:
@@ -253,8 +266,30 @@ def train(
     if Path(name).name != name:
         raise UsageError(f"--name {name}: it is the first part of file names and may hold no path")
     accelerator = device.accelerator(device_name, precision=recipe.precision)
-    recipe, data = _fitted(recipe, data)
     paths = RunFiles(ranks.once(lambda: files.writable_folder(folder)), name)
+    with files.holding(paths.last, wait=False) if ranks.MAIN else contextlib.nullcontext():
+        return _train(
+            recipe,
+            data=data,
+            paths=paths,
+            accelerator=accelerator,
+            workers=workers,
+            go_on=go_on,
+            recorded=recorded or {},
+        )
+
+
+def _train(
+    recipe: Recipe,
+    *,
+    data: Prepared,
+    paths: RunFiles,
+    accelerator: Accelerator,
+    workers: int,
+    go_on: bool,
+    recorded: dict[str, str],
+) -> dict:
+    recipe, data = _fitted(recipe, data)
     go_on = ranks.once(lambda: go_on or (ranks.ATTEMPT > 0 and paths.interrupted()))
     set_seed(recipe.seed, device_specific=True)
     order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling=recipe.sampling, seed=recipe.seed)
@@ -264,7 +299,9 @@ def train(
     run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=updates, pretrained=not go_on)
     if go_on:
         resume(paths.last, run)
-        models.load_tensors(paths.best)  # it is needed at the end: better told now
+        if not paths.best.is_file():  # it is needed at the end: better told now
+            raise UsageError(f"{paths.best}: it is not there; --resume needs it beside {paths.last.name}")
+        models.load_tensors(paths.best)
     elif ranks.MAIN:
         paths.keep_previous()
 
@@ -278,8 +315,8 @@ def train(
         tqdm.write(_line(run.history[-1], epochs=recipe.epochs))
 
     chosen = outcome.finish(run, paths, workers=workers)
-    finished = {"name": name, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
-    row = finished | (recorded or {}) | runs_table.summary(run, best=chosen)
+    finished = {"name": paths.name, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+    row = finished | recorded | runs_table.summary(run, best=chosen)
     if ranks.MAIN:
         runs_table.append_run(paths.folder / "runs.csv", row)
         run_page.write(paths, chosen, data=data, row=row, epochs=run.epoch, device=accelerator.device)

@@ -3,6 +3,7 @@
 Each of these imports this file: neither pandas nor scipy, which would be 60 MiB of each, is to be imported with it.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from dr.archive import Archive, Held, Member
 from dr.files import write_bytes
 
 JPEG_QUALITY = 95
+LONGEST_NAME = 200  # bytes of a photograph's name
 WAITING_EACH = 8  # photographs that wait for each process
 Task = tuple[str, str, str]  # source, original, member: no more is held of a photograph that waits for its turn
 
@@ -44,9 +46,19 @@ class Job:
     def of(self, task: Task, *, archives: Mapping[str, Archive]) -> dict:
         """What a process is given. Two sources may use the same name."""
         source, original, member = task
-        out = self.folder / f"{source}_{original}"
-        key = {"source": source, "original": original}
+        key = {"source": source, "original": original, "bytes": archives[source].size(member)}
+        out = self.folder / _short(f"{source}_{original}")
         return {**key, "member": archives[source].member(member), "out": out, **self.how[source]}
+
+
+def _short(name: str) -> str:
+    """A name of at most LONGEST_NAME bytes, the end of a longer one replaced by its hash: with what is put around it, a
+    file system takes 255."""
+    data = name.encode()
+    if len(data) <= LONGEST_NAME:
+        return name
+    digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+    return f"{data[: LONGEST_NAME - 17].decode(errors='ignore')}_{digest}"
 
 
 def _prepare_one(*, member: Member | Held, out: Path, size_px: int, crop: bool, lossless: bool) -> dict:
@@ -75,17 +87,23 @@ def _prepare_one(*, member: Member | Held, out: Path, size_px: int, crop: bool, 
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     cv2.setNumThreads(1)
 
 
-def _end_with_parent() -> None:
-    parent_process().join()
-    os._exit(1)  # a killed parent closes no queue: its workers would wait for ever
+def end_with_parent() -> None:
+    """This process, which is a child, will end when its parent is killed, which closes no queue: a child that waits for
+    one, to be read from or to be emptied, would wait for ever."""
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
-def _in_worker(*, source: str, original: str, **options: object) -> dict:
-    return {"source": source, "original": original} | _prepare_one(**options)
+def _in_worker(*, source: str, original: str, bytes: int, **options: object) -> dict:
+    return {"source": source, "original": original, "bytes": bytes} | _prepare_one(**options)
 
 
 @contextmanager
@@ -127,7 +145,7 @@ def _prepare_all(tasks: list[Task], *, job: Job, archives: dict[str, Archive], w
 
 
 def _note(log: Path, record: dict) -> None:
-    """Notes a finished photograph in prepared.jsonl, on disk before anything else happens."""
+    """Notes a finished photograph in prepared.jsonl: it survives the process, if not a power cut."""
     with log.open("a") as lines:
         lines.write("\n" + json.dumps(record))  # the line end first: the line before may have been cut short
 

@@ -3,15 +3,25 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from dr import UsageError
+from dr import UsageError, fundus
 from dr.files import write_json
 from dr.sources import SIDES
 
 FOLDER = "kaggle_retina"
 STAGING = "prepared"
-KEPT = ("file", "cropped", "inside", "hash", "frame", "box", "flags")  # in memory, of what prepared.jsonl says of each
+KEPT = (
+    "file",
+    "bytes",
+    "cropped",
+    "inside",
+    "hash",
+    "frame",
+    "box",
+    "flags",
+)  # in memory, of what prepared.jsonl says of each
 ENDINGS = (".jpeg", ".png")
 
 
@@ -67,7 +77,7 @@ class Workspace:
                 record = json.loads(line)
             except json.JSONDecodeError:
                 continue  # cut short by a kill
-            if record["file"] in present:
+            if record["file"] in present and record.keys() >= {*KEPT}:
                 self.add(record)
 
     def complete(self) -> bool:
@@ -89,6 +99,10 @@ class Workspace:
         """Where a finished photograph lies now."""
         return next(path for folder in (STAGING, *SIDES) if (path := self.root / folder / name).exists())
 
+    def read(self, name: str) -> np.ndarray:
+        """A finished photograph, (S, S, 3) uint8 BGR."""
+        return fundus.decode(self.find(name).read_bytes())
+
     def place(self, names: dict[str, list[str]]) -> None:
         """Moves photographs to their side of the split, {"train": [names], "val": [names]}."""
         for folder, members in names.items():
@@ -101,6 +115,7 @@ class Workspace:
         for path in self._photographs():
             if path not in placed:
                 path.unlink()
+        self.staging.rmdir()
 
 
 def folder_in(directory: Path) -> Path:

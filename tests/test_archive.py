@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dr import UsageError
-from dr.archive import Archive, is_image
+from dr.archive import Archive, is_image, stem
 
 MEMBERS = {
     "a/train.csv": b"id_code,diagnosis\n",
@@ -64,8 +64,9 @@ def test_other_files_are_not_photographs(name):
 
 def test_the_size_is_that_of_the_zip_or_of_all_files(tmp_path):
     path = write_zip(tmp_path / "a.zip", MEMBERS)
-    assert Archive(path).size() == path.stat().st_size
-    assert Archive(write_folder(tmp_path / "unpacked", MEMBERS)).size() == sum(map(len, MEMBERS.values()))
+    for archive in (Archive(path), Archive(write_folder(tmp_path / "unpacked", MEMBERS))):
+        assert {name: archive.size(name) for name in MEMBERS} == {name: len(data) for name, data in MEMBERS.items()}
+        assert archive.size("missing.png") == 0
 
 
 @pytest.mark.parametrize(
@@ -253,3 +254,24 @@ def test_a_linked_folder_is_followed(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "train").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     assert Archive(tmp_path / "a").read("train/x.png") == b"pixels"
+
+
+def test_folders_that_were_packed_with_backslashes_are_folders(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        info = zipfile.ZipInfo("x")
+        info.filename = "test\\a.png"  # as old programs on Windows wrote them
+        archive.writestr(info, b"pixels")
+    archive = Archive(tmp_path / "a.zip")
+    assert archive.names == ["test/a.png"]
+    assert archive.read("test/a.png") == b"pixels"
+
+
+def test_a_name_that_is_no_text_is_refused_before_photographs_are_read(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"")
+    assert Archive(tmp_path).images() == []
+    (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    assert refusal(tmp_path).endswith("caf\\udce9.png' is not UTF-8; rename it")
+
+
+def test_a_name_has_one_stem_however_its_accents_are_written():
+    assert stem("a/Mu\u0308ller.png") == stem("M\u00fcller.png") == "M\u00fcller"

@@ -61,7 +61,7 @@ def test_every_run_is_a_row_best_first_with_its_interval(folder, compared):
     for row in table.itertuples():
         low, high = row.macro_f1_cross_fitted_low, row.macro_f1_cross_fitted_high
         assert f"{row.macro_f1_cross_fitted:.3f} ({low:.3f} to {high:.3f})" in rows[row.name][0][2]
-        assert rows[row.name][0][1] == row.data_fingerprint[:8]
+        assert rows[row.name][0][1] == f"{row.data_fingerprint[:8]}, {2 if row.name == 'two_classes' else 5} classes"
         no_better = row.accuracy <= row.majority or row.test_accuracy <= row.test_majority
         assert rows[row.name][0][0] == (f"{row.name} †" if no_better else row.name)
         assert rows[row.name][0][-1] == r"tiny a\|b"

@@ -154,6 +154,43 @@ def test_a_photograph_mended_in_an_archive_of_the_same_size_is_used(tmp_path, ma
     assert len(list((tmp_path / "kaggle_retina").glob("*/main_m05.jpeg"))) == 1
 
 
+def test_of_a_folder_in_which_a_photograph_was_mended_nothing_else_is_prepared_again(
+    tmp_path, main_members, data, no_pictures
+):
+    """Whatever its size was before; nor what was left out then, as copies that contradict each other are."""
+    name = "kaggle_retina/train/m05.png"
+    copies = {"kaggle_retina/train/m01.png": main_members["kaggle_retina/train/m00.png"]}
+    members = main_members | copies
+    root = write_folder(tmp_path / "source", members | {name: members[name][:300]})
+    log = tmp_path / "kaggle_retina" / "prepared.jsonl"
+
+    def prepared():
+        code, _, err = data("-m", root, "-a", "none", "-d", tmp_path, "--workers", 1, *FLAGS)
+        return code, err, [json.loads(line)["original"] for line in log.read_text().splitlines() if line]
+
+    code, err, first = prepared()
+    assert (code, err[0].startswith("left out: main/m05: it is truncated")) == (1, True)
+    (root / name).write_bytes(members[name])
+    code, err, second = prepared()
+    assert (code, err) == (0, [])
+    assert second == [*first, "m05"]
+    assert not (tmp_path / "kaggle_retina" / "prepared").exists()
+    whole = root / "kaggle_retina" / "train" / "m02.png"
+    whole.write_bytes(whole.read_bytes() + b"more")  # a finished one that has changed since
+    assert prepared()[2] == [*second, "m01", "m02"]  # m01 is one of the copies, which nobody needed any more
+
+
+def test_a_name_too_long_for_the_file_system_is_shortened(tmp_path, data, no_pictures):
+    names = [f"{kind * 60}/{kind}{'ä' * 90}{n}.png" for kind in "ab" for n in range(4)]
+    members = {name: encode(draw_retina(seed=seed)[0]) for seed, name in enumerate(names)}
+    root = write_folder(tmp_path / "source", members)
+    code, _, err = data("-m", root, "-d", tmp_path, "--workers", 1, "--size", 64, "--val_fraction", 0.5)
+    assert (code, err) == (0, [])
+    names = [path.name for path in (tmp_path / "kaggle_retina").glob("*/main_*.jpeg")]
+    assert len(names) == 8
+    assert max(len(name.encode()) for name in names) <= 205
+
+
 # --- other sources --------------------------------------------------------------------------------
 
 
@@ -197,14 +234,17 @@ def write_bad_archives(folder, main_members):
     ("arguments", "words"),
     [
         ([], "diabetic-retinopathy-classification-f1-score-4.zip: there is no such file or folder"),
-        (["-m", "good.zip"], "train_image_resized.zip: there is no such file or folder"),
+        (
+            ["-m", "good.zip"],
+            "train_image_resized.zip: the 2015 archive is not there; give it with -a, or -a none to do without",
+        ),
         (["-m", "truncated.zip"], "truncated.zip: it is truncated or damaged; download it again"),
         (["-m", "text.zip"], "text.zip: it is not a zip archive; download it again"),
         (["-m", "outside.zip"], "outside.zip: member '../../x.png' points outside the archive; do not use this file"),
         (["-m", "grade.zip"], "grade.zip: kaggle_retina/train.csv, row 3: diagnosis is '9', expected 0 to 4"),
         (
             ["-m", "no_table.zip"],
-            "no_table.zip: it is nothing that is known; looked for train.csv (id_code,diagnosis)",
+            "no_table.zip: its format is not recognised; looked for train.csv (id_code,diagnosis)",
         ),
         (["-m", "good.zip", "-a", "another.zip"], "another.zip: it holds no label table trainLabels.csv"),
         (["-m", "good.zip", "-a", "good.zip"], "-a good.zip: it is what -m names; give the 2015 archive"),

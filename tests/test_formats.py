@@ -380,7 +380,7 @@ def test_a_grade_that_validation_lacks_is_told(tmp_path, no_pictures):
     note = (
         "note: grade 0 has no validation photograph, though the main archive has 6: what is measured says nothing of it"
     )
-    assert in_words(report)[2:] == [note]
+    assert in_words(report)[-1:] == [note]
 
 
 def test_many_classes_that_validation_lacks_are_told_in_one_line():
@@ -458,7 +458,7 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
         ("id_code,diagnosis\na,No DR\nb,", {}, "labels.csv, row 3: diagnosis is empty"),
         ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
         ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of its 2 photographs is in"),
-        ("name,kind\na,0", {}, "it is nothing that is known (labels.csv has name,kind); looked for train.csv (id_"),
+        ("name,kind\na,0", {}, "its format is not recognised (labels.csv has name,kind); looked for train.csv (id_"),
         ("name,kind\na,0", {"id": "file"}, "it holds no label table with the columns file and diagnosis or level (lab"),
         ("id_code,k\na,0\nb,2", {"label": "k"}, "labels.csv: k: no training photograph has the label 1, but some"),
         ("id_code,k\na,0\nb,-2", {"label": "k"}, "labels.csv, row 3: k is '-2', expected a whole number from 0"),
@@ -490,7 +490,7 @@ def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_tabl
     assert set().union(*originals(data).values()) == {path.removesuffix(".png").replace("/", "_") for path in paths}
     graded = pd.concat([data.train, data.val]).set_index("path")["diagnosis"]
     assert all(graded.filter(like=f"main_{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
-    note = "note: 1 photographs lie beside the table, which has no row for them: they were left out"
+    note = "note: 1 photographs stand in no row of the table or no folder of a side: they were left out"
     assert note in in_words(report)
 
 
@@ -597,7 +597,7 @@ def test_photographs_without_labels_are_nothing_that_is_known(tmp_path):
     for name in ("x.png", "train/x.png", "set/images/x.png"):
         path = write_folder(tmp_path / name.replace("/", "_"), {name: png(0)})
         words = refusal(path)
-        assert words.startswith(f"{path}: it is nothing that is known; looked for train.csv")
+        assert words.startswith(f"{path}: its format is not recognised; looked for train.csv")
         remedy = "photographs alone have no grades: predict.py gives them some, data.py needs a table or class folders"
         assert words.endswith(f"or a MedMNIST .npz; {remedy}")
 
@@ -612,7 +612,7 @@ def test_many_pictures_beside_two_folders_are_no_classes(tmp_path):
     path = write_zip(
         tmp_path / "a.zip", folders({"": {"cat": 1, "dog": 1}}) | {f"set/{n}.png": png(n) for n in range(9)}
     )
-    assert refusal(path).startswith(f"{path}: it is nothing that is known")
+    assert refusal(path).startswith(f"{path}: its format is not recognised")
 
 
 def test_files_that_are_no_photographs_are_answered_with_the_endings_of_photographs(tmp_path):
@@ -623,12 +623,47 @@ def test_files_that_are_no_photographs_are_answered_with_the_endings_of_photogra
     assert "none of its files ends in .jpeg .jpg .png .tif .tiff; add or convert them" in refusal(tmp_path / "empty")
 
 
-@pytest.mark.parametrize("columns", [{}, {"id": "file", "label": "grade"}])
-def test_a_table_that_is_not_separated_by_commas_is_answered_with_the_remedy(tmp_path, columns):
-    path = write_folder(tmp_path / "mine", labelled("file;grade\na;0\nb;1", names="ab"))
-    words = refusal(path, columns=Columns(**columns))
-    assert "(labels.csv has file;grade); " in words
-    assert words.endswith("; separate the columns of labels.csv by commas")
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("header", [("id_code", "diagnosis"), ("Image", "Level")])
+def test_a_table_is_read_whatever_separates_its_columns_and_with_known_ones_in_capitals(tmp_path, mark, header):
+    text = "\n".join(mark.join(row) for row in (header, *((name, str(n % 2)) for n, name in enumerate("abcd"))))
+    table = recognise(str(write_folder(tmp_path / "mine", labelled(text, names="abcd")))).table
+    assert dict(zip(table["original"], table["diagnosis"], strict=True)) == {"a": 0, "b": 1, "c": 0, "d": 1}
+
+
+def test_both_eyes_are_one_patient_in_any_table_without_a_column_of_patients(tmp_path):
+    names = ["1_left", "1_right", "2_left", "other"]
+    text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate(names)])
+    table = recognise(str(write_folder(tmp_path / "mine", labelled(text, names=names)))).table
+    assert table["patient"].tolist() == ["1", "1", "2", "other"]
+
+
+def test_a_table_of_grades_of_which_some_have_no_photograph_is_told(tmp_path, no_pictures):
+    text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate("abcdefgh")])
+    report, _ = done(write_folder(tmp_path / "mine", labelled(text)), tmp_path)
+    assert in_words(report)[0] == (
+        "note: no photograph has grade 2, 3, 4; if these labels are other classes, name their column with "
+        "--label_column"
+    )
+
+
+def test_clinics_are_not_taken_for_classes_where_each_holds_the_grades(tmp_path):
+    made = {f"{place}/{grade}/{n}.png": png(n) for place in ("siteA", "siteB") for grade in range(5) for n in range(2)}
+    path = write_folder(tmp_path / "sites", made)
+    assert refusal(path) == (
+        f"{path}: its folders siteA, siteB each hold the folders of grades 0, 1, 2, 3, 4; give one of them, or put "
+        "photographs of a grade into one folder"
+    )
+    made = {f"{grade}/{place}/{n}.png": png(n) for place in ("cam0", "cam1") for grade in range(5) for n in range(2)}
+    assert recognise(str(write_folder(tmp_path / "cameras", made))).classes == GRADES
+
+
+def test_photographs_in_no_folder_of_a_side_are_counted_and_told(tmp_path, no_pictures):
+    made = folders({"train/": {"0": 3, "1": 3}, "val/": {"0": 2, "1": 2}}, root="batch1/")
+    more = {f"batch2/train/{grade}/{n}.png": png(50 + n) for grade in (0, 1) for n in range(3)}
+    report, _ = done(write_folder(tmp_path / "mine", made | more), tmp_path)
+    assert report["unlisted"] == {"main": 6}
+    assert in_words(report)[0].startswith("note: 6 photographs stand in no row of the table or no folder of a side: ")
 
 
 def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):
@@ -649,7 +684,7 @@ def test_2015_tops_up_graded_photographs_of_any_kind_and_nothing_else(tmp_path, 
 def test_2015_is_expected_beside_the_competition_archive_alone(tmp_path, zips, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert list(open_sources(str(write_npz(tmp_path / "retina.npz", arrays())))) == ["main"]
-    with pytest.raises(UsageError, match=r"^train_image_resized\.zip: there is no such file or folder"):
+    with pytest.raises(UsageError, match=r"^train_image_resized\.zip: the 2015 archive is not there; .* or -a none"):
         open_sources(str(zips[0]))
     assert list(open_sources(str(zips[0]), "none")) == ["main"]
 
@@ -679,7 +714,9 @@ def test_another_source_replaces_a_test_side_only_with_force(tmp_path, no_pictur
     first = write_npz(tmp_path / "retina.npz", arrays())
     done(first, tmp_path / "data")
     second = open_sources(str(write_zip(tmp_path / "pets.zip", folders({"": {"cat": 4, "dog": 4}}))))
-    with pytest.raises(UsageError, match=r"it was prepared with main archive retina\.npz .*, or --force to replace it"):
+    with pytest.raises(
+        UsageError, match=r"it was prepared with main archive retina\.npz, not pets\.zip; .*, or --force to replace it"
+    ):
         prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1)
     prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1, force=True)
     data = read_prepared(tmp_path / "data")

@@ -459,3 +459,11 @@ def test_a_jpeg_with_fewer_pixels_than_asked_for_is_decoded_once(monkeypatch):
     prepared, _, _ = fundus.decode_and_prepare(encode(photo, ".jpeg"), size_px=512)
     assert 370 <= len(prepared) <= 390
     assert len(decoded) == 1
+
+
+def test_a_jpeg_with_something_behind_its_end_is_whole_and_one_without_its_end_is_not():
+    data = encode(draw_retina(seed=1)[0], ".jpeg")
+    film = b"abc\xff\xdaabc"  # as the film of a telephone's moving picture may have
+    assert fundus.decode(data + film).shape == fundus.decode(data).shape
+    with pytest.raises(fundus.UnreadablePhotograph, match="truncated"):
+        fundus.decode(data[:-200] + film)

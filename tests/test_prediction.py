@@ -9,7 +9,7 @@ import pytest
 import torch
 from made import TINY, checkpoint_content, photograph, write_photographs
 
-from dr import UsageError, checkpoint, device, novelty, scoring, thresholds
+from dr import UsageError, calibration, checkpoint, device, ensemble, metrics, novelty, scoring, thresholds
 from dr.inference import decide
 from dr.prediction import predict
 from dr.prepared import Prepared, seen_names
@@ -462,7 +462,8 @@ def test_a_picture_unlike_training_is_marked_and_graded_all_the_same(model, imag
     assert details.loc["page.png", "grade"] in range(5)
     assert (details["training_distance"].drop(["page.png", "bad.png"]) <= 1).sum() >= 6
     marked = details["flags"].fillna("").str.contains("unlike_training").sum()
-    assert f"unlike_training: {marked} of 9 photographs" in prediction.notes
+    [flags] = [note for note in prediction.notes if note.startswith("flags of the 8 photographs that were graded: ")]
+    assert f"unlike_training: {marked}" in flags
     old = run([str(tmp_path / "knows.pt"), model], images, tmp_path)
     assert "training_distance" not in old.details
     assert any(note.startswith("unlike_training: not looked for, ") for note in old.notes)
@@ -496,3 +497,30 @@ def test_a_photograph_that_is_explained_shows_its_flags(model, images, tmp_path)
     page = (tmp_path / "out" / "report.html").read_text()
     [card] = [part for part in page.split('<li class="card">') if '<span class="file">dark.png</span>' in part]
     assert ">too dark</span>" in card.split("</li>")[0]
+
+
+def test_folds_of_balanced_photographs_grade_and_are_sure_for_validation_s_mix(images, tmp_path):
+    """What folds hold out is mostly of training, where data.py may have balanced the grades."""
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(5), 60)
+    folds = []
+    for number in (1, 2):
+        path = of_fold(tmp_path / f"{number}.pt", number, FIRST, seed=1, rule="calibrated")
+        content = dict(torch.load(path, weights_only=True))
+        scores = torch.tensor(truth + rng.normal(scale=0.8, size=300), dtype=torch.float32)[:, None]
+        content["test"] = {"predictions": scores, "truth": torch.tensor(truth)}
+        natural = np.repeat(np.arange(5), (70, 10, 10, 6, 4))
+        content["validation"] = {"predictions": scores[:100], "truth": torch.tensor(natural)}
+        checkpoint.save(path, content)
+        folds.append(checkpoint.load(path))
+    assert ensemble.mix(folds) == pytest.approx([0.7, 0.1, 0.1, 0.06, 0.04])
+    drawn = rng.choice(5, size=20_000, p=[0.7, 0.1, 0.1, 0.06, 0.04])
+    scores = drawn + rng.normal(scale=0.8, size=20_000)
+    likely = ensemble.probabilities(folds, scores[:, None].astype(np.float32))
+    assert likely.mean(axis=0) == pytest.approx([0.7, 0.1, 0.1, 0.06, 0.04], abs=0.04)
+    (cuts, _), words = ensemble.cuts(folds)
+    assert words.endswith("of folds 1, 2 of 3, weighed to validation's mix of grades")
+    pooled, known = ensemble.validation(folds)[0]
+    balanced = calibration.calibrated_cuts(pooled[:, 0], known)
+    weighed, own = (metrics.macro_f1(drawn, thresholds.cut(scores, each)) for each in (cuts, balanced))
+    assert weighed > own

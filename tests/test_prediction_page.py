@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -218,6 +219,36 @@ FLAGGED = ("no_retina", "too_dark", "too_bright", "blurred", "cut_off")
 
 def files(page):
     return page.locator("#list .file").all_text_contents()
+
+
+def test_what_is_graded_otherwise_than_its_label_is_told_and_filtered(browser, folder, tmp_path):
+    labels = "\n".join(f"photo_{n},{n % 5}" for n in range(10))
+    (tmp_path / "truth.csv").write_text(f"id_code,diagnosis\n{labels}\n")
+    path = graded([model(tmp_path / "tiny.pt")], folder, tmp_path / "out", labels=str(tmp_path / "truth.csv"))
+    details = pd.read_csv(tmp_path / "out" / "details.csv").set_index("file")
+    assert details.loc[[f"photo_{n}.png" for n in range(10)], "truth"].tolist() == [n % 5 for n in range(10)]
+    assert pd.isna(details.loc["dark.png", "truth"])
+    wrong = details[details["truth"].notna() & (details["truth"] != details["grade"])]
+    assert 0 < len(wrong) < 10
+    with page_of(browser, path) as page:
+        page.locator("#flags").get_by_text(f"not as labelled ({len(wrong)})").click()
+        assert sorted(files(page)) == sorted(wrong.index)
+        shown = page.locator("#list .flag").all_text_contents()
+        assert sum(words.startswith("labelled ") for words in shown) == len(wrong)
+
+
+def test_without_cuts_the_probability_of_the_grade_given_stands_beside_a_likelier_one(browser, tmp_path):
+    details = pd.DataFrame({"file": ["a", "b"], "score": 1.0, "grade": [4, 0], "doubt": 0.5, "flags": "", "error": ""})
+    details[["brightness", "sharpness", "cut_off"]] = 100.0, 5.0, 0.1
+    details[[f"probability_{k}" for k in range(5)]] = 0.4, 0.1, 0.2, 0.1, 0.2
+    one = checkpoint.load(model(tmp_path / "tiny.pt", objective="classification", cuts=None))
+    content = dataclasses.replace(content_of(details, one), cuts=None)
+    prediction_page.write(tmp_path / "report.html", content, looks={}, maps=[], seconds=3)
+    with page_of(browser, tmp_path / "report.html") as page:
+        assert page.locator("#list .near").all_text_contents() == [
+            "score 1.00, 4 Proliferative DR 0.20, though likelier 0 No DR 0.40",
+            "score 1.00, 0 No DR 0.40, 2 Moderate 0.20",
+        ]
 
 
 def test_photographs_are_filtered_by_grade_and_flag_searched_and_sorted(browser, report):

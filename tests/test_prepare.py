@@ -99,7 +99,7 @@ def test_the_report_is_what_is_returned_and_its_hashes_are_true(finished):
     for name in expected:
         assert report["sha256"][name] == hashlib.sha256((root / name).read_bytes()).hexdigest()
     assert report["settings"]["seed"] == 10
-    assert report["settings"]["main archive"].startswith("main.zip (27 files, ")
+    assert report["settings"]["main archive"] == "main.zip"
 
 
 def test_the_pictures_are_pngs_and_nothing_is_left_over(finished):
@@ -110,10 +110,9 @@ def test_the_pictures_are_pngs_and_nothing_is_left_over(finished):
         assert (root / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     assert [path.name for path in directory.iterdir()] == ["kaggle_retina"]
     assert {path.name for path in root.iterdir()} == {
-        *("train", "val", "prepared", "prepared.jsonl", "settings.json", "report.json"),
+        *("train", "val", "prepared.jsonl", "settings.json", "report.json"),
         *("class_balance.png", "crops.png", "report.html", *TABLES),
     }
-    assert list((root / "prepared").iterdir()) == []
 
 
 def test_photographs_are_square_jpegs_of_the_size_asked_for(finished):
@@ -172,7 +171,8 @@ def test_photographs_that_cannot_be_read_are_named_and_all_others_done(tmp_path,
     ]
     rows = labels(tmp_path)
     assert rows["source"].eq("main").sum() == 21
-    assert sorted(photographs_of(tmp_path)) == sorted(rows["path"])
+    here = photographs_of(tmp_path)  # and those left out, which may be needed when the others are mended
+    assert sorted(path for path in here if not path.startswith("prepared/")) == sorted(rows["path"])
 
 
 def test_others_are_drawn_for_2015_photographs_that_cannot_be_read(tmp_path, zips, extra_members, no_pictures):
@@ -369,7 +369,7 @@ def test_other_settings_are_refused_by_name(finished, zips, change, words):
 
 
 def test_other_archives_are_refused_by_name(finished, zips):
-    with pytest.raises(UsageError, match=r"it was prepared with 2015 archive 2015\.zip \(21 files, .*\), not none;"):
+    with pytest.raises(UsageError, match=r"it was prepared with 2015 archive 2015\.zip, not none;"):
         run((zips[0], None), finished[0])
 
 

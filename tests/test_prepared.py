@@ -1,3 +1,5 @@
+import csv
+
 import pandas as pd
 import pytest
 from made import write_prepared
@@ -161,3 +163,12 @@ def test_more_folds_than_photographs_of_a_grade_or_a_second_test_are_refused(fol
         fold(read_prepared(folder), 1, 20)
     with pytest.raises(UsageError, match="it has a test of its own, so --fold cannot make one"):
         fold(read_prepared(write_prepared(tmp_path / "tested", test=5)), 1, 2)
+
+
+def test_tables_whose_header_was_quoted_keep_patients_together(folder):
+    patients = ([str(i // 2) for i in range(30)], [f"v{i}" for i in range(15)])
+    expected = fold(write_columns(folder, patient=patients), 1, 3).test["path"].tolist()
+    for side in ("train", "val"):
+        path = folder / "kaggle_retina" / f"labels_{side}.csv"
+        pd.read_csv(path, dtype=str).to_csv(path, index=False, quoting=csv.QUOTE_ALL)
+    assert fold(read_prepared(folder), 1, 3).test["path"].tolist() == expected

@@ -67,7 +67,10 @@ def test_the_form_of_2015_and_names_of_grades_and_of_files_are_read_alike(tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,grade\na,1\n", r"labels\.csv: its header is 'name,grade', expected id_code,diagnosis or image,level"),
+        (
+            "name,grade\na,1\n",
+            r"labels\.csv: its header is 'name,grade', expected the columns id_code or image and diagnosis or level",
+        ),
         ("id_code,diagnosis\na,1\nb,7\n", r"labels\.csv, row 3: diagnosis is '7', expected 0 to 4"),
         ("id_code,diagnosis\na,1\na,2\n", r"labels\.csv, row 3: a has diagnosis 2, but 1 in row 2; keep one"),
         ("id_code,diagnosis\n,1\n", r"labels\.csv, row 2: id_code is empty"),
@@ -122,3 +125,11 @@ def test_other_classes_have_no_referable_grade(tmp_path):
     scoring.write(content, tmp_path)
     assert json.loads((tmp_path / "metrics.json").read_text()) == content
     assert (tmp_path / "confusion.png").stat().st_size > 5000
+
+
+def test_sensitivity_of_three_photographs_is_not_certain(tmp_path):
+    one = scoring.Graded(["a", "b", "c", "d"], np.array([[3.0], [3.0], [3.0], [0.0]]), np.array([3, 3, 3, 0]), [])
+    found = score(one, labels(tmp_path, "Image,Level\na,3\nb,3\nc,3\nd,0\n"))["referable"]
+    # by hand: 3 of 3 is n / (n + z^2) at the low end, z = 1.96
+    assert found["sensitivity"] == {"value": 1.0, "low": pytest.approx(3 / (3 + 1.959964**2), abs=1e-6), "high": 1.0}
+    assert found["specificity"]["low"] == pytest.approx(1 / (1 + 1.959964**2), abs=1e-6)

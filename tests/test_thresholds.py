@@ -348,3 +348,20 @@ def test_of_very_many_scores_expected_cuts_lie_where_fewer_would_put_them():
     scores = np.linspace(0, 1, 50_000)
     masses = np.column_stack([1 - scores, scores])
     assert expected_cuts(scores, masses) == pytest.approx(expected_cuts(scores[::200], masses[::200]), abs=0.01)
+
+
+@pytest.mark.parametrize("find", [optimal_cuts, kappa_cuts])
+@settings(max_examples=60, deadline=None)
+@given(small_cases(max_classes=4, max_size=12), st.data())
+def test_with_a_prevalence_cuts_are_those_of_samples_repeated_to_that_mix(find, case, data):
+    scores, grades, num_classes = case
+    times = np.array([data.draw(st.integers(1, 3)) for _ in range(num_classes)])
+    rows = np.repeat(np.arange(len(grades)), times[grades])
+    counts = np.bincount(grades[rows], minlength=num_classes)
+    cuts = find(scores, grades, num_classes, prevalence=counts / counts.sum())
+    figure = macro_f1 if find is optimal_cuts else quadratic_kappa
+    reached, highest = (
+        figure(grades[rows], cut(scores[rows], each), num_classes)
+        for each in (cuts, find(scores[rows], grades[rows], num_classes))
+    )
+    assert reached == pytest.approx(highest, abs=1e-9)

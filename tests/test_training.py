@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from dr import (
     checkpoint,
     dataset,
     device,
+    files,
     metrics,
     objectives,
     outcome,
@@ -604,3 +606,47 @@ def test_a_fold_marks_what_its_checkpoint_has_not_seen(data, tmp_path):
     assert held_out.fold == (2, 3, data.fingerprint)
     assert held_out.truth.tolist() == fold(data, 2, 3).test["diagnosis"].tolist()
     assert held_out.predictions.shape == (15, 1)
+
+
+def test_a_run_under_the_name_of_one_that_is_trained_now_is_refused(data, tmp_path):
+    with files.holding(tmp_path / "run__last.pt", wait=False):
+        code = (
+            "import sys; sys.path.append('tests'); from test_training import read_prepared, run; "
+            f"run(read_prepared({str(data.root)!r}), {str(tmp_path)!r})"
+        )
+        root = Path(__file__).parent.parent
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert "run__last.pt: another process writes it; wait for its end, or give another --name" in ended.stderr
+
+
+def test_a_checkpoint_that_another_run_has_written_meanwhile_is_not_tested(data, tmp_path, monkeypatch):
+    run(fold(data, 1, 3), tmp_path, name="other", recipe=recipe(epochs=1))
+    finish = outcome.finish
+
+    def swapped(this, paths, **options):
+        (tmp_path / "other__best.pt").replace(paths.best)
+        return finish(this, paths, **options)
+
+    monkeypatch.setattr(outcome, "finish", swapped)
+    with pytest.raises(UsageError, match=r"run__best\.pt: another run has written it meanwhile; give each run a"):
+        run(fold(data, 2, 3), tmp_path, recipe=recipe(epochs=1))
+
+
+def test_a_batch_of_one_is_refused_where_batch_normalisation_sees_one_value(tmp_path):
+    data = read_prepared(write_prepared(tmp_path / "data", train=5))
+    with pytest.raises(UsageError, match="a batch of 1 photograph at 32 pixels is too small for batch normalisation"):
+        run(data, tmp_path, recipe=recipe(batch_size=1, image_size=32, epochs=1, backbone="resnet18"))
+
+
+def test_what_schedulers_leave_in_every_process_is_not_waited_for(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK", "PMI_SIZE"):
+        monkeypatch.setenv(name, "4")
+    assert device.accelerator("cpu").num_processes == 1
+    assert os.environ["WORLD_SIZE"] == "4"
+
+
+def test_resuming_without_the_best_checkpoint_says_what_is_missing(data, tmp_path):
+    run(data, tmp_path, recipe=recipe(epochs=1))
+    (tmp_path / "run__best.pt").unlink()
+    with pytest.raises(UsageError, match=r"run__best\.pt: it is not there; --resume needs it beside run__last\.pt"):
+        run(data, tmp_path, recipe=recipe(epochs=1), go_on=True)

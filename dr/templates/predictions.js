@@ -55,22 +55,24 @@
     if (cuts) {
       const away = cuts.map((cut) => Math.abs(row.score - cut));
       const k = away.indexOf(Math.min(...away));
-      const likely = row.probabilities ? `; likeliest ${likeliest(row, 1)}` : "";
+      const words = row.probabilities ? `; likeliest ${likely(ordered(row)[0])}` : "";
       return (row.score < cuts[k]
-        ? `${away[k].toFixed(2)} below the cut to ${labels[k + 1]}` : `${away[k].toFixed(2)} above the cut from ${labels[k]}`) + likely;
+        ? `${away[k].toFixed(2)} below the cut to ${labels[k + 1]}` : `${away[k].toFixed(2)} above the cut from ${labels[k]}`) + words;
     }
-    return likeliest(row, 2);
+    const given = row.probabilities[row.grade];
+    const [other] = ordered(row).filter(([, k]) => k !== row.grade);
+    return `${likely([given, row.grade])}${other[0] > given ? ", though likelier" : ","} ${likely(other)}`;
   }
-  function likeliest(row, count) {
-    const order = row.probabilities.map((probability, k) => [probability, k]).sort((a, b) => b[0] - a[0]);
-    return order.slice(0, count).map(([probability, k]) => `${labels[k]} ${probability.toFixed(2)}`).join(", ");
-  }
+  const ordered = (row) => row.probabilities.map((probability, k) => [probability, k]).sort((a, b) => b[0] - a[0]);
+  const likely = ([probability, k]) => `${labels[k]} ${probability.toFixed(2)}`;
+  const wrong = (row) => row.truth !== null && row.grade !== null && row.truth !== row.grade;
   function chips(row) {
     const made = row.flags.map((name) => {
       const flag = flags.find((each) => each.name === name);
       const value = flag.column ? ` ${row[flag.column].toFixed(flag.digits)}` : "";
       return make("span", { className: "flag", title: flag.meaning }, flag.label + value);
     });
+    if (wrong(row)) made.unshift(make("span", { className: "flag", title: "its label" }, `labelled ${labels[row.truth]}`));
     if (row.group !== null) {
       const others = groups.get(row.group).filter((other) => other !== row);
       const differ = others.some((other) => other.grade !== row.grade) ? ", graded otherwise" : "";
@@ -146,7 +148,8 @@
   const ORDERS = {
     severe: (a, b) => b.score - a.score, mild: (a, b) => a.score - b.score, doubt: (a, b) => b.doubt - a.doubt, name: () => 0,
   };
-  const kinds = (row) => [...row.flags, ...(row.group === null ? [] : ["duplicate"]), ...(row.error ? ["error"] : [])];
+  const kinds = (row) => [...(wrong(row) ? ["wrong"] : []), ...row.flags, ...(row.group === null ? [] : ["duplicate"]),
+    ...(row.error ? ["error"] : [])];
   function refresh() {
     const words = state.search.toLowerCase();
     shown = rows.filter((row) => row.file.toLowerCase().includes(words)
@@ -171,7 +174,8 @@
     byId(place).append(button);
   }
   labels.forEach((label, k) => choice("grades", state.grades, k, label, rows.filter((row) => row.grade === k).length));
-  for (const [kind, words] of [...flags.map((flag) => [flag.name, flag.label]), ["duplicate", "duplicate"], ["error", "not graded"]]) {
+  for (const [kind, words] of [["wrong", "not as labelled"], ...flags.map((flag) => [flag.name, flag.label]),
+    ["duplicate", "duplicate"], ["error", "not graded"]]) {
     const count = rows.filter((row) => kinds(row).includes(kind)).length;
     if (count) choice("flags", state.flags, kind, words, count);
   }
