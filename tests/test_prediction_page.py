@@ -246,8 +246,8 @@ def test_without_cuts_the_probability_of_the_grade_given_stands_beside_a_likelie
     prediction_page.write(tmp_path / "report.html", content, looks={}, maps=[], seconds=3)
     with page_of(browser, tmp_path / "report.html") as page:
         assert page.locator("#list .near").all_text_contents() == [
-            "score 1.00, 4 Proliferative DR 0.20, though likelier 0 No DR 0.40",
-            "score 1.00, 0 No DR 0.40, 2 Moderate 0.20",
+            "score 1.00, probability 0.20, though 0 No DR 0.40",
+            "score 1.00, probability 0.40, next 2 Moderate 0.20",
         ]
 
 
@@ -383,7 +383,8 @@ def test_other_objectives_have_their_page_too(browser, folder, tmp_path, objecti
         assert page.inner_text("#one-name") == files(page)[0]
         if cuts is None:
             row = next(row for row in content["rows"] if row["file"] == files(page)[0])
-            assert f"{content['labels'][row['grade']]} {max(row['probabilities']):.2f}" in page.inner_text("#one-body")
+            given = row["probabilities"][row["grade"]]
+            assert f"probability {given:.2f}, " in page.inner_text("#one-body")
 
 
 def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_be_filtered(browser, tmp_path):

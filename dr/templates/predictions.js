@@ -61,7 +61,7 @@
     }
     const given = row.probabilities[row.grade];
     const [other] = ordered(row).filter(([, k]) => k !== row.grade);
-    return `${likely([given, row.grade])}${other[0] > given ? ", though likelier" : ","} ${likely(other)}`;
+    return `probability ${given.toFixed(2)}, ${other[0] > given ? "though" : "next"} ${likely(other)}`;
   }
   const ordered = (row) => row.probabilities.map((probability, k) => [probability, k]).sort((a, b) => b[0] - a[0]);
   const likely = ([probability, k]) => `${labels[k]} ${probability.toFixed(2)}`;
