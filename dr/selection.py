@@ -102,8 +102,6 @@ def _prepare_missing(
         for name, source in sources.items()
     }
     archives = {name: source.archive for name, source in sources.items()}
-    for key in changed(workspace, sources):
-        del workspace.records[key]
     for row in needed.itertuples():
         if pd.isna(row.member):
             failed[row.source, row.original] = "its file is not in the archive"
@@ -160,6 +158,8 @@ def choose(
     num_classes = len(sources["main"].classes)
     table = table.assign(order=split.drawing_order(table["source"] + "/" + table["original"], seed=settings.seed))
     draws = _first_draw(table, num_classes=num_classes, settings=settings)
+    for key in changed(workspace, sources):
+        del workspace.records[key]
     failed: dict[tuple[str, str], str] = {}
     signatures: dict[str, np.ndarray] = {}
     while True:

@@ -24,7 +24,7 @@ class Source:
     """Graded photographs of one kind. `table` has COLUMNS: `original` is unique, `member` is what `archive` reads the
     photograph by (missing where there is none), `side` is "train", "val", "test", or None where the source is not
     split. Without `crop` its pictures are used as they are: neither cropped nor written with losses. `unlisted`: how
-    many photographs lie beside a table that has no row for them."""
+    many photographs stand in no row of the table, or in no folder of a class."""
 
     kind: str
     archive: Archive  # or what offers its path, names, size(), member() and read()
