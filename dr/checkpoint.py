@@ -118,30 +118,28 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         )
     grader.backbone.load_state_dict({key: content["model"][key].to(own[key].dtype) for key in own}, assign=True)
     grader.to(memory_format=torch.channels_last)
-    data = content["data"]
-    classes = tuple(content["classes"])
+    data, seen = content["data"], {}
+    for side in ("validation", "test"):
+        if side in content:
+            seen[side] = tuple(content[side][name].numpy() for name in ("predictions", "truth"))
     held_out = None
-    if "fold" in data and "test" in content:  # a run that was stopped has no test yet
-        predictions, truth = (content["test"][name].numpy() for name in ("predictions", "truth"))
-        held_out = HeldOut(Fold(**data["fold"]), predictions, truth)
-    validation = None
-    if "validation" in content:
-        validation = tuple(content["validation"][name].numpy() for name in ("predictions", "truth"))
+    if "fold" in data and "test" in seen:  # a run that was stopped has no test yet
+        held_out = HeldOut(Fold(**data["fold"]), *seen["test"])
     return Checkpoint(
-        path,
-        grader.eval(),
-        objective,
-        recipe,
-        content["cuts"],
-        classes,
-        data["size"],
-        data.get("crop", True),
-        held_out,
-        validation,
-        _calibration(content, validation, objective, path),
-        _training(content, path),
-        data["names"].numpy() if "names" in data else None,
-        [side for side, skilled in metrics.no_better(content.get("metrics", {})).items() if not skilled],
+        path=path,
+        grader=grader.eval(),
+        objective=objective,
+        recipe=recipe,
+        cuts=content["cuts"],
+        classes=tuple(content["classes"]),
+        prepared_px=data["size"],
+        crop=data.get("crop", True),
+        held_out=held_out,
+        validation=seen.get("validation"),
+        calibration=_calibration(content, seen.get("validation"), objective, path),
+        training=_training(content, path),
+        seen_names=data["names"].numpy() if "names" in data else None,
+        useless_on=[side for side, skilled in metrics.no_better(content.get("metrics", {})).items() if not skilled],
     )
 
 
@@ -185,7 +183,7 @@ def _check_fields(content: Mapping, path: Path) -> None:
     }
     for field, fit in fits.items():
         if not fit:
-            raise UsageError(f"{path}: its {field} is missing or damaged; give the checkpoint that train.py wrote")
+            raise UsageError(f"{path}: field {field!r} is missing or damaged; give the checkpoint that train.py wrote")
 
 
 def _check_cuts(cuts: object, objective: objectives.Objective, path: Path) -> None:
@@ -196,4 +194,4 @@ def _check_cuts(cuts: object, objective: objectives.Objective, path: Path) -> No
     else:
         fit = cuts is None
     if not fit:
-        raise UsageError(f"{path}: its cuts is missing or damaged; give the checkpoint that train.py wrote")
+        raise UsageError(f"{path}: field 'cuts' is missing or damaged; give the checkpoint that train.py wrote")

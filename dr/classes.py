@@ -11,7 +11,8 @@ def _plain(name: str) -> str:
 
 
 # as public collections and clinics spell them; the scale itself: Wilkinson et al., Ophthalmology 2003;110:1677
-_BEHIND_MILD_TO_SEVERE = ("npdr", "dr", "nonproliferativedr", "nonproliferativediabeticretinopathy")
+_NON_PROLIFERATIVE = tuple(f"nonproliferative{end}" for end in ("", "dr", "diabeticretinopathy"))
+_BEHIND_MILD_TO_SEVERE = ("npdr", "dr", *_NON_PROLIFERATIVE)
 _GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {
     **dict.fromkeys(("normal", "noretinopathy", "noapparentretinopathy", "nodiabeticretinopathy"), 0),
     **{f"{_plain(GRADES[grade])}{end}": grade for grade in (1, 2, 3) for end in _BEHIND_MILD_TO_SEVERE},
@@ -20,8 +21,11 @@ _GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {
 
 
 def grade_of(word: str) -> int | None:
-    """A word for a grade of retinopathy, in any case, spaces, underscores or dashes -> 0 to 4; None for others."""
-    return _GRADE_OF.get(_plain(word))
+    """A word for a grade of retinopathy, in any case, spaces, underscores or dashes, its number before it or not -> 0
+    to 4; None for others."""
+    plain = _plain(word)
+    numbered = _GRADE_OF.get(plain[1:])
+    return numbered if plain[:1] == str(numbered) else _GRADE_OF.get(plain)
 
 
 def _natural(name: str) -> tuple[list, str]:
@@ -37,9 +41,10 @@ def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     the numbers 0 to 4 when they are all there are.
     """
     plain = {name: _plain(name) for name in names}
-    if plain and set(plain.values()) <= set(_GRADE_OF):
-        grades = sorted({_GRADE_OF[word] for word in plain.values()})
-        return tuple(GRADES[grade] for grade in grades), {n: grades.index(_GRADE_OF[w]) for n, w in plain.items()}
+    grade = {name: grade_of(name) for name in plain}
+    if plain and None not in grade.values():
+        grades = sorted(set(grade.values()))
+        return tuple(GRADES[each] for each in grades), {name: grades.index(each) for name, each in grade.items()}
     if sorted(plain.values()) == ["dr", "nodr"]:
         ordered = sorted(plain, key=lambda name: plain[name] == "dr")
     else:

@@ -5,6 +5,7 @@ import os
 import re
 
 from dr import POLICIES, ranks
+from dr.recipes import CHOICES, Recipe
 
 DEFAULT_NAME = "efficientnet_v2_m__size_380__crop__aug__adamw__lr_0001_10_01"
 DEFAULT_MODEL = f"weights/{DEFAULT_NAME}__best.pt"
@@ -74,8 +75,10 @@ FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
     ],
     "train": [
         (("-b", "--batch_size"), {"type": int,
-                                  "help": "photographs in a batch of each process (default: the recipe's, 18)"}),
-        (("-e", "--epochs"), {"type": int, "help": "passes over the training photographs (default: the recipe's, 30)"}),
+                                  "help": "photographs in a batch of each process "
+                                          f"(default: the recipe's, {Recipe.batch_size})"}),
+        (("-e", "--epochs"), {"type": int, "help": "passes over the training photographs "
+                                                       f"(default: the recipe's, {Recipe.epochs})"}),
         (("-d", "--data"), {"default": "data", "help": "the folder that data.py wrote"}),
         (("-s", "--save"), {"default": "weights", "help": "where checkpoints, tables and pictures are written"}),
         (("-n", "--name"), {"help": "first part of the names of the files written (default: the recipe's name; without "
@@ -93,7 +96,8 @@ FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("--resume",), {"action": "store_true", "help": "go on from NAME__last.pt"}),
         (("--workers",), {**_WORKERS, "help": "processes that load photographs (default: all cores)"}),
         (("--device",), {"default": "auto", "help": "auto, cpu, cuda, cuda:1, mps"}),
-        (("--seed",), {"type": int, "help": "decides weights, order and augmentation (default: the recipe's, 10)"}),
+        (("--seed",), {"type": int, "help": "decides weights, order and augmentation "
+                                            f"(default: the recipe's, {Recipe.seed})"}),
     ],
     "predict": [
         (("-m", "--model"), {"nargs": "+", "default": [DEFAULT_MODEL], "metavar": "PATH",
@@ -102,10 +106,10 @@ FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-o", "--output"), {"default": "results",
                               "help": "where result.csv, details.csv and report.html are written"}),
         (("-b", "--batch_size"), {"type": int, "default": 16, "help": "photographs in a batch"}),
-        (("--tta",), {"choices": ("none", "flips", "d4", "five", "ten"),
+        (("--tta",), {"choices": CHOICES["tta"],
                       "help": "views of each photograph: its flips, its eight orientations, or five or ten shifted "
                               "ones (default: the recipe's)"}),
-        (("--tta_by",), {"choices": ("mean", "vote"),
+        (("--tta_by",), {"choices": CHOICES["tta_by"],
                          "help": "what becomes of several views: their mean, or the grade most get "
                                  "(default: the recipe's)"}),
         (("--workers",), _WORKERS),

@@ -184,9 +184,9 @@ def normal_path(path: str) -> str:
 
 
 def by_path_ends(paths: Iterable[str], names: Iterable[str], *, place: str) -> dict[str, str]:
-    """Paths of a table (`normal_path`) and names of photographs -> {path: the photograph that it means}, by the longest
-    end of the path that a photograph has; by none that another path has as well, but for the path itself. Raises
-    UsageError where two photographs have it: a grade could belong to either."""
+    """Paths of a table (`normal_path`) and names of photographs -> {path: the photograph that shares its longest end},
+    'a/b/1' before 'b/1' before '1'. An end that several paths have counts for none of them, but for a path that is that
+    end. Raises UsageError where two photographs have it: a grade could belong to either."""
     distinct = sorted(set(paths))
     counts = Counter(end for path in distinct for end in path_ends(path))
     found: dict[str, list[str]] = {}

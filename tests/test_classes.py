@@ -13,6 +13,8 @@ from dr.classes import arrange, check_sides, numbered, ranked
         (["Severe", "no_dr", "MILD", "Proliferate-DR", "Moderate"], GRADES),
         (["PDR", "Severe NPDR", "moderate_npdr", "Mild NPDR", "Normal"], GRADES),
         (["No apparent retinopathy", "Mild nonproliferative diabetic retinopathy"], ("No DR", "Mild")),
+        (["4 - Proliferative DR", "0 - No DR", "1_Mild", "3 severe non-proliferative", "2 moderate"], GRADES),
+        (["1 - No DR", "0 - Mild"], ("0 - Mild", "1 - No DR")),  # not their numbers
         (["Severe", "No DR"], ("No DR", "Severe")),
         (["DR", "No_DR"], ("No_DR", "DR")),
         (["dr", "no dr"], ("no dr", "dr")),

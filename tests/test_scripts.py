@@ -38,7 +38,7 @@ def workplace(tmp_path_factory):
 def script(workplace, monkeypatch, capsys):
     """Runs a script in the workplace, in this process (importing torch anew takes seconds) -> (code, out, err)."""
 
-    monkeypatch.setattr(device, "best_precision", lambda _: "fp32")  # accelerate keeps one precision in a process
+    monkeypatch.setattr(device, "best_precision", lambda _: "fp32")  # scores are compared
 
     def call(name, *flags):
         monkeypatch.chdir(workplace[0])

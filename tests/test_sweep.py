@@ -285,7 +285,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture
 def script(prepared, tmp_path, monkeypatch, capsys):
     """train.py in an empty folder with the prepared photographs of `prepared` -> (exit code, out, err)."""
-    monkeypatch.setattr(device, "best_precision", lambda _: "fp32")  # accelerate keeps one precision in a process
+    monkeypatch.setattr(device, "best_precision", lambda _: "fp32")  # whatever this machine does well
     monkeypatch.chdir(tmp_path)
 
     def call(*flags):
