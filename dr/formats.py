@@ -7,8 +7,9 @@ from dr import GRADES, UsageError, sources
 from dr.archive import IMAGE_SUFFIXES, Archive
 from dr.arrays import medmnist
 from dr.folders import class_folders
+from dr.pairs import csv_pairs
 from dr.sources import Source
-from dr.tables import Columns, csv_pairs, headers, label_table
+from dr.tables import Columns, headers, label_table, sides
 
 EXTRA = "train_image_resized.zip"  # the 2015 archive as Kaggle names it
 LOOKED_FOR = (
@@ -35,7 +36,10 @@ def recognise(path: str, *, columns: Columns | None = None) -> Source:
 def _in_archive(archive: Archive, columns: Columns) -> Source:
     if not archive.images():
         raise UsageError(_no_photographs(archive))
-    source = None if columns.given() else sources.competition(archive) or csv_pairs(archive)
+    source = None
+    # a competition's archive with graded tables of other sides beside train.csv has a split of its own
+    if not columns.given() and not sides(name for name, found in headers(archive).items() if columns.chosen(found)):
+        source = sources.competition(archive) or csv_pairs(archive)
     source = source or label_table(archive, columns)
     if source is None and not columns.given():
         source = _class_folders(archive)

@@ -638,6 +638,48 @@ def test_both_eyes_are_one_patient_in_any_table_without_a_column_of_patients(tmp
     assert table["patient"].tolist() == ["1", "1", "2", "other"]
 
 
+def graded_sides(*, labels=(0, 1, 2, 3, 4), columns="id_code,diagnosis", tables=("train", "val", "test")):
+    """{member: bytes} of a table for each side, with its photographs beside it; names are used again."""
+    made = {}
+    for turn, name in enumerate(tables):
+        count = 10 if turn == 0 else 5
+        made[f"{name}.csv"] = csv(columns, [(number, labels[number % 5]) for number in range(count)]).encode()
+        made |= {f"{name}/{number}.png": png(100 * turn + number) for number in range(count)}
+    return made
+
+
+@pytest.mark.parametrize("tables", [("train", "val", "test"), ("train_1", "valid", "test_2"), ("Training", "testing")])
+def test_tables_of_sides_keep_their_photographs(tmp_path, no_pictures, tables):
+    path = write_folder(tmp_path / "mine", graded_sides(tables=tables))
+    source = recognise(str(path))
+    expected = {"train": 10, "val": 5, "test": 5} if len(tables) == 3 else {"train": 10, "test": 5}
+    assert source.table["side"].value_counts().to_dict() == expected
+    assert (source.kind, source.unlisted) == ("label table", 0)
+    folders_of = dict(zip(expected, tables, strict=True))
+    for row in source.table.itertuples():
+        assert row.member == f"{folders_of[row.side]}/{row.original.removeprefix(f'{row.side}_')}.png"
+    if len(tables) == 3:
+        _, data = done(path, tmp_path)
+        assert [len(data.train), len(data.val), len(data.test)] == [10, 5, 5]
+
+
+def test_words_in_tables_of_sides_are_one_set_of_classes(tmp_path):
+    made = graded_sides(labels=("cat", "dog", "cat", "dog", "emu"), columns="id_code,diagnosis")
+    source = recognise(str(write_folder(tmp_path / "mine", made)))
+    assert source.classes == ("cat", "dog", "emu")
+    assert source.table.groupby("side")["diagnosis"].nunique().to_dict() == {"train": 3, "val": 3, "test": 3}
+    path = write_folder(tmp_path / "other", made | {"val.csv": b"id_code,diagnosis\n0,yak\n1,cat"})
+    assert "val has the class 'yak', which train has not" in refusal(path)
+
+
+def test_several_tables_that_name_no_sides_are_refused_with_the_remedy(tmp_path):
+    path = write_folder(tmp_path / "mine", graded_sides(tables=("one", "two")))
+    assert refusal(path) == (
+        f"{path}: one.csv and two.csv have the columns id_code or image and diagnosis or level; leave only one of them "
+        "in it, or name them train.csv, val.csv and test.csv after their sides"
+    )
+
+
 def test_a_table_of_grades_of_which_some_have_no_photograph_is_told(tmp_path, no_pictures):
     text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate("abcdefgh")])
     report, _ = done(write_folder(tmp_path / "mine", labelled(text)), tmp_path)

@@ -15,7 +15,7 @@ LAYERS = [
     {"card", "mistakes", "photographs", "runs_table", "run_pictures"},
     {"data_page"},
     {"run", "selection", "formats", "ensemble", "prediction_page"},
-    {"arrays", "folders", "tables"},
+    {"arrays", "folders", "tables", "pairs"},
     {"charts", "run_facts", "sweep_table"},
     {"inference", "engine", "checkpoint", "evaluation", "report", "data_pictures", "explain", "explained"},
     {"calibration"},
