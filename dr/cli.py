@@ -157,9 +157,8 @@ def _ends_as_by_ctrl_c() -> Iterator[None]:
         return
 
     def end(*_: object) -> None:
-        if hasattr(
-            signal, "SIGCHLD"
-        ):  # it may have reached loading processes, too, and torch would raise about their end
+        # the signal may have reached loading processes, too, and torch would raise about their end
+        if hasattr(signal, "SIGCHLD"):
             signal.signal(signal.SIGCHLD, lambda *_: None)
         for process in active_children():  # at once: they would tell of what they were about to send
             process.kill()

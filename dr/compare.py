@@ -134,7 +134,7 @@ def _against_the_best(rows: list[dict[str, str]], folder: Path) -> str:
     columns = [f"{side} {name}" for side in SIDE_WORDS.values() for name in COMPARED.values()]
     header = ["run", *(column for column in columns if any(column in line for line in lines)), "note"]
     table = markdown_table(header, [[line.get(column, "") for column in header] for line in lines])
-    return f"\n### Data {_data(rows[0])}\n\n{table}"
+    return f"\n### Data {rows[0]['data_fingerprint'][:8]}\n\n{table}"
 
 
 def _sets(rows: list[dict[str, str]], folder: Path) -> tuple[list[dict[int, tuple[str, Kept]]], list[str]]:
@@ -177,7 +177,8 @@ def _pooled(runs: dict[int, tuple[str, Kept]]) -> list[str]:
 def _data(row: dict[str, str]) -> str:
     """The first letters of the fingerprint, enough to tell the data of a few hundred runs apart, and how many classes
     were made of them."""
-    return f"{row['data_fingerprint'][:8]}, {row.get('classes', '?')} classes"
+    classes = f", {row['classes']} classes" if row.get("classes") else ""
+    return f"{row['data_fingerprint'][:8]}{classes}"
 
 
 def _all_runs(rows: list[dict[str, str]], best: set[int]) -> str:

@@ -21,7 +21,10 @@ from dr.workers import end_with_parent
 def read_photograph(path: Path) -> np.ndarray:
     """A prepared photograph -> (S, S, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
     # not imread, which on Windows opens no names beyond the code page
-    data = np.fromfile(path, np.uint8)
+    try:
+        data = np.fromfile(path, np.uint8)
+    except FileNotFoundError as exc:
+        raise UsageError(f"{path}: it is not there; run data.py again") from exc
     photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
     if photo is None:
         raise UsageError(f"{path}: it cannot be decoded; delete it and run data.py again")

@@ -102,7 +102,7 @@ def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = No
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hides from accelerate what schedulers of clusters leave in every process, which it would wait for others by."""
+    """Hides from accelerate what schedulers of clusters leave in every process: it would wait for others."""
     left = {name: os.environ.pop(name) for name in STRAY if name in os.environ}
     try:
         yield

@@ -57,8 +57,11 @@ def holding(path: Path, *, wait: bool) -> Iterator[None]:
             raise UsageError(f"{path}: another process writes it; wait for its end, or give another --name") from exc
         except OSError:  # of file systems of networks
             break
-        if mark.exists() and mark.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            break
+        try:
+            if os.path.samestat(mark.stat(), os.fstat(file.fileno())):
+                break
+        except FileNotFoundError:
+            pass
         file.close()  # whoever had it has removed it: another may have made it anew
     with file:
         try:

@@ -130,7 +130,7 @@ def no_better(measured: Mapping[str, Any]) -> dict[str, bool]:
     the interval of its kappa lies above 0. Cuts for macro-F1 pay for rare grades with accuracy."""
     figures = {"validation": measured, "test": measured.get("test", {})}
     return {
-        side: seen["intervals"][KAPPA[side]][0] > 0
+        side: seen.get("intervals", {}).get(KAPPA[side], (0, 0))[0] > 0
         for side, seen in figures.items()
         if "majority" in seen and seen["accuracy"] <= seen["majority"]
     }

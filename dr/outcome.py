@@ -25,7 +25,7 @@ from dr import (
 from dr.dataset import EvaluationPhotographs, loader, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
 from dr.prepared import Prepared
-from dr.run import Run
+from dr.run import Run, other_choice
 from dr.run_files import RunFiles
 
 
@@ -145,7 +145,7 @@ def finish(run: Run, paths: RunFiles, *, workers: int) -> dict:
     """Adds intervals, the share of the most frequent class and, where there is one, the test to the best checkpoint,
     draws its pictures -> its fields. All processes look at photographs, the main one decides and writes."""
     fields = ranks.once(lambda: dict(models.load_tensors(paths.best)))
-    if (fields["recipe"], fields["data"]["fingerprint"]) != (run.recipe.to_dict(), run.data.fingerprint):
+    if fields["data"]["fingerprint"] != run.data.fingerprint or other_choice(fields["recipe"], run.recipe):
         raise UsageError(f"{paths.best}: another run has written it meanwhile; give each run a --name of its own")
     if run.recipe.tta != "none":
         fields |= _refit(run, paths.best, fields, workers=workers)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from dr import UsageError, fundus, novelty, prediction_page
-from dr.archive import IMAGE_SUFFIXES, Archive, is_image, stem
+from dr.archive import IMAGE_SUFFIXES, Archive, composed, is_image, stem
 from dr.dataset import loader, to_tensor
 from dr.sources import path_ends, read_member, read_table, shallowest, without_ending
 from dr.transforms import eval_transform
@@ -84,7 +84,7 @@ def select(names: list[str], ids: list[str], *, images: str, submission: str) ->
     """The photographs of the ids, in their order. Raises UsageError naming those that are missing, or there twice."""
     wanted, found = set(ids), {}
     for name in names:
-        for own in {stem(name), *path_ends(without_ending(name)), *path_ends(name)} & wanted:
+        for own in {stem(name), *path_ends(without_ending(name)), *path_ends(composed(name))} & wanted:
             if own in found:
                 both = f"{found[own]} and {name} are both {own} of {submission}"
                 raise UsageError(f"{images}: {both}; write their folders there, or take one out")

@@ -146,15 +146,15 @@ def predict(
         _write(Path(output), result, details, measured)
     if report:
         content = prediction_page.Content(
-            details,
-            checkpoints,
-            decision.mean_cuts,
-            decision.cuts_in_words,
-            decision.calibrated,
-            images,
-            tta,
-            used,
-            measured,
+            details=details,
+            checkpoints=checkpoints,
+            cuts=decision.mean_cuts,
+            cuts_in_words=decision.cuts_in_words,
+            calibrated=decision.calibrated,
+            images=images,
+            tta=tta,
+            engine=used,
+            metrics=measured,
             flattering=[] if measured is None else scoring.flattering(measured),
             warnings=useless(checkpoints),
         )

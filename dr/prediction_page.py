@@ -155,7 +155,7 @@ def _taken(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Content:
     """What the page tells of a prediction: details as in details.csv, the networks, their cuts (K-1,) and where these
     are from (None without cuts), whether probabilities are calibrated, where the photographs are, the views, what ran

@@ -17,14 +17,15 @@ PRIOR = 0.5  # how many photographs of validation's mix count with each one at h
 STEPS = 200  # of Frank and Wolfe: from 25 on at most one of 2,764 photographs has another grade than after 1,600
 
 
-def estimate(probabilities: np.ndarray, trained: np.ndarray) -> np.ndarray:
+def estimate(probabilities: np.ndarray, trained: np.ndarray, *, prior: np.ndarray | None = None) -> np.ndarray:
     """probabilities (N, K), N >= 1, calibrated where the prevalence was `trained` (K,) > 0 -> the prevalence of these
     samples: the EM of Saerens, Latinne and Decaestecker (Neural Computation 2002;14:21), with a Dirichlet prior around
-    `trained`."""
+    `prior` (K,), or around `trained`."""
+    prior = trained if prior is None else prior
     found = trained
     for _ in range(MOST_STEPS):
         before, found = found, reweighted(probabilities, found / trained).mean(axis=0)
-        found = (found + PRIOR * trained) / (1 + PRIOR)
+        found = (found + PRIOR * prior) / (1 + PRIOR)
         if np.abs(found - before).max() < TOLERANCE:
             break
     return found
@@ -67,7 +68,8 @@ class Shift:
         trained = trained / trained.sum()  # half a photograph of a class that validation has none of
         self.estimated = isinstance(stated, str)
         if self.estimated:
-            self.prevalence = estimate(likely, trained) if len(likely) else trained
+            prior = ensemble.mix(checkpoints)  # not that of what folds hold out, which data.py may have balanced
+            self.prevalence = estimate(likely, trained, prior=prior) if len(likely) else prior
         else:
             self.prevalence = np.maximum(stated, SMALLEST)
         ratio = self.prevalence / trained

@@ -174,16 +174,23 @@ def save_last(path: Path, run: Run, fields: dict, random: list[dict]) -> None:
     checkpoint.save(path, fields | state)
 
 
-def mismatch(saved: Mapping, *, recipe: Recipe, fingerprint: str) -> str | None:
-    """The fields of a NAME__last.pt, the recipe and the data of a run -> why the run cannot go on from there, None
-    where it can. A mean and deviation that are measured follow from the data."""
-    if "optimizer" not in saved or "recipe" not in saved or not isinstance(saved.get("random"), list):
-        return "it is not a checkpoint that training can go on from; start without --resume"
+def other_choice(saved: Mapping, recipe: Recipe) -> str | None:
+    """The first choice of a saved recipe that is another one, in words, None where all are the same; a mean and
+    deviation that are measured follow from the data."""
     measured = ("mean", "std") if recipe.normalisation == "measured" else ()
     for key, value in recipe.to_dict().items():
-        before = saved["recipe"].get(key)
-        if before != value and key not in measured:
-            return f"it was trained with {key}={before}, not {value}; resume with the same choices"
+        if saved.get(key) != value and key not in measured:
+            return f"{key}={saved.get(key)}, not {value}"
+    return None
+
+
+def mismatch(saved: Mapping, *, recipe: Recipe, fingerprint: str) -> str | None:
+    """The fields of a NAME__last.pt, the recipe and the data of a run -> why the run cannot go on from there, None
+    where it can."""
+    if "optimizer" not in saved or "recipe" not in saved or not isinstance(saved.get("random"), list):
+        return "it is not a checkpoint that training can go on from; start without --resume"
+    if other := other_choice(saved["recipe"], recipe):
+        return f"it was trained with {other}; resume with the same choices"
     if saved["data"]["fingerprint"] != fingerprint:
         return (
             "it was trained on other label tables, on photographs prepared in another way, or by an earlier version; "

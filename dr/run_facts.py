@@ -56,7 +56,8 @@ def sides(content: Mapping[str, Any]) -> list[Side]:
     for name, key in (("val", "validation"), ("test", "test")):
         if key in content:
             seen = {field: tensor.numpy() for field, tensor in content[key].items()}
-            grades = seen["grades"] if name == "test" else objectives.grades(objective, seen["predictions"], cuts)
+            grades = seen.get("grades")  # those of a test may have been voted
+            grades = objectives.grades(objective, seen["predictions"], cuts) if grades is None else grades
             fitted = name == "val" and evaluation.fits_cuts(objective, recipe.cuts)
             found.append(Side(name, seen["truth"], grades, seen["predictions"], fitted))
     return found

@@ -159,7 +159,7 @@ def choose(
     table = table.assign(order=split.drawing_order(table["source"] + "/" + table["original"], seed=settings.seed))
     draws = _first_draw(table, num_classes=num_classes, settings=settings)
     for key in changed(workspace, sources):
-        del workspace.records[key]
+        workspace.forget(*key)
     failed: dict[tuple[str, str], str] = {}
     signatures: dict[str, np.ndarray] = {}
     while True:

@@ -95,9 +95,10 @@ def sides(members: Iterable[str]) -> dict[str, str] | None:
     spelt = {spelling: side for side, spellings in SIDES.items() for spelling in spellings}
     found: dict[str | None, str] = {}
     members = list(members)
+    pattern = re.compile(f"(?i:({'|'.join(spelt)}))(?![a-z])")  # train_1.csv, trainLabels.csv
     for member in members:
-        word = re.match("[a-z]*", posixpath.basename(member).lower())[0]
-        found[spelt.get(word)] = member
+        word = pattern.match(posixpath.basename(member))
+        found[word and spelt[word[1].lower()]] = member
     return found if None not in found and "train" in found and len(found) == len(members) > 1 else None
 
 
@@ -122,12 +123,13 @@ def _placed(archive: Archive, table: pd.DataFrame, *, side: str | None, beside: 
 
 def _refuse_repeated(table: pd.DataFrame, column: str, *, what: str) -> None:
     """Raises UsageError for two rows that share a value."""
-    repeated = table[table[column].notna() & table[column].duplicated(keep=False)].sort_values(column)
+    repeated = table[table[column].notna() & table[column].duplicated(keep=False)].sort_values(column, kind="stable")
     if len(repeated):
         first, second = (repeated.iloc[place] for place in (0, 1))
+        where = "" if first["table"] == second["table"] else f"{first['table']}, "
         raise UsageError(
-            f"{second['table']}, row {second['row']}: {first['path']} of row {first['row']} and {second['path']} "
-            f"{what}; keep one of them"
+            f"{second['table']}, row {second['row']}: {first['path']} of {where}row {first['row']} and "
+            f"{second['path']} {what}; keep one of them"
         )
 
 

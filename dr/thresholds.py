@@ -46,17 +46,18 @@ def optimal_cuts(scores, grades, num_classes=5, *, prevalence=None):
 
     Raises ValueError for empty input, unequal lengths, scores that are not finite and grades outside the range.
     """
-    if prevalence is not None:
-        scores, grades = checked(scores, grades, num_classes)
-        return expected_cuts(scores, np.eye(num_classes)[grades] * weights(grades, prevalence)[:, None])
     scores, grades = _in_order(scores, grades, num_classes)
-    return _cuts_at(scores, _best_positions(scores, grades, num_classes), num_classes)
+    positions = _best_positions(scores, grades, _weights(grades, prevalence), num_classes)
+    return _cuts_at(scores, positions, num_classes)
 
 
-def weights(grades, prevalence):
-    """grades (N,) int, prevalence (K,) -> (N,): what each sample counts, so that each grade has that share; their
-    mean is 1 where the samples have every grade."""
-    return (prevalence / np.maximum(np.bincount(grades, minlength=len(prevalence)), 1))[grades] * len(grades)
+def _weights(grades, prevalence):
+    """grades (N,) int, prevalence (K,) or None -> (N,): what each sample counts, so that each grade has that share; 1
+    for None, and on average where the samples have every grade."""
+    if prevalence is None:
+        return np.ones(len(grades))
+    shares = np.asarray(prevalence, np.float64)
+    return (shares / np.maximum(np.bincount(grades, minlength=len(shares)), 1))[grades] * len(grades)
 
 
 def bagged_cuts(scores, grades, num_classes=5, *, prevalence=None, repeats=25, seed=0):
@@ -84,7 +85,7 @@ def kappa_cuts(scores, grades, num_classes=5, *, prevalence=None):
     scores, grades = _in_order(scores, grades, num_classes)
     places = _between_distinct(scores)
     classes = np.arange(num_classes)
-    counts = np.ones((len(grades), 1)) if prevalence is None else weights(grades, np.asarray(prevalence))[:, None]
+    counts = _weights(grades, prevalence)[:, None]
     distance = counts * (grades[:, None] - classes) ** 2.0  # (N, K), if j were given to the sample
     by_chance = counts * distance.sum(axis=0) / counts.sum()
     # of the samples below each place, if all of them were given j
@@ -143,23 +144,25 @@ def expected_cuts(scores, masses):
     return _cuts_at(scores, places[_traced_back(begins)], num_classes)
 
 
-def _best_positions(scores, grades, num_classes):
-    """Sorted scores (N,), their grades (N,) -> (K-1,) int: how many samples lie below each of the best cuts.
+def _best_positions(scores, grades, weights, num_classes):
+    """Sorted scores (N,), their grades (N,), what each counts (N,) > 0 -> (K-1,) int: how many samples lie below each
+    of the best cuts.
 
     Dynamic programming over the classes. Class k owns the samples between two places; its F1 = 2 TP / (class size +
     interval size) depends on these two places alone, so the best sum of F1 of the classes up to k that end at a place
     is the best over the places where class k may begin.
     """
     places, below, above = _places(scores, grades)
+    mass = np.concatenate(([0.0], np.cumsum(weights)))[places]
     best = np.full(len(places), -np.inf)  # of the classes so far, by the place where the last of them ends
     best[0] = 0.0
     begins = []
     for k in range(num_classes):
-        seen = np.concatenate(([0], np.cumsum(grades == k)))[places]
+        seen = np.concatenate(([0.0], np.cumsum(weights * (grades == k))))[places]
         may_begin = _any_parts(below, above, [(a, k) for a in range(k)]) & np.isfinite(best)
         may_end = _any_parts(below, above, [(k, b) for b in range(k + 1, num_classes)])
         may_begin[0], may_end[-1] = np.isfinite(best[0]), True
-        best, begin = _add_class(best, places, seen, np.flatnonzero(may_begin), np.flatnonzero(may_end))
+        best, begin = _add_class(best, mass, seen, np.flatnonzero(may_begin), np.flatnonzero(may_end))
         begins.append(begin)
 
     return places[_traced_back(begins)]
@@ -175,21 +178,21 @@ def _traced_back(begins):
     return np.array(places[::-1])
 
 
-def _add_class(best, places, seen, starts, ends):
+def _add_class(best, mass, seen, starts, ends):
     """One step of the dynamic programme: let one more class own the samples between a start and an end.
 
-    best (P,) float, -inf where nothing ends; places (P,) sample counts; seen (P,) samples of the class below each
-    place; starts, ends: indices of places, ascending -> best (P,) with the class, begin (P,) index of the place where
-    the class begins.
+    best (P,) float, -inf where nothing ends; mass, seen (P,): what the samples below each place count, all and those of
+    the class; starts, ends: indices of places, ascending -> best (P,) with the class, begin (P,) index of the place
+    where the class begins.
     """
     new_best, begin = best.copy(), np.arange(len(best))  # the class may be empty: F1 is 0 and it begins where it ends
-    best_start, seen_start, place_start = best[starts], 2.0 * seen[starts], places[starts].astype(float)
+    best_start, seen_start, mass_start = best[starts], 2.0 * seen[starts], mass[starts]
     class_size = seen[-1]
     for end, reach in zip(ends, np.searchsorted(starts, ends), strict=True):
         if reach == 0:
             continue
         totals = 2.0 * seen[end] - seen_start[:reach]
-        totals /= class_size + places[end] - place_start[:reach]
+        totals /= class_size + mass[end] - mass_start[:reach]
         totals += best_start[:reach]
         winner = totals.argmax()
         if totals[winner] > new_best[end]:

@@ -1,5 +1,6 @@
 """DIR/kaggle_retina: which photographs are finished, and under which settings. One run at a time may use it."""
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -12,16 +13,8 @@ from dr.sources import SIDES
 
 FOLDER = "kaggle_retina"
 STAGING = "prepared"
-KEPT = (
-    "file",
-    "bytes",
-    "cropped",
-    "inside",
-    "hash",
-    "frame",
-    "box",
-    "flags",
-)  # in memory, of what prepared.jsonl says of each
+# of what prepared.jsonl says of each photograph, in memory
+KEPT = ("file", "bytes", "cropped", "inside", "hash", "frame", "box", "flags")
 ENDINGS = (".jpeg", ".png")
 
 
@@ -91,6 +84,11 @@ class Workspace:
         """Counts a photograph, finished and noted, among those there are."""
         self.records[record["source"], record["original"]] = {name: record[name] for name in KEPT}
 
+    def forget(self, source: str, original: str) -> None:
+        """Removes a finished photograph, which is to be prepared again."""
+        self.find(self.file(source, original)).unlink()
+        del self.records[source, original]
+
     def file(self, source: str, original: str) -> str:
         """The name of a finished photograph's file."""
         return self.records[source, original]["file"]
@@ -115,7 +113,8 @@ class Workspace:
         for path in self._photographs():
             if path not in placed:
                 path.unlink()
-        self.staging.rmdir()
+        with contextlib.suppress(OSError):  # what the system keeps in folders may lie in it
+            self.staging.rmdir()
 
 
 def folder_in(directory: Path) -> Path:

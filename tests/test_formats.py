@@ -13,7 +13,7 @@ from dr import GRADES, UsageError
 from dr.formats import open_sources, recognise
 from dr.prepare import Settings, in_words, prepare
 from dr.prepared import read_prepared
-from dr.tables import Columns
+from dr.tables import Columns, sides
 
 SETTINGS = Settings(size=64, val_fraction=0.25)
 
@@ -661,6 +661,23 @@ def test_tables_of_sides_keep_their_photographs(tmp_path, no_pictures, tables):
     if len(tables) == 3:
         _, data = done(path, tmp_path)
         assert [len(data.train), len(data.val), len(data.test)] == [10, 5, 5]
+
+
+def test_the_side_of_a_table_is_the_word_that_its_name_begins_with():
+    found = sides(["a/trainLabels.csv", "b/Validation-2.csv", "test.csv"])
+    assert found == {"train": "a/trainLabels.csv", "val": "b/Validation-2.csv", "test": "test.csv"}
+    assert sides(["train.csv"]) is None
+    assert sides(["train.csv", "training.csv"]) is None
+    assert sides(["train.csv", "trains.csv"]) is None
+    assert sides(["val.csv", "test.csv"]) is None
+
+
+def test_one_photograph_in_tables_of_two_sides_is_told_with_both(tmp_path):
+    made = {"train.csv": b"id_code,diagnosis\na,0\nb,1", "test.csv": b"id_code,diagnosis\nb,1\nc,0"}
+    path = write_folder(tmp_path / "mine", made | {f"images/{name}.png": png(n) for n, name in enumerate("abc")})
+    assert refusal(path) == (
+        f"{path}: train.csv, row 3: b of {path}: test.csv, row 2 and b are one photograph; keep one of them"
+    )
 
 
 def test_words_in_tables_of_sides_are_one_set_of_classes(tmp_path):

@@ -39,8 +39,8 @@ def graded(models, images, out, *, explain=0, **options):
 
 
 def content_of(details, network, *, cuts=CUTS, engine="torch", metrics=None):
-    cuts, where = np.array(cuts), {"images": "images", "tta": "none", "engine": engine}
-    return prediction_page.Content(details, [network], cuts, None, calibrated=True, metrics=metrics, **where)
+    told = {"cuts_in_words": None, "calibrated": True, "images": "images", "tta": "none", "engine": engine}
+    return prediction_page.Content(details=details, checkpoints=[network], cuts=np.array(cuts), metrics=metrics, **told)
 
 
 @pytest.fixture(scope="module")

@@ -365,3 +365,10 @@ def test_with_a_prevalence_cuts_are_those_of_samples_repeated_to_that_mix(find, 
         for each in (cuts, find(scores[rows], grades[rows], num_classes))
     )
     assert reached == pytest.approx(highest, abs=1e-9)
+
+
+@pytest.mark.parametrize("find", [optimal_cuts, kappa_cuts])
+def test_with_the_prevalence_that_they_have_cuts_stay_where_they_are(find):
+    scores, grades = noisy_scores(3000, noise=0.6, seed=1)
+    own = np.bincount(grades, minlength=5) / len(grades)
+    assert find(scores, grades, prevalence=own) == pytest.approx(find(scores, grades))
