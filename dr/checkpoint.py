@@ -41,8 +41,8 @@ class Checkpoint:
     longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
     where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
     `training`, what its training photographs look like, and `seen_names`, prepared.name_hash of those and of
-    validation, where it keeps them; `useless_on`, the sides on
-    which it did not tell classes apart and was no better than always the most frequent one."""
+    validation, where it keeps them; `useless_on`, the sides on which it did not tell classes apart and was no better
+    than always giving the most frequent one."""
 
     path: Path
     grader: Grader

@@ -9,9 +9,8 @@ import pandas as pd
 from dr import GRADES, UsageError
 from dr.archive import Archive, stem
 from dr.classes import arrange, check_sides
-from dr.sources import COLUMNS, EYE, SIDES, Source, read_member, without_ending
+from dr.sources import COLUMNS, EYE, SIDE_OF, SIDES, Source, read_member, without_ending
 
-SIDE_OF = {spelling: side for side, spellings in SIDES.items() for spelling in spellings}
 PLAIN = "images"  # a folder that says nothing about the class: Tiny ImageNet has one in each of its classes
 ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose val/images/ has no folders of classes
 

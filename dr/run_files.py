@@ -1,52 +1,26 @@
 """The files of a training run, FOLDER/NAME__ENDING, and what becomes of them when its name is used again."""
 
 import glob
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 PICTURES = ("curves", "classes", "split", "confusion", "test_confusion", "scores", "reliability")
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """Where a run of this name keeps each of its files."""
 
-    folder: Path
-    name: str
+    def __init__(self, folder: Path, name: str):
+        self.folder, self.name = folder, name
+        self.best = self._path("best.pt")  # the checkpoint of the best epoch, which predict.py takes
+        self.last = self._path("last.pt")  # that of the last epoch, with all that --resume needs
+        self.history = self._path("history.csv")  # a row for each epoch
+        self.classes = self._path("classes.csv")  # a row for each class, when the run has come to its end
+        self.card = self._path("card.md")
+        self.report = self._path("report.html")
 
     def _path(self, ending: str) -> Path:
         return self.folder / f"{self.name}__{ending}"
-
-    @property
-    def best(self) -> Path:
-        """The checkpoint of the best epoch, which predict.py takes."""
-        return self._path("best.pt")
-
-    @property
-    def last(self) -> Path:
-        """The checkpoint of the last epoch, with all that --resume needs."""
-        return self._path("last.pt")
-
-    @property
-    def history(self) -> Path:
-        """A row for each epoch."""
-        return self._path("history.csv")
-
-    @property
-    def classes(self) -> Path:
-        """A row for each class, written when the run has come to its end."""
-        return self._path("classes.csv")
-
-    @property
-    def card(self) -> Path:
-        """The model card."""
-        return self._path("card.md")
-
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self._path("report.html")
 
     def epoch(self, number: int) -> Path:
         """The checkpoint of an epoch that the recipe keeps."""

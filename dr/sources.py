@@ -16,6 +16,7 @@ COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
 COMPETITION = "competition archive"
 # The sides of a split, test only where the source has one: as their folders and tables may be called elsewhere
 SIDES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SIDE_OF = {spelling: side for side, spellings in SIDES.items() for spelling in spellings}
 EYE = r"^(.+)_(left|right)$"  # as EyePACS names photographs: both eyes of a patient
 
 

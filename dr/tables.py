@@ -14,7 +14,7 @@ from dr.pairs import is_number, of_side
 from dr.sources import (
     COLUMNS,
     EYE,
-    SIDES,
+    SIDE_OF,
     Source,
     by_path_ends,
     header,
@@ -92,13 +92,12 @@ def label_table(archive: Archive, columns: Columns) -> Source | None:
 def sides(members: Iterable[str]) -> dict[str, str] | None:
     """Label tables -> {side: its table}, by the word that their names begin with; None where one names no side, two
     name one, or none is of training."""
-    spelt = {spelling: side for side, spellings in SIDES.items() for spelling in spellings}
     found: dict[str | None, str] = {}
     members = list(members)
-    pattern = re.compile(f"(?i:({'|'.join(spelt)}))(?![a-z])")  # train_1.csv, trainLabels.csv
+    pattern = re.compile(f"(?i:({'|'.join(SIDE_OF)}))(?![a-z])")  # train_1.csv, trainLabels.csv
     for member in members:
         word = pattern.match(posixpath.basename(member))
-        found[word and spelt[word[1].lower()]] = member
+        found[word and SIDE_OF[word[1].lower()]] = member
     return found if None not in found and "train" in found and len(found) == len(members) > 1 else None
 
 
