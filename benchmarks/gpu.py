@@ -14,8 +14,9 @@ import torch
 
 from benchmarks.__main__ import RESULTS, machine
 from dr import cli, device, files, models
-from dr.dataset import EpochSampler, TrainingPhotographs, loader
+from dr.dataset import EpochSampler, TrainingPhotographs
 from dr.drawing import photograph
+from dr.loading import loader
 from dr.prepared import Prepared
 from dr.recipes import Recipe
 

@@ -1,21 +1,18 @@
-"""Prepared photographs -> batches."""
+"""Prepared photographs as torch takes them: of training, augmented, and of evaluation; in which order."""
 
 from collections.abc import Iterator
-from multiprocessing.util import get_temp_dir
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-import torch
-from accelerate.data_loader import BatchSamplerShard
-from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler
 
-from dr import UsageError, ranks
+from dr import UsageError
 from dr.prepared import Prepared
 from dr.recipes import Recipe
-from dr.transforms import eval_transform, seed, train_transform
-from dr.workers import end_with_parent
+from dr.square import square, to_tensor
+from dr.transforms import seed, train_transform
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -29,11 +26,6 @@ def read_photograph(path: Path) -> np.ndarray:
     if photo is None:
         raise UsageError(f"{path}: it cannot be decoded; delete it and run data.py again")
     return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
-
-
-def to_tensor(photo: np.ndarray) -> torch.Tensor:
-    """(H, W, 3) uint8 -> (3, H, W) uint8 tensor."""
-    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
 
 
 class TrainingPhotographs(Dataset):
@@ -62,13 +54,13 @@ class EvaluationPhotographs(Dataset):
     def __init__(self, root: Path, table: pd.DataFrame, recipe: Recipe):
         self.paths = [root / path for path in table["path"]]
         self.grades = table["diagnosis"].to_numpy(copy=True)  # pandas' own is read-only
-        self.transform = eval_transform(size_px=recipe.image_size, crop_px=recipe.crop_size)
+        self.size_px, self.crop_px = recipe.image_size, recipe.crop_size
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict:
-        image = self.transform(image=read_photograph(self.paths[index]))["image"]
+        image = square(read_photograph(self.paths[index]), size_px=self.size_px, crop_px=self.crop_px)
         return {"image": to_tensor(image), "grade": int(self.grades[index]), "index": index}
 
 
@@ -114,31 +106,3 @@ class EpochSampler(Sampler):
         else:
             order = rng.choice(self.count, size=self.count, p=self.probabilities)
         yield from ((self.epoch, int(index)) for index in order)
-
-
-def start_worker(_: int) -> None:
-    """One thread for each loading process: more would fight over the cores. It ends with its parent."""
-    end_with_parent()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-
-
-def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sampler=None, drop_last=False, collate=None):
-    """A DataLoader whose workers stay alive between epochs; without `sampler` it goes through in order.
-
-    Of N processes each loads every N-th batch: step by step they see together what one process with batches N times as
-    large would see. With `drop_last` all load equally many.
-    """
-    if workers:
-        get_temp_dir()  # workers take over this one: folders of their own would stay where they are killed
-    batches = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last)
-    return DataLoader(
-        dataset,
-        batch_sampler=BatchSamplerShard(batches, ranks.COUNT, ranks.RANK, even_batches=False),
-        num_workers=workers,
-        pin_memory=pin,
-        persistent_workers=workers > 0,
-        worker_init_fn=start_worker,
-        collate_fn=collate,
-        generator=torch.Generator(),  # its own: seeds of workers must not be drawn from the numbers that dropout uses
-    )

@@ -8,10 +8,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from dr import fundus, page, ranks
+from dr import explain, fundus, page, ranks
 from dr.checkpoint import Checkpoint
-from dr.dataset import to_tensor
-from dr.transforms import eval_transform
+from dr.square import square, to_tensor
 
 SHOWN_PX = 768  # side that an explained photograph has at most on the page; about 100 kB, and its map as much again
 MOST_LARGE = 60  # photographs that are shown so large; more are shown as large as the network is given them
@@ -37,8 +36,6 @@ def one_map(
     """Bytes of a photograph, networks and their `layers` -> the photograph (S, S, 3) uint8 RGB as it was prepared for
     them, but S as large as the photograph allows up to `shown_px`, and the mean heat (S, S) of the networks. One that
     sees another frame (the background cropped away or not) has no part."""
-    from dr import explain  # grad-cam takes a second to import: only where something is explained
-
     widest = max(checkpoints, key=lambda one: (one.prepared_px, one.crop))
     shown, _, _ = fundus.decode_and_prepare(data, size_px=max(shown_px, widest.prepared_px), crop=widest.crop)
     photo = cv2.cvtColor(shown, cv2.COLOR_BGR2RGB)
@@ -49,7 +46,7 @@ def one_map(
         prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px, crop=one.crop)
         seen = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
         whole_px, crop_px = one.recipe.image_size, one.recipe.crop_size
-        image = to_tensor(eval_transform(size_px=whole_px, crop_px=crop_px)(image=seen)["image"])
+        image = to_tensor(square(seen, size_px=whole_px, crop_px=crop_px))
         heat = explain.heat(one.grader, one.objective, image[None], grades=np.array([grade]), layer=layer)[0]
         before = (whole_px - len(heat)) // 2  # what was not seen stays cold
         heat = np.pad(heat, (before, whole_px - len(heat) - before))
@@ -67,8 +64,6 @@ def maps(
 ) -> list[dict]:
     """The photographs chosen, each with the map of what its grade comes from, from `find_layers`. Several processes
     share them."""
-    from dr import explain
-
     shown_px = SHOWN_PX if len(chosen) <= MOST_LARGE else 0
     own = []
     for row, why in chosen[ranks.RANK :: ranks.COUNT]:
@@ -84,8 +79,6 @@ def maps(
 def find_layers(checkpoints: Sequence[Checkpoint]) -> list[nn.Module]:
     """The layer of each network that its maps are made of. Raises UsageError for a network that has none, which a user
     should know before photographs are graded."""
-    from dr import explain
-
     found = []
     for one in checkpoints:
         side = one.recipe.crop_size or one.recipe.image_size

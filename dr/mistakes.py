@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import torch
 
-from dr import UsageError
+from dr import UsageError, explain
 from dr.checkpoint import Checkpoint
-from dr.dataset import read_photograph, to_tensor
+from dr.dataset import read_photograph
 from dr.objectives import Classification, Objective
-from dr.transforms import eval_transform
+from dr.square import square, to_tensor
 
 MOST = 12
 SIDE_PX = 320
@@ -63,12 +63,9 @@ def show(
     heat is shown, None where it is. Looks at the photographs as validation does."""
     if not len(rows):
         return [], None
-    from dr import explain  # grad-cam takes a second to import: only where something is explained
-
     recipe = network.recipe
-    transform = eval_transform(size_px=recipe.image_size, crop_px=recipe.crop_size)
     photos = [read_photograph(paths[row]) for row in rows]
-    seen = [transform(image=photo)["image"] for photo in photos]
+    seen = [square(photo, size_px=recipe.image_size, crop_px=recipe.crop_size) for photo in photos]
     why, heats = None, [None] * len(rows)
     try:
         images = torch.stack([to_tensor(image) for image in seen])

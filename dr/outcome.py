@@ -22,8 +22,9 @@ from dr import (
     run_facts,
     run_pictures,
 )
-from dr.dataset import EvaluationPhotographs, loader, read_photograph
+from dr.dataset import EvaluationPhotographs, read_photograph
 from dr.inference import VIEWS, Scorer, decide, infer, mean_predictions
+from dr.loading import loader
 from dr.prepared import Prepared
 from dr.run import Run, other_choice
 from dr.run_files import RunFiles

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from dr import UsageError, fundus, novelty, prediction_page
 from dr.archive import IMAGE_SUFFIXES, Archive, composed, is_image, stem
-from dr.dataset import loader, to_tensor
+from dr.loading import loader
 from dr.sources import path_ends, read_member, read_table, shallowest, without_ending
-from dr.transforms import eval_transform
+from dr.square import square, to_tensor
 
 SAMPLE = "sample_submission.csv"
 OTHER_KINDS = frozenset({".avif", ".bmp", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".webp"})  # of pictures, not read
@@ -133,7 +133,7 @@ class Photographs(Dataset):
         looks: bool = False,
     ):
         self.archive, self.names, self.training, self.looks = archive, names, training, looks
-        self.transforms = {view: eval_transform(size_px=view.image_px, crop_px=view.crop_px) for view in views}
+        self.views = list(dict.fromkeys(views))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -142,7 +142,7 @@ class Photographs(Dataset):
         record = {"file": self.names[index], "error": ""}
         try:
             data = self.archive.read(self.names[index])
-            ways = sorted({(view.prepared_px, view.crop) for view in self.transforms})
+            ways = sorted({(view.prepared_px, view.crop) for view in self.views})
             prepared = {way: fundus.decode_and_prepare(data, size_px=way[0], crop=way[1])[:2] for way in ways}
         except (fundus.UnreadablePhotograph, OSError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc)  # of a file, without its number and path
@@ -150,9 +150,9 @@ class Photographs(Dataset):
         item = {"index": index, "record": record | self._measured(prepared)}
         if self.looks:
             item["look"] = prediction_page.look(*prepared[ways[-1]])
-        for view, transform in self.transforms.items():
+        for view in self.views:
             photo = cv2.cvtColor(prepared[view.prepared_px, view.crop][0], cv2.COLOR_BGR2RGB)
-            item[view.key] = to_tensor(transform(image=photo)["image"])
+            item[view.key] = to_tensor(square(photo, size_px=view.image_px, crop_px=view.crop_px))
         return item
 
     def _measured(self, prepared: dict[tuple[int, bool], tuple[np.ndarray, fundus.Retina]]) -> dict:

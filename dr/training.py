@@ -30,8 +30,9 @@ from dr import (
     run_page,
     runs_table,
 )
-from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, loader, measured_mean_std
+from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, measured_mean_std
 from dr.inference import Scorer, infer, mean_predictions
+from dr.loading import loader
 from dr.prepared import Prepared, binary
 from dr.recipes import Recipe
 from dr.run import Run, content, random_states, resume, save_last, start

@@ -1,4 +1,4 @@
-"""Two builders: the transform of training and the one of evaluation. Both turn a prepared photograph into a square."""
+"""The augmentations of training: a prepared photograph becomes a square."""
 
 import os
 import random
@@ -135,10 +135,3 @@ def seed(transform: A.Compose, *key: int) -> None:
     same seed, so that all steps of one probability are taken together or not at all."""
     state = np.random.SeedSequence(key)
     transform.set_random_state(np.random.default_rng(state), random.Random(int(state.generate_state(1)[0])))
-
-
-def eval_transform(*, size_px: int, crop_px: int | None = None) -> A.Compose:
-    """-> the transform of validation and prediction: (S, S, 3) uint8 RGB to (size_px, size_px, 3), or to its centre of
-    crop_px; nothing by chance."""
-    cropped = [] if crop_px is None else [A.CenterCrop(crop_px, crop_px)]
-    return A.Compose([_resize(size_px), *cropped])

@@ -7,7 +7,8 @@ import torch
 from made import TINY, write_prepared
 
 from dr import UsageError, ranks
-from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, loader, measured_mean_std
+from dr.dataset import EpochSampler, EvaluationPhotographs, TrainingPhotographs, measured_mean_std
+from dr.loading import loader
 from dr.prepared import read_prepared
 from dr.recipes import from_dict
 

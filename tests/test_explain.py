@@ -125,13 +125,14 @@ def test_what_comes_before_the_layer_has_no_backward_pass():
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_heat_is_that_of_gradients_taken_through_the_whole_network(backbone):
+def test_the_heat_is_that_of_grad_cam_with_gradients_taken_through_the_whole_network(backbone):
     size = 224 if "224" in backbone else SIDE
     grader, aim = network(backbone, size=size)
     layer, images = explain.last_map(grader, pictures(1, size=size)), pictures(size=size)
     with GradCAM(grader, [layer], reshape_transform=explain._as_map) as cam:
         cam.compute_input_gradient = True
         wanted = cam(images.float(), [lambda output: output[0]] * len(images))
+    wanted /= np.maximum(wanted.max(axis=(1, 2), keepdims=True), 1e-30)  # it stays below 1 where gradients are tiny
     assert np.allclose(explain.heat(grader, aim, images), wanted, atol=1e-5)
 
 

@@ -12,11 +12,10 @@ import torch
 from made import TINY, checkpoint_content, write_photographs
 
 from dr import UsageError, calibration, checkpoint, cli, device, fundus, objectives
-from dr.dataset import to_tensor
 from dr.export import export
 from dr.prediction import predict
 from dr.recipes import from_dict
-from dr.transforms import eval_transform
+from dr.square import square, to_tensor
 
 ROOT = Path(__file__).parent.parent
 [EXAMPLE] = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -53,11 +52,10 @@ def told_apart(path: str, photographs: list[Path]) -> str:
     """The checkpoint with a last layer whose outputs for these photographs have mean 0 and deviation SPREAD, where
     random weights would give all of them one grade."""
     one, content = checkpoint.load(path), dict(torch.load(path, weights_only=True))
-    square = eval_transform(size_px=one.recipe.image_size)
     images = []
     for photograph in photographs:
         prepared, _, _ = fundus.decode_and_prepare(photograph.read_bytes(), size_px=one.prepared_px)
-        images.append(to_tensor(square(image=cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB))["image"]))
+        images.append(to_tensor(square(cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB), size_px=one.recipe.image_size)))
     with torch.inference_mode():
         outputs = one.grader(torch.stack(images))
     weight, bias = content["model"]["classifier.weight"], content["model"]["classifier.bias"]

@@ -23,6 +23,7 @@ LAYERS = [
         "surgery",
         "crossfit",
         "dataset",
+        "loading",
         "prepared",
         "models",
         "objectives",
@@ -40,6 +41,7 @@ LAYERS = [
         "archive",
         "split",
         "transforms",
+        "square",
         "thresholds",
         "metrics",
         "cli",
@@ -90,8 +92,15 @@ def test_sides_and_policies_are_spelt_in_one_place(words, homes):
     assert [path.name for path in (ROOT / "dr").glob("*.py") if words in path.read_text()] == homes
 
 
-def test_processes_that_prepare_photographs_import_nothing_large():
-    told = "import sys; import dr.workers; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("workers", {"pandas", "scipy", "matplotlib", "sklearn", "albumentations", "torch"}),
+        ("prediction", {"scipy", "matplotlib", "sklearn", "albumentations", "pytorch_grad_cam"}),
+    ],
+)
+def test_what_starts_often_imports_nothing_large(module, without):
+    told = f"import sys; import dr.{module}; print(*sys.modules)"
     imported = subprocess.check_output([sys.executable, "-c", told], cwd=ROOT, text=True, timeout=60).split()
     assert "cv2" in imported
-    assert not {"pandas", "scipy", "matplotlib", "sklearn", "albumentations", "torch"} & set(imported)
+    assert not without & set(imported)

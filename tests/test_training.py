@@ -23,6 +23,7 @@ from dr import (
     dataset,
     device,
     files,
+    loading,
     metrics,
     objectives,
     outcome,
@@ -295,7 +296,7 @@ def test_cuts_are_those_of_the_views_that_predict(data, tmp_path):
     assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
     loaded = checkpoint.load(tmp_path / "run__best.pt")
     photographs = dataset.EvaluationPhotographs(data.root, data.val, loaded.recipe)
-    batches = dataset.loader(photographs, batch_size=5, workers=0, pin=False)
+    batches = loading.loader(photographs, batch_size=5, workers=0, pin=False)
     scorer = Scorer(loaded.grader, loaded.objective)
     accelerator = device.accelerator("cpu", precision="fp32")
     _, outputs = infer([scorer], batches, accelerator=accelerator, views=VIEWS["flips"])

@@ -6,7 +6,8 @@ import pytest
 from made import photograph
 
 from dr.recipes import CHOICES
-from dr.transforms import A, Elastic, eval_transform, seed, train_transform
+from dr.square import square
+from dr.transforms import A, Elastic, seed, train_transform
 
 
 @pytest.mark.parametrize("augmentation", CHOICES["augmentation"])
@@ -91,20 +92,20 @@ def test_steps_are_taken_independently_of_each_other():
 
 def test_evaluation_only_resizes():
     flat = np.full((128, 128, 3), (10, 200, 30), np.uint8)
-    assert np.array_equal(eval_transform(size_px=64)(image=flat)["image"], flat[:64, :64])
+    assert np.array_equal(square(flat, size_px=64), flat[:64, :64])
     photo = photograph(1, seed=0, side_px=64)
-    assert np.array_equal(eval_transform(size_px=64)(image=photo)["image"], photo)
+    assert np.array_equal(square(photo, size_px=64), photo)
 
 
 def test_shrinking_averages_so_that_small_lesions_do_not_alias():
     checkerboard = np.indices((128, 128)).sum(axis=0)[..., None] % 2 * np.full(3, 255)
-    shrunk = eval_transform(size_px=64)(image=checkerboard.astype(np.uint8))["image"]
+    shrunk = square(checkerboard.astype(np.uint8), size_px=64)
     assert np.abs(shrunk.astype(int) - 127).max() <= 1
 
 
 def test_a_crop_is_cut_out_anywhere_to_train_and_at_the_centre_to_evaluate():
     photo = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    centre = eval_transform(size_px=64, crop_px=48)(image=photo)["image"]
+    centre = square(photo, size_px=64, crop_px=48)
     assert np.array_equal(centre, photo[8:56, 8:56])
     transform = train_transform("none", size_px=64, crop_px=48)
     corners = set()

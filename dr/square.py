@@ -1,0 +1,21 @@
+"""A prepared photograph as a network sees it in validation and prediction; training augments it before."""
+
+import cv2
+import numpy as np
+import torch
+
+
+def square(photo: np.ndarray, *, size_px: int, crop_px: int | None = None) -> np.ndarray:
+    """photo (H, W, 3) uint8 RGB -> (size_px, size_px, 3) uint8, or its centre of crop_px; as transforms.py resizes, but
+    without albumentations, which takes a second to import."""
+    shrinks = size_px < max(photo.shape[:2])
+    resized = cv2.resize(photo, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if crop_px is None:
+        return resized
+    before = (size_px - crop_px) // 2
+    return resized[before : before + crop_px, before : before + crop_px]
+
+
+def to_tensor(photo: np.ndarray) -> torch.Tensor:
+    """(H, W, 3) uint8 -> (3, H, W) uint8 tensor."""
+    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
