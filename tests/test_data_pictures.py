@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -78,10 +80,19 @@ def test_names_that_are_not_of_these_classes_give_way_to_numbers(tmp_path, unpai
 
 
 def test_crops_sheet_shows_each_pair_with_its_caption_and_colours_right(crops):
-    cells = crops.axes
-    assert [len(axes.images) for axes in cells] == [2] * 5 + [0] * 3
-    assert [axes.get_xlabel() for axes in cells] == ["10_left, 2 Moderate"] * 5 + [""] * 3
-    assert tuple(cells[0].images[0].get_array()[0, 0]) == (200, 0, 0)
+    [axes] = crops.axes
+    assert [text.get_text() for text in axes.texts] == ["10_left, 2 Moderate"] * 5
+    assert [tuple(image.get_array()[0, 0]) for image in axes.images] == [(200, 0, 0), (90, 90, 90)] * 5
+    left, right, bottom, top = np.transpose([image.get_extent() for image in axes.images])
+    for i, j in itertools.combinations(range(10), 2):  # none lies on another
+        assert right[i] <= left[j] or right[j] <= left[i] or bottom[i] <= top[j] or bottom[j] <= top[i]
+    (x0, x1), (y1, y0) = axes.get_xlim(), axes.get_ylim()
+    assert x0 <= min(left) < max(right) <= x1
+    assert y0 <= min(top) < max(bottom) <= y1
+    for number, text in enumerate(axes.texts):  # beneath its own pair
+        x, y = text.get_position()
+        assert left[2 * number] < x < right[2 * number + 1]
+        assert 0 < y - bottom[2 * number + 1] < 0.1
 
 
 @pytest.mark.parametrize("box", [(30, 0, 110, 90), (-20, -40, 160, 140), (0, 0, 140, 90)])
@@ -102,7 +113,8 @@ def test_the_box_lies_on_the_photograph_where_it_was_found_and_never_leaves_its_
 def test_a_long_caption_keeps_both_ends_and_a_dollar_sign_is_no_formula(tmp_path):
     caption = f"{'long_' * 40}left.jpeg\n$5 to $6"
     figure = data_pictures.crops_sheet([crop_pair(caption)], path=tmp_path / "crops.png")
-    first, second = figure.axes[0].get_xlabel().splitlines()
+    [text] = figure.axes[0].texts
+    first, second = text.get_text().splitlines()
     assert len(first) == 48
     assert first.startswith("long_long_")
     assert first.endswith("left.jpeg")
