@@ -22,21 +22,14 @@ STRENGTH = 0.6  # of the colour where the heat is greatest; blue to green, which
 
 
 def heat(
-    grader: Grader,
-    objective: Objective,
-    images: torch.Tensor,
-    *,
-    grades: np.ndarray | None = None,
-    layer: nn.Module | None = None,
+    grader: Grader, objective: Objective, images: torch.Tensor, *, grades: np.ndarray, layer: nn.Module
 ) -> np.ndarray:
     """images (N, 3, P, P) uint8 RGB -> (N, P, P) float32 in 0..1, 1 where a photograph's own heat is greatest.
 
-    What raises the score (regression), else what speaks for the class of each in `grades` (N,), by default the
-    likeliest; `layer` as last_map finds it, where it is not given. The network's state, its tensors' gradients and
-    hooks are afterwards what they were. Raises UsageError for a network without a layer that has places.
+    What raises the score (regression), else what speaks for the class of each in `grades` (N,): channels of `layer`, as
+    last_map finds it, each weighed by the mean of its gradient, and of their sum what is above 0. The network's state,
+    its tensors' gradients and hooks are afterwards what they were.
     """
-    layer = last_map(grader, images[:1]) if layer is None else layer
-    pictures = images.to(grader.mean.device).float()
     kept: list[torch.Tensor] = []
 
     def begin_gradients(_: nn.Module, __: tuple, output: torch.Tensor) -> torch.Tensor:
@@ -47,21 +40,14 @@ def heat(
     hook = layer.register_forward_hook(begin_gradients)
     with _only_looked_at(grader), torch.inference_mode(False), torch.enable_grad():
         try:
-            outputs = grader(pictures)
+            outputs = grader(images.to(grader.mean.device).float())
         finally:
             hook.remove()
-        if grades is None:
-            predictions = objective.predictions(outputs.detach().cpu().double()).numpy()
-            probabilities = objective.probabilities(predictions)
-            grades = np.zeros(len(pictures), int) if probabilities is None else probabilities.argmax(axis=1)
-        evidence = [
-            _evidence(one, objective=objective, grade=int(grade)) for one, grade in zip(outputs, grades, strict=True)
-        ]
-        [gradients] = torch.autograd.grad(sum(evidence), kept[-1])
-    places, gradients = _as_map(kept[-1].detach()), _as_map(gradients)
-    raised = (gradients.mean(dim=(2, 3), keepdim=True) * places).sum(dim=1).relu().float().cpu().numpy()
-    side = pictures.shape[-1]
-    return np.stack([_stretched(cv2.resize(one, (side, side))) for one in raised])
+        spoken = [_evidence(one, objective=objective, grade=int(k)) for one, k in zip(outputs, grades, strict=True)]
+        [gradients] = torch.autograd.grad(sum(spoken), kept[-1])
+    weights = _as_map(gradients).mean(dim=(2, 3), keepdim=True)
+    raised = (weights * _as_map(kept[-1].detach())).sum(dim=1).relu().float().cpu().numpy()
+    return np.stack([_stretched(cv2.resize(one, images.shape[-2:])) for one in raised])
 
 
 def _stretched(raised: np.ndarray) -> np.ndarray:

@@ -26,6 +26,11 @@ def pictures(count=2, *, size=SIDE, seed=0):
     )
 
 
+def heated(grader, aim, images, grades=None):
+    grades = np.zeros(len(images), int) if grades is None else grades
+    return explain.heat(grader, aim, images, grades=grades, layer=explain.last_map(grader, images[:1]))
+
+
 BACKBONES = ["resnet18", "efficientnet_b0", "test_efficientnet", "test_resnet", "test_convnext", "vit_tiny_patch16_224"]
 
 
@@ -33,7 +38,7 @@ BACKBONES = ["resnet18", "efficientnet_b0", "test_efficientnet", "test_resnet", 
 def test_the_layer_before_the_pooling_is_found_in_any_backbone(backbone):
     size = 224 if "224" in backbone else SIDE
     grader, aim = network(backbone, objective="classification", size=size)
-    found = explain.heat(grader, aim, pictures(5, size=size), grades=np.arange(5))
+    found = heated(grader, aim, pictures(5, size=size), np.arange(5))
     assert found.shape == (5, size, size)
     assert found.dtype == np.float32
     assert found.min() >= 0
@@ -83,7 +88,7 @@ def overfitted(request):
 
 def test_the_heat_is_on_the_lesion(overfitted):
     grader, aim, images, truth, places = overfitted
-    found = explain.heat(grader, aim, images, grades=np.ones(len(images), int))
+    found = heated(grader, aim, images, np.ones(len(images), int))
     on, beside = [], []
     for heat, (y, x) in zip(found[truth == 1], places[truth == 1], strict=True):
         spot = np.zeros((LARGE, LARGE), bool)
@@ -100,7 +105,7 @@ def test_the_network_is_left_as_it_was(overfitted):
     first.requires_grad_(False)
     second.grad = torch.ones_like(second)
     before = {name: tensor.clone() for name, tensor in grader.state_dict().items()}
-    explain.heat(grader, aim, images)
+    heated(grader, aim, images)
     assert all(module.training for module in grader.modules())
     assert not first.requires_grad
     assert second.requires_grad
@@ -119,7 +124,7 @@ def test_what_comes_before_the_layer_has_no_backward_pass():
         grader.backbone.get_submodule(name).register_forward_hook(
             lambda module, _, output, name=name: remembered.update({name: output.requires_grad})
         )
-    explain.heat(grader, aim, pictures(), layer=grader.backbone.layer4)
+    explain.heat(grader, aim, pictures(), grades=np.zeros(2), layer=grader.backbone.layer4)
     assert not remembered["layer3"]
     assert remembered["avgpool"]
 
@@ -133,12 +138,12 @@ def test_the_heat_is_that_of_grad_cam_with_gradients_taken_through_the_whole_net
         cam.compute_input_gradient = True
         wanted = cam(images.float(), [lambda output: output[0]] * len(images))
     wanted /= np.maximum(wanted.max(axis=(1, 2), keepdims=True), 1e-30)  # it stays below 1 where gradients are tiny
-    assert np.allclose(explain.heat(grader, aim, images), wanted, atol=1e-5)
+    assert np.allclose(heated(grader, aim, images), wanted, atol=1e-5)
 
 
 def test_the_class_asked_for_is_what_is_explained(overfitted):
     grader, aim, images, *_ = overfitted
-    none, any_ = (explain.heat(grader, aim, images, grades=np.full(len(images), grade)) for grade in (0, 1))
+    none, any_ = (heated(grader, aim, images, np.full(len(images), grade)) for grade in (0, 1))
     if isinstance(aim, objectives.Regression):
         assert np.array_equal(none, any_)  # it has a score and no classes
     else:
@@ -161,9 +166,9 @@ def test_of_ordinal_outputs_the_gradient_is_that_of_the_probability_of_the_grade
 
 
 def test_a_network_without_places_is_a_usage_error():
-    grader, aim = network("resnet18", size=16)
+    grader, _ = network("resnet18", size=16)
     with pytest.raises(UsageError, match=r"ResNet has no layer with several places .* of 4 pixels.*give --explain 0"):
-        explain.heat(grader, aim, pictures(1, size=4))
+        explain.last_map(grader, pictures(1, size=4))
 
 
 def test_an_overlay_colours_what_is_hot_and_leaves_the_rest():

@@ -97,6 +97,12 @@ def test_evaluation_only_resizes():
     assert np.array_equal(square(photo, size_px=64), photo)
 
 
+@pytest.mark.parametrize("shape", [(100, 100), (64, 64), (40, 40), (100, 40), (64, 50)])
+def test_training_without_augmentation_sees_what_evaluation_sees(shape):
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    assert np.array_equal(train_transform("none", size_px=64)(image=photo)["image"], square(photo, size_px=64))
+
+
 def test_shrinking_averages_so_that_small_lesions_do_not_alias():
     checkerboard = np.indices((128, 128)).sum(axis=0)[..., None] % 2 * np.full(3, 255)
     shrunk = square(checkerboard.astype(np.uint8), size_px=64)
