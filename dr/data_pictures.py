@@ -19,6 +19,7 @@ HELD_OUT = {"validation": ORANGE, "test": GREEN}  # columns of class_balance tha
 SURROUND = "#8c8c8c"  # of crops_sheet: neither the black nor the white surround of a photograph melts into it
 BOX = "#56d4ff"
 PAIRS_PER_ROW = 4
+LEGEND_INCHES = 0.3
 SIDE_INCHES = 1.25  # of what is kept; lengths below are in such sides
 BEFORE_ASPECT = 1.5  # cameras write 4:3 or 3:2, squares fit as well
 GAP, MARGIN = 0.04, 0.42
@@ -85,7 +86,7 @@ def crops_sheet(
     """rows: (before (H, W, 3) uint8 BGR, box (x0, y0, x1, y1) in its pixels, after (S, S, 3) uint8 BGR, caption)."""
     wide = max(1, min(PAIRS_PER_ROW, len(rows)))
     high = max(1, -(-len(rows) // wide))
-    figure = new_figure(SIDE_INCHES * wide * PITCH[0], SIDE_INCHES * high * PITCH[1] + 0.3, SURROUND)
+    figure = new_figure(SIDE_INCHES * wide * PITCH[0], SIDE_INCHES * high * PITCH[1] + LEGEND_INCHES, SURROUND)
     axes = figure.subplots()  # one for all: two dozen of their own take two seconds
     for number, (before, box, after, caption) in enumerate(rows):
         x, y = PITCH[0] * (number % wide), PITCH[1] * (number // wide)

@@ -1,4 +1,4 @@
-"""A prepared photograph as a network sees it in validation and prediction; training augments it before."""
+"""A prepared photograph as a network sees it. Without albumentations, which predict.py would import for a second."""
 
 import cv2
 import numpy as np
@@ -6,8 +6,8 @@ import torch
 
 
 def square(photo: np.ndarray, *, size_px: int, crop_px: int | None = None) -> np.ndarray:
-    """photo (H, W, 3) uint8 RGB -> (size_px, size_px, 3) uint8, or its centre of crop_px; as transforms.py resizes, but
-    without albumentations, which takes a second to import."""
+    """photo (H, W, 3) uint8 RGB -> (size_px, size_px, 3) uint8, or its centre of crop_px. Shrunk by the mean of areas:
+    small lesions do not alias."""
     shrinks = size_px < max(photo.shape[:2])
     resized = cv2.resize(photo, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     if crop_px is None:

@@ -9,6 +9,8 @@ import numpy as np
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version at import
 import albumentations as A
 
+from dr.square import square
+
 
 class Elastic(A.ElasticTransform):
     """Albumentations' own, in less than a third of the time: uniform noise of `alpha` pixels at every fourth pixel
@@ -32,15 +34,22 @@ class Elastic(A.ElasticTransform):
         return cv2.remap(img, *places, self.interpolation, borderMode=self.border_mode, borderValue=self.fill)
 
 
-def _resize(size_px: int) -> A.Resize:
-    return A.Resize(size_px, size_px, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
+class Square(A.ImageOnlyTransform):
+    """What evaluation sees, as a step of training."""
+
+    def __init__(self, size_px: int):
+        super().__init__(p=1.0)
+        self.size_px = size_px
+
+    def apply(self, img: np.ndarray, **_: object) -> np.ndarray:
+        return square(img, size_px=self.size_px)
 
 
 def _published(size_px: int) -> list[A.BasicTransform]:
     """The published augmentation, each with probability 0.5."""
     return [
         A.RandomResizedCrop((size_px, size_px), scale=(0.7, 1.0), ratio=(1.0, 1.0), area_for_downscale="image", p=0.5),
-        _resize(size_px),
+        Square(size_px),
         Elastic(alpha=11, sigma=6, p=0.5),  # bends as A.ElasticTransform(alpha=120, sigma=6) does
         A.Rotate(limit=45, p=0.5),
         A.HorizontalFlip(p=0.5),
@@ -55,7 +64,7 @@ def _published(size_px: int) -> list[A.BasicTransform]:
 def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
     """What keeps a fundus photograph a fundus photograph: any orientation, a little scale, light and colour."""
     return [
-        _resize(size_px),
+        Square(size_px),
         # not linear: it takes a third of the contrast of lesions of a pixel, which photographs to be graded still have
         A.Affine(
             rotate=(-180, 180),
@@ -74,7 +83,7 @@ def _d4_colour(size_px: int) -> list[A.BasicTransform]:
     """One of the eight orientations of a square, light and colour: no pixel is interpolated, which would cost a small
     picture the fine structure it has left."""
     return [
-        _resize(size_px),
+        Square(size_px),
         A.D4(p=1.0),
         A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
         A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=0.5),
@@ -84,7 +93,7 @@ def _d4_colour(size_px: int) -> list[A.BasicTransform]:
 def _retinamnist(size_px: int) -> list[A.BasicTransform]:
     """The base augmentation published for RetinaMNIST, each with probability 0.5."""
     return [
-        _resize(size_px),
+        Square(size_px),
         A.Transpose(p=0.5),
         A.HorizontalFlip(p=0.5),
         A.VerticalFlip(p=0.5),
@@ -97,13 +106,13 @@ def _retinamnist(size_px: int) -> list[A.BasicTransform]:
 
 def _flips(size_px: int) -> list[A.BasicTransform]:
     """Mirrored or not, nothing else."""
-    return [_resize(size_px), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+    return [Square(size_px), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
 
 
 def _small(size_px: int) -> list[A.BasicTransform]:
     """Published for 64 x 64 pictures of things that have an up and a down."""
     return [
-        _resize(size_px),
+        Square(size_px),
         A.HorizontalFlip(p=0.5),
         A.Solarize(p=0.1),
         A.Affine(translate_percent=(-1 / 8, 1 / 8), p=0.5),
@@ -119,7 +128,7 @@ _AUGMENTATIONS = {
     "retinamnist": _retinamnist,
     "flips": _flips,
     "small": _small,
-    "none": lambda size_px: [_resize(size_px)],
+    "none": lambda size_px: [Square(size_px)],
 }
 
 

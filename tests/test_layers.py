@@ -41,7 +41,6 @@ LAYERS = [
         "archive",
         "split",
         "transforms",
-        "square",
         "thresholds",
         "metrics",
         "cli",
@@ -50,7 +49,7 @@ LAYERS = [
         "trials",
         "classes",
     },
-    {"recipes", "flags", "ranks", "run_files"},
+    {"recipes", "flags", "ranks", "run_files", "square"},
 ]
 DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
 FILES = [ROOT / f"{name}.py" for name in sorted(LAYERS[0])] + sorted((ROOT / "dr").glob("[!_]*.py"))
