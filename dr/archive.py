@@ -8,6 +8,7 @@ import struct
 import unicodedata
 import zipfile
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,25 @@ LOCAL_HEADER = "<4s22xHH"  # signature, and the lengths of name and extra field 
 PLACE = np.dtype([("header_offset", "u8"), ("compress_size", "u8"), ("file_size", "u8"), ("CRC", "u4"),
                   ("compress_type", "u2")])  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
+OTHER_KINDS = frozenset({".avif", ".bmp", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".webp"})  # of pictures, not read
+# Resource forks of macOS (`._x.png`, __MACOSX), what is in hidden folders, thumbnails that a Synology makes
+_ASIDE = re.compile(r"(?:^|/)(?:\._|(?:\.[^/]+|__MACOSX|@eaDir)/)")
+
+
+def is_aside(name: str) -> bool:
+    """Whether a program put a member there for itself: nobody means it when they give the archive."""
+    return _ASIDE.search(name) is not None
 
 
 def is_image(name: str) -> bool:
-    """Whether a member's name ends like a photograph's, in any case; macOS's resource forks (`._x.png`) do not."""
-    base = posixpath.basename(name)
-    return posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES and not base.startswith("._")
+    """Whether a member's name ends like a photograph's, in any case, and it is not `is_aside`."""
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_aside(name)
+
+
+def other_pictures(names: Iterable[str]) -> list[str]:
+    """The members that are pictures which are not read, for their ending."""
+    endings = ((name, posixpath.splitext(name)[1].lower()) for name in names)
+    return [name for name, ending in endings if ending in OTHER_KINDS and not is_aside(name)]
 
 
 def composed(text: str) -> str:

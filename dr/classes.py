@@ -34,6 +34,18 @@ def _natural(name: str) -> tuple[list, str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
+def check_spelling(names: Iterable[str], *, place: str) -> None:
+    """Names of classes as they were found -> nothing, or a UsageError where two are one word in two spellings. Words
+    for a grade of retinopathy may differ."""
+    first: dict[str, str] = {}
+    for name in sorted(set(names), key=_natural):
+        alike = first.setdefault(re.sub(r"[\s_-]+", " ", name).casefold().strip(), name)
+        if alike != name and grade_of(name) is None:
+            raise UsageError(
+                f"{place}: the classes {alike!r} and {name!r} differ in their spelling alone; write one of them"
+            )
+
+
 def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
     """Names as they were found -> (class names in their order, {name as found: its class}).
 
@@ -51,6 +63,27 @@ def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
         ordered = sorted(plain, key=_natural)
     classes = GRADES if ordered == [str(grade) for grade in range(len(GRADES))] else tuple(ordered)
     return classes, {name: number for number, name in enumerate(ordered)}
+
+
+def numbers_of(classes: Sequence[str]) -> list[int]:
+    """Class names -> the number that stands for each in tables: its own where all names are whole numbers, else its
+    place."""
+    own = [int(name) for name in classes if name.isdecimal()]
+    return own if len(set(own)) == len(classes) else list(range(len(classes)))
+
+
+def class_of(word: str, classes: Sequence[str]) -> int | None:
+    """A word, in whatever spelling data.py knows it -> the place of the class that it means; None where it is none or
+    several."""
+    if word in classes:
+        return classes.index(word)
+    grade = grade_of(word)
+    alike = [
+        place
+        for place, name in enumerate(classes)
+        if _plain(name) == _plain(word) or (grade is not None and grade_of(name) == grade)
+    ]
+    return alike[0] if len(alike) == 1 else None
 
 
 def ranked(classes: Sequence[str]) -> bool:

@@ -63,10 +63,9 @@ def _picture(photo: np.ndarray) -> str:
 
 def _crop(before: np.ndarray, box: tuple[float, ...], after: np.ndarray, caption: str) -> dict[str, str]:
     """before, after (H, W, 3) uint8 BGR; the box may reach beyond the photograph."""
-    scale = min(1.0, 2 * PICTURE_PX / max(before.shape[:2]))
-    small = cv2.resize(before, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    small = page.shrunk(before, longest_px=2 * PICTURE_PX).copy()
     height, width = small.shape[:2]
-    x0, y0, x1, y1 = (round(scale * edge) for edge in box)
+    x0, y0, x1, y1 = (round(width / before.shape[1] * edge) for edge in box)
     corners = (max(1, x0), max(1, y0)), (min(width - 2, x1), min(height - 2, y1))
     cv2.rectangle(small, *corners, BOX_RGB[::-1], max(1, width // 140))
     name, _, note = caption.partition("\n")

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dr import GRADES
+from dr.page import shrunk
 from dr.style import GREEN, INK, ORANGE, label_bars, names_of, new_figure, plain, save, shades
 
 HELD_OUT = {"validation": ORANGE, "test": GREEN}  # columns of class_balance that are not training
@@ -126,9 +127,7 @@ def _draw_before(
 
 def _thumbnail(photo: np.ndarray, *, side_px: int = 360) -> np.ndarray:
     """(H, W, 3) uint8 BGR -> RGB, at most side_px on the longer side: a sheet of camera originals would fill memory."""
-    scale = min(1.0, side_px / max(photo.shape[:2]))
-    small = cv2.resize(photo, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
+    return cv2.cvtColor(shrunk(photo, longest_px=side_px), cv2.COLOR_BGR2RGB)
 
 
 def _shorten(caption: str, *, most: int = 48) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.archive import Archive, stem
-from dr.classes import arrange, check_sides
+from dr.archive import Archive, composed, stem
+from dr.classes import arrange, check_sides, check_spelling
 from dr.sources import COLUMNS, EYE, SIDE_OF, SIDES, Source, read_member, without_ending
 
 PLAIN = "images"  # a folder that says nothing about the class: Tiny ImageNet has one in each of its classes
@@ -19,7 +19,7 @@ Parts = tuple[str, ...]
 
 def class_folders(archive: Archive) -> Source | None:
     """None where the photographs stand in no such folders. Raises UsageError for folders that contradict each other."""
-    images = {tuple(posixpath.normpath(name).split("/")): name for name in archive.images()}
+    images = {tuple(composed(posixpath.normpath(name)).split("/")): name for name in archive.images()}
     root = _root_of_sides(images)
     rows = list(_one_level(images, place=archive.path) if root is None else _sides(archive, images, root))
     if not rows:
@@ -28,6 +28,7 @@ def class_folders(archive: Archive) -> Source | None:
     repeated = table[table["original"].duplicated(keep=False)].sort_values("original")["member"].tolist()
     if repeated:
         raise UsageError(f"{archive.path}: {repeated[0]} and {repeated[1]} would have the same name; rename one")
+    check_spelling(table["class"].unique(), place=str(archive.path))
     classes, number = arrange(table["class"].unique())
     table["diagnosis"] = table["class"].map(number)
     spelling = table.groupby("diagnosis")["class"].first()  # sides may spell a class in different ways
@@ -60,6 +61,7 @@ def _root_of_sides(images: dict[Parts, str]) -> Parts | None:
 def _sides(archive: Archive, images: dict[Parts, str], root: Parts) -> Iterator[tuple]:
     """Rows (side, class, original, member) of the photographs in root/<side>/<class>/."""
     annotated = _annotations(archive, root)
+    classed = {SIDE_OF.get(parts[len(root)].lower()) for parts in images if len(parts) > len(root) + 2}
     for parts, member in images.items():
         below = parts[len(root) :]
         if parts[: len(root)] != root or len(below) < 2 or below[0].lower() not in SIDE_OF:
@@ -67,6 +69,8 @@ def _sides(archive: Archive, images: dict[Parts, str], root: Parts) -> Iterator[
         side = SIDE_OF[below[0].lower()]
         if side == "val" and below[-1] in annotated:
             yield side, annotated[below[-1]], _original(below), member
+        elif len(below) == 2 and side == "test" not in classed:
+            continue  # photographs to be graded
         elif len(below) == 2:
             raise UsageError(f"{archive.path}: {member} stands in no folder of a class; move it to one")
         elif side == "train" or below[1].lower() != PLAIN:  # else they have no classes: Tiny ImageNet's test
@@ -75,11 +79,12 @@ def _sides(archive: Archive, images: dict[Parts, str], root: Parts) -> Iterator[
 
 def _annotations(archive: Archive, root: Parts) -> dict[str, str]:
     """{photograph of val/images/: its class}, empty where there is no such table."""
-    member = "/".join((*root, "val", ANNOTATIONS))
-    if member not in archive.names:
+    wanted = "/".join((*root, "val", ANNOTATIONS))
+    member = next((name for name in archive.names if composed(posixpath.normpath(name)) == wanted), None)
+    if member is None:
         return {}
     lines = read_member(archive, member).decode("utf-8", errors="replace").splitlines()
-    return {name: rest.split("\t")[0] for name, tab, rest in (line.partition("\t") for line in lines) if tab}
+    return {composed(name): rest.split("\t")[0] for name, tab, rest in (line.partition("\t") for line in lines) if tab}
 
 
 def _one_level(images: dict[Parts, str], *, place: Path) -> Iterator[tuple]:

@@ -8,7 +8,7 @@ from dr.archive import IMAGE_SUFFIXES, Archive
 from dr.arrays import medmnist
 from dr.folders import class_folders
 from dr.pairs import csv_pairs
-from dr.sources import Source
+from dr.sources import Source, header
 from dr.tables import Columns, headers, label_table, sides
 
 EXTRA = "train_image_resized.zip"  # the 2015 archive as Kaggle names it
@@ -71,8 +71,10 @@ def _no_photographs(archive: Archive) -> str:
 
 
 def _unknown(archive: Archive, columns: Columns) -> str:
-    """Why an archive is of no kind, in a line."""
+    """Why an archive is of no kind, in a line. Raises UsageError for a table that cannot be read: it may be the one."""
     found = headers(archive)
+    for member in found:
+        header(archive, member)
     tables = [f"{member} has {','.join(header[:6]) or 'none'}" for member, header in found.items()]
     seen = f" ({'; '.join(tables[:3])})" if tables else ""
     if columns.given():

@@ -25,14 +25,19 @@ def jpeg(photo: np.ndarray, *, quality: int = PICTURE_QUALITY) -> bytes:
     return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
+def shrunk(photo: np.ndarray, *, longest_px: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> with a longer side of at most `longest_px`, and no side of none."""
+    height, width = photo.shape[:2]
+    scale = longest_px / max(height, width)
+    if scale >= 1:
+        return photo
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+
+
 def thumbnail(photo: np.ndarray, *, side_px: int = THUMBNAIL_PX) -> bytes:
     """(H, W, 3) uint8 RGB -> the bytes of a JPEG whose longer side is at most `side_px`."""
-    height, width = photo.shape[:2]
-    scale = side_px / max(height, width)
-    if scale < 1:
-        size = max(1, round(scale * width)), max(1, round(scale * height))
-        photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
-    return jpeg(photo, quality=THUMBNAIL_QUALITY)
+    return jpeg(shrunk(photo, longest_px=side_px), quality=THUMBNAIL_QUALITY)
 
 
 def data_uri(picture: str | Path | bytes, *, mime: str = "image/jpeg") -> str:

@@ -41,7 +41,8 @@ def csv_pairs(archive: Archive) -> Source | None:
     classes = numbered({side: rows["diagnosis"] for side, rows in table.groupby("side")}, place=str(archive.path))
     patient = table["original"].where(~table["name"].str.match(EYE), table["name"].str.replace(EYE, r"\1", regex=True))
     table = table.assign(source="main", patient=patient)
-    return Source("CSV pairs", archive, table[list(COLUMNS)], classes)
+    unlisted = len(archive.images()) - table["member"].nunique()
+    return Source("CSV pairs", archive, table[list(COLUMNS)], classes, unlisted=unlisted)
 
 
 def _values(archive: Archive, member: str) -> list[tuple[str, int]]:

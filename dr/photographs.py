@@ -19,7 +19,6 @@ from dr.sources import path_ends, read_member, read_table, shallowest, without_e
 from dr.square import square, to_tensor
 
 SAMPLE = "sample_submission.csv"
-OTHER_KINDS = frozenset({".avif", ".bmp", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".webp"})  # of pictures, not read
 
 
 def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple[Archive, list[str]]:
@@ -42,12 +41,6 @@ def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple
     if not names:
         raise UsageError(f"{path}: it holds no photographs ({endings}); put some there, or name a folder with --images")
     return archive, names
-
-
-def other_kinds(archive: Archive) -> list[str]:
-    """Names of pictures that are not read, for their ending."""
-    endings = ((name, posixpath.splitext(name)[1].lower()) for name in archive.names)
-    return [name for name, ending in endings if ending in OTHER_KINDS and not posixpath.basename(name).startswith("._")]
 
 
 def ids(names: Sequence[str]) -> list[str]:

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from dr import device, ensemble, explained, files, novelty, prediction_page, ranks, scoring
-from dr.archive import Archive, stem
+from dr.archive import Archive, other_pictures, stem
 from dr.checkpoint import Checkpoint
+from dr.classes import numbers_of
 from dr.forward import Seen, forward
 from dr.inference import Scorer, decide, mean_predictions
-from dr.photographs import find_photographs, ids, other_kinds, select, submission_ids
+from dr.photographs import find_photographs, ids, select, submission_ids
 from dr.prepared import name_hash
 from dr.prevalence import Shift
 from dr.prevalence import check as check_prevalence
@@ -236,7 +237,7 @@ def _notes_on_names(archive: Archive, id_of: Mapping[str, str], *, graded: int, 
     notes = []
     if not submitted and any(own != stem(name) for name, own in id_of.items()):
         notes.append("several photographs share a name: id_code is their path")
-    if others := other_kinds(archive):
+    if others := other_pictures(archive.names):
         notes.append(f"{len(others)} pictures of other kinds were not looked at, such as {others[0]}; save them as PNG")
     if submitted and (left := len(id_of) - graded):
         notes.append(f"result.csv is no valid submission: {left} of the {len(id_of)} ids could not be graded")
@@ -275,7 +276,8 @@ def _tables(
     measured_columns = ["brightness", "sharpness", "cut_off", *distance, "flags", "error"]
     details = details.reindex(columns=graded_columns + measured_columns)
     id_codes = details.loc[graded.index, "file"].map(id_of).tolist()
-    result = pd.DataFrame({"id_code": id_codes, "diagnosis": graded["grade"].to_numpy()})
+    diagnosis = np.array(numbers_of(first.classes))[decision.grades]
+    result = pd.DataFrame({"id_code": id_codes, "diagnosis": diagnosis})
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
     return result.reset_index(drop=True), details.reset_index(drop=True)
@@ -284,10 +286,11 @@ def _tables(
 def in_words(prediction: Prediction) -> list[str]:
     """-> lines for a person: by which cuts, how good, what to know, by what, and how many of each grade."""
     counts = prediction.result["diagnosis"].value_counts()
+    named = zip(numbers_of(prediction.classes), prediction.classes, strict=True)
     return [
         *([] if prediction.cuts is None else [prediction.cuts]),
         *([] if prediction.metrics is None else scoring.in_words(prediction.metrics)),
         *prediction.notes,
         f"graded by {prediction.engine}",
-        "  ".join(f"{name}: {counts.get(grade, 0)}" for grade, name in enumerate(prediction.classes)),
+        "  ".join(f"{name}: {counts.get(number, 0)}" for number, name in named),
     ]

@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import __version__, data_page, data_pictures, fundus, ranks
+from dr import GRADES, __version__, data_page, data_pictures, fundus, page, ranks
+from dr.archive import other_pictures
 from dr.files import alone, sha256, write_csv, write_json
 from dr.selection import Settings, changed, choose
 from dr.sources import COMPETITION, SIDES, Source
@@ -44,8 +45,7 @@ def _worst_crops(assigned: pd.DataFrame, *, workspace: Workspace, sources: dict[
     for found, kept, row, record in sorted(rows, key=lambda item: item[:2])[:PICTURED_CROPS]:
         data = sources[row.source].archive.read(row.member)
         before = fundus.decode(data, min_side_px=fundus.WORKING_SIDE_PX)
-        scale = min(1.0, 2 * fundus.WORKING_SIDE_PX / max(before.shape))  # two dozen camera originals fill the memory
-        before = cv2.resize(before, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        before = page.shrunk(before, longest_px=2 * fundus.WORKING_SIDE_PX)  # two dozen originals fill the memory
         shown = np.multiply(record["box"], before.shape[1] / record["frame"][0])
         after = workspace.read(workspace.file(row.source, row.original))
         caption = f"{row.original}\n{kept:.0%} kept" if found else f"{row.original}\nno retina found"
@@ -203,6 +203,11 @@ def _fill(
         "counts": {name: column.tolist() for name, column in counts.items()},
         "short_of_per_class": _short(counts, settings.limit),
         "unlisted": {name: source.unlisted for name, source in sources.items() if source.unlisted},
+        "other_pictures": {
+            name: [others[0], len(others)]
+            for name, source in sources.items()
+            if (others := other_pictures(source.archive.names))
+        },
         **_content(assigned, listed, failed, workspace=workspace),
         "seconds": round(time.time() - started, 1),
         "versions": _versions(),
@@ -232,6 +237,8 @@ def in_words(report: dict) -> list[str]:
         lines.append(
             f"note: {count:,} photographs stand in no row of the table or no folder of a side: they were left out"
         )
+    for example, count in report.get("other_pictures", {}).values():
+        lines.append(f"note: {count:,} pictures of other kinds were not looked at, such as {example}; save them as PNG")
     classes, short = report["settings"]["classes"], report["short_of_per_class"]
     wanted, unseen = report["settings"]["per_class"], _unseen(report["counts"])
     if len(classes) > MOST_PRINTED_CLASSES:
@@ -250,13 +257,17 @@ def in_words(report: dict) -> list[str]:
             f"note: no photograph has grade {', '.join(map(str, none))}; if these labels are other classes, name their "
             "column with --label_column"
         )
+
+    def name_of(grade: str | int) -> str:
+        return f"grade {grade}" if tuple(classes) == GRADES else f"class {classes[int(grade)]}"
+
     for name, counts in report["counts"].items():
         lines.append("  ".join([f"{name:12}", *(f"{k}: {count}" for k, count in zip(classes, counts, strict=True))]))
     for grade, count in short.items():
-        lines.append(f"note: grade {grade} has {count} training photographs, not {wanted}: there are no more")
+        lines.append(f"note: {name_of(grade)} has {count} training photographs, not {wanted}: there are no more")
     for grade, count in unseen.items():
         lines.append(
-            f"note: grade {grade} has no validation photograph, though the main archive has {count}: "
+            f"note: {name_of(grade)} has no validation photograph, though the main archive has {count}: "
             "what is measured says nothing of it"
         )
     return lines

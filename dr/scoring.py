@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dr import GRADES, UsageError, evaluation, files, metrics, objectives
-from dr.classes import grade_of
+from dr.classes import class_of, numbers_of
 from dr.objectives import Objective
 from dr.sources import (
     by_path_ends,
@@ -27,8 +27,8 @@ NAMED = 3  # photographs in one line; the others are counted
 
 
 def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
-    """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade by
-    id, with the folders that stand before it. Raises UsageError naming table and row."""
+    """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade,
+    the place of its class, by id, with the folders that stand before it. Raises UsageError naming table and row."""
     name = f"--labels {path}"
     if not Path(path).is_file():
         found = "a folder" if Path(path).is_dir() else "not there"
@@ -42,16 +42,17 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     ids, grades = columns
     table = read_table(data, name=name, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
     refuse_empty(table, name=name, column="original", shown=ids)
-    numbers = {word: number for number, word in enumerate(classes)}
-    if tuple(classes) == GRADES:  # in whatever words data.py knows them
-        numbers = {word: grade for word in table["diagnosis"] if (grade := grade_of(word)) is not None}
-    if table["diagnosis"].isin(numbers).all():
-        table["diagnosis"] = table["diagnosis"].map(numbers)
+    words = {word: class_of(word, classes) for word in table["diagnosis"].unique()}
+    if None not in words.values():
+        table["diagnosis"] = table["diagnosis"].map(words)
     else:
-        table["diagnosis"] = [
-            parse_grade(text, name=name, row=row, column=grades, num_classes=len(classes))
-            for text, row in zip(table["diagnosis"], table["row"], strict=True)
-        ]
+        numbers, places = numbers_of(classes), []
+        for text, row in zip(table["diagnosis"], table["row"], strict=True):
+            number = parse_grade(text, name=name, row=row, column=grades, num_classes=max(numbers) + 1)
+            if number not in numbers:
+                raise UsageError(f"{name}, row {row}: {grades} is {text!r}, which is none of the classes")
+            places.append(numbers.index(number))
+        table["diagnosis"] = places
     table["original"] = [normal_path(original) for original in table["original"]]
     return once_each(table, name=name, column=grades).set_index("original")["diagnosis"]
 

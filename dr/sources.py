@@ -17,7 +17,7 @@ COMPETITION = "competition archive"
 # The sides of a split, test only where the source has one: as their folders and tables may be called elsewhere
 SIDES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 SIDE_OF = {spelling: side for side, spellings in SIDES.items() for spelling in spellings}
-EYE = r"^(.+)_(left|right)$"  # as EyePACS names photographs: both eyes of a patient
+EYE = r"^(.+)_((?i:left|right))$"  # as EyePACS names photographs: both eyes of a patient
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ def header(archive: Archive, member: str) -> list[str]:
     """The first row of a label table. Raises UsageError when it is no table."""
     rows = read_rows(read_member(archive, member), name=f"{archive.path}: {member}")
     return rows[0] if rows else []
+
+
+def in_any_case(names: Iterable[str]) -> dict[str, str]:
+    """Columns of a table -> {name in small letters: as it stands there}, the first of two that differ in case alone."""
+    return {name.lower(): name for name in reversed(list(names))}
 
 
 def parse_grade(text: str, *, name: str, row: int, column: str, num_classes: int | None = len(GRADES)) -> int:
@@ -208,27 +213,34 @@ def by_path_ends(paths: Iterable[str], names: Iterable[str], *, place: str) -> d
 
 
 def photographs_beside(archive: Archive, table: str, folders: tuple[str, ...]) -> list[str]:
-    """The photographs in `folders` beside a label table."""
+    """The photographs beside a label table, in the first of `folders` that holds any."""
     beside = posixpath.dirname(posixpath.normpath(table))
-    roots = tuple(posixpath.join(beside, folder, "") for folder in folders)
-    return [name for name in archive.images() if posixpath.normpath(name).startswith(roots)]
+    images = [(posixpath.normpath(name), name) for name in archive.images()]
+    for folder in folders:
+        root = posixpath.join(beside, folder, "")
+        if inside := [name for path, name in images if path.startswith(root)]:
+            return inside
+    return []
 
 
 def _join(
     archive: Archive, *, tables: tuple[str, ...], folders: tuple[str, ...], columns: tuple[str, str]
-) -> pd.DataFrame:
-    """Label table and photographs of one archive -> `original`, `diagnosis`, `member` (missing where there is none)."""
+) -> tuple[pd.DataFrame, int]:
+    """Label table and photographs of one archive -> `original`, `diagnosis`, `member` (missing where there is none),
+    and how many photographs stand in no row."""
     table = shallowest(archive, tables)
     if table is None:
         raise UsageError(f"{archive.path}: it holds no label table {' or '.join(tables)}; is it the right archive?")
     name = f"{archive.path}: {table}"
-    grades = read_grades(read_member(archive, table), name=name, id_column=columns[0], grade_column=columns[1])
+    found = in_any_case(header(archive, table))
+    id_column, grade_column = (found.get(column.lower(), column) for column in columns)
+    grades = read_grades(read_member(archive, table), name=name, id_column=id_column, grade_column=grade_column)
     members = by_stem(archive, photographs_beside(archive, table, folders))
     grades["member"] = [members.get(original) for original in grades["original"]]
     if grades["member"].isna().all():
         expected = " or ".join(posixpath.join(posixpath.dirname(table), folder, "") for folder in folders)
         raise UsageError(f"{name}: none of its {len(grades)} photographs is in {expected}")
-    return grades.drop(columns="row")
+    return grades.drop(columns="row"), len(members) - int(grades["member"].notna().sum())
 
 
 def competition(archive: Archive) -> Source | None:
@@ -238,20 +250,21 @@ def competition(archive: Archive) -> Source | None:
     member = shallowest(archive, tables)
     if member is None or not photographs_beside(archive, member, folders):
         return None
-    if not set(columns) <= set(header(archive, member)):
+    if not set(columns) <= set(in_any_case(header(archive, member))):
         return None
-    table = _join(archive, tables=tables, folders=folders, columns=columns)
+    table, unlisted = _join(archive, tables=tables, folders=folders, columns=columns)
     table = table.assign(source="main", patient=table["original"], side=None)
-    return Source(COMPETITION, archive, table[list(COLUMNS)])
+    return Source(COMPETITION, archive, table[list(COLUMNS)], unlisted=unlisted)
 
 
 def eyepacs_2015(archive: Archive) -> Source:
     """The 2015 archive: trainLabels.csv (image,level), photographs named `<patient>_<left|right>`."""
-    table = _join(
+    table, unlisted = _join(
         archive,
         tables=("trainLabels.csv", "trainLabels_cropped.csv"),
         folders=("train", "resized_train", "resized_train_cropped"),
         columns=("image", "level"),
     )
     patient = table["original"].str.replace(EYE, r"\1", regex=True)
-    return Source("2015 archive", archive, table.assign(source="2015", patient=patient, side=None)[list(COLUMNS)])
+    table = table.assign(source="2015", patient=patient, side=None)
+    return Source("2015 archive", archive, table[list(COLUMNS)], unlisted=unlisted)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.archive import Archive
-from dr.classes import arrange, check_sides, numbered
+from dr.archive import Archive, is_aside
+from dr.classes import arrange, check_sides, check_spelling, numbered
 from dr.pairs import is_number, of_side
 from dr.sources import (
     COLUMNS,
@@ -18,6 +18,7 @@ from dr.sources import (
     Source,
     by_path_ends,
     header,
+    in_any_case,
     normal_path,
     once_each,
     parse_grade,
@@ -27,6 +28,8 @@ from dr.sources import (
 )
 
 ID_COLUMNS, LABEL_COLUMNS = ("id_code", "image"), ("diagnosis", "level")
+NAMED_AFTER_SIDE = re.compile(f"(?i:({'|'.join(SIDE_OF)}))(?![a-z])")  # train_1.csv, trainLabels.csv
+MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})  # as programs write that a value is not there
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,7 @@ class Columns:
 
     def chosen(self, found: list[str]) -> tuple[str, str] | None:
         """The columns of ids and of labels in a header; None where one is missing."""
-        known = {name.lower(): name for name in reversed(found)}  # those that are known in any case of letters
+        known = in_any_case(found)
         ids = [self.id] if self.id else [known[name] for name in ID_COLUMNS if name in known]
         labels = [self.label] if self.label else [known[name] for name in LABEL_COLUMNS if name in known]
         return (ids[0], labels[0]) if ids and labels and {ids[0], labels[0]} <= {*found} else None
@@ -53,14 +56,18 @@ class Columns:
 
 
 def headers(archive: Archive) -> dict[str, list[str]]:
-    """{member: its header} of the CSVs of an archive; a sample of a submission grades nothing."""
+    """{member: its header} of the CSVs of an archive, empty of those that are no table and perhaps nobody needs; a
+    sample of a submission grades nothing. Raises UsageError for one named after a side, which would be missed by
+    nobody."""
     found = {}
     for member in archive.names:
         name = posixpath.basename(member).lower()
-        if name.endswith(".csv") and not name.startswith("._") and "submission" not in name:
+        if name.endswith(".csv") and not is_aside(member) and "submission" not in name:
             try:
                 found[member] = header(archive, member)
-            except UsageError:  # it is no table, and perhaps nobody needs it
+            except UsageError:
+                if NAMED_AFTER_SIDE.match(name):
+                    raise
                 found[member] = []
     return found
 
@@ -94,9 +101,8 @@ def sides(members: Iterable[str]) -> dict[str, str] | None:
     name one, or none is of training."""
     found: dict[str | None, str] = {}
     members = list(members)
-    pattern = re.compile(f"(?i:({'|'.join(SIDE_OF)}))(?![a-z])")  # train_1.csv, trainLabels.csv
     for member in members:
-        word = pattern.match(posixpath.basename(member))
+        word = NAMED_AFTER_SIDE.match(posixpath.basename(member))
         found[word and SIDE_OF[word[1].lower()]] = member
     return found if None not in found and "train" in found and len(found) == len(members) > 1 else None
 
@@ -157,20 +163,31 @@ def _named(archive: Archive, member: str, columns: tuple[str, str, str | None]) 
     )
 
 
+def _words(table: pd.DataFrame, *, column: str) -> pd.DataFrame:
+    """A label table whose labels are words -> the same. Raises UsageError for the first row that has none."""
+    missing = table["diagnosis"].str.casefold().isin(MISSING)
+    for text, row in table.loc[missing | table["diagnosis"].map(is_number), ["diagnosis", "row"]].to_numpy()[:1]:
+        said = f"is {text!r}, where most labels are words" if text else "is empty"
+        raise UsageError(f"{table['table'].iloc[0]}, row {row}: {column} {said}")
+    return table
+
+
 def _labelled(
     tables: dict[str | None, pd.DataFrame], *, column: str, graded: bool
 ) -> tuple[dict[str | None, pd.DataFrame], tuple[str, ...]]:
     """{side: labels as they stand in its table} -> the same (each photograph once, `diagnosis` int), class names.
-    Labels are words where none is a number, so that one typing error does not make classes of all numbers; numbers are
+    Labels are words or numbers, whichever are more: one typing error does not make classes of all numbers. Numbers are
     GRADES if `graded`."""
-    texts = {text for table in tables.values() for text in table["diagnosis"]}
-    words = not any(map(is_number, texts))
+    texts = [text for table in tables.values() for text in table["diagnosis"] if text.casefold() not in MISSING]
+    words = 2 * sum(map(is_number, texts)) < len(texts)
+    if words:
+        tables = {side: _words(table, column=column) for side, table in tables.items()}
+        check_spelling(texts, place=f"{tables[next(iter(tables))]['table'].iloc[0]}: {column}")
     classes, number = arrange(texts) if words else (GRADES, {})
     labelled = {}
     for side, table in tables.items():
         name = table["table"].iloc[0]
         if words:
-            refuse_empty(table, name=name, column="diagnosis", shown=column)
             table = once_each(table, name=name, column=column)
             labelled[side] = table.assign(diagnosis=table["diagnosis"].map(number))
             continue

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import unicodedata
 
 import cv2
 import numpy as np
@@ -240,6 +241,57 @@ def test_a_photograph_outside_of_the_class_folders_and_a_name_twice_are_refused(
     assert refusal(path) == f"{path}: {words}"
 
 
+@pytest.mark.parametrize(("training", "validation"), [("NFD", "NFD"), ("NFD", "NFC")])
+def test_class_folders_may_be_named_as_macos_writes_them(tmp_path, no_pictures, training, validation):
+    names = {"train/": training, "val/": validation}
+    made = folders({
+        side: {unicodedata.normalize(form, name): 3 for name in ("Sévère", "Modéré")} for side, form in names.items()
+    })  # fmt: skip
+    _, data = done(write_folder(tmp_path / "mine", made), tmp_path)
+    assert data.classes == ("Modéré", "Sévère")
+    assert all((data.root / path).exists() for path in data.train["path"])
+
+
+@pytest.mark.parametrize("aside", [".ipynb_checkpoints/0-checkpoint.JPEG", "@eaDir/0.JPEG/SYNOPHOTO_THUMB_M.jpg"])
+def test_what_programs_put_aside_is_no_class(tmp_path, aside):
+    made = folders({"": {str(grade): 2 for grade in range(5)}})
+    made |= {f"set/{aside}": png(90), f"set/1/{aside}": png(91), "set/.hidden/train.csv": b"id_code,diagnosis\n0,1"}
+    source = recognise(str(write_folder(tmp_path / "mine", made)))
+    assert source.classes == GRADES
+    assert (len(source.table), source.unlisted) == (10, 0)
+
+
+def test_test_photographs_without_a_class_are_left_out_where_none_has_one(tmp_path):
+    made = folders({"train/": {"cat": 2, "dog": 2}, "val/": {"cat": 1, "dog": 1}}) | {"set/test/0.png": png(9)}
+    source = recognise(str(write_zip(tmp_path / "a.zip", made)))
+    assert set(source.table["side"]) == {"train", "val"}
+    assert source.unlisted == 1
+    path = write_zip(tmp_path / "b.zip", made | {"set/test/dog/1.png": png(10)})
+    assert refusal(path) == f"{path}: set/test/0.png stands in no folder of a class; move it to one"
+
+
+def test_a_class_in_two_spellings_is_refused(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"No_DR": 1, "DR": 1, "dr": 1}}))
+    assert refusal(path) == f"{path}: the classes 'DR' and 'dr' differ in their spelling alone; write one of them"
+    path = write_folder(tmp_path / "mine", labelled("id_code,diagnosis\na,yes\nb,No\nc,Yes"))
+    assert refusal(path).endswith(
+        "diagnosis: the classes 'Yes' and 'yes' differ in their spelling alone; write one of them"
+    )
+
+
+def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path, no_pictures):
+    made = folders({"": {"cat": 4, "dog": 4}}) | {"set/emu/0.bmp": b"BM", "set/emu/1.webp": b"RIFF"}
+    report, _ = done(write_zip(tmp_path / "a.zip", made), tmp_path)
+    words = "note: 2 pictures of other kinds were not looked at, such as set/emu/0.bmp; save them as PNG"
+    assert words in in_words(report)
+
+
+def test_a_class_that_validation_lacks_is_named(tmp_path, no_pictures):
+    made = folders({"train/": {"cat": 2, "dog": 2, "emu": 2}, "val/": {"cat": 2, "dog": 2}})
+    report, _ = done(write_zip(tmp_path / "a.zip", made), tmp_path)
+    assert in_words(report)[-1].startswith("note: class emu has no validation photograph")
+
+
 def test_one_archive_given_twice_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a.png": png(0)})
     with pytest.raises(UsageError, match=r"-a .*a\.zip: it is what -m names; give the 2015 archive, or leave out -a"):
@@ -456,6 +508,8 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
         ("id_code,diagnosis\na,0\nb,x", {}, "labels.csv, row 3: diagnosis is 'x', expected 0 to 4"),
         ("id_code,diagnosis\na,0\nb,", {}, "labels.csv, row 3: diagnosis is empty, expected 0 to 4"),
         ("id_code,diagnosis\na,No DR\nb,", {}, "labels.csv, row 3: diagnosis is empty"),
+        ("id_code,diagnosis\na,No DR\nb,nan", {}, "labels.csv, row 3: diagnosis is 'nan', where most labels are words"),
+        ("id_code,diagnosis\na,DR\nb,No DR\nc,2", {}, "labels.csv, row 4: diagnosis is '2', where most labels are w"),
         ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
         ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of its 2 photographs is in"),
         ("name,kind\na,0", {}, "its format is not recognised (labels.csv has name,kind); looked for train.csv (id_"),
@@ -632,7 +686,7 @@ def test_a_table_is_read_whatever_separates_its_columns_and_with_known_ones_in_c
 
 
 def test_both_eyes_are_one_patient_in_any_table_without_a_column_of_patients(tmp_path):
-    names = ["1_left", "1_right", "2_left", "other"]
+    names = ["1_left", "1_RIGHT", "2_Left", "other"]
     text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate(names)])
     table = recognise(str(write_folder(tmp_path / "mine", labelled(text, names=names)))).table
     assert table["patient"].tolist() == ["1", "1", "2", "other"]
@@ -723,6 +777,17 @@ def test_photographs_in_no_folder_of_a_side_are_counted_and_told(tmp_path, no_pi
     report, _ = done(write_folder(tmp_path / "mine", made | more), tmp_path)
     assert report["unlisted"] == {"main": 6}
     assert in_words(report)[0].startswith("note: 6 photographs stand in no row of the table or no folder of a side: ")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_table_in_another_encoding_is_told_where_it_may_be_meant(tmp_path, encoding):
+    text = "id_code,diagnosis,größe\na,0,1\nb,1,1\n".encode(encoding)
+    photographs = {f"photos/{name}.png": png(seed) for seed, name in enumerate("ab")}
+    path = write_folder(tmp_path / "alone", {"labels.csv": text} | photographs)
+    for columns in (Columns(), Columns(id="id_code")):
+        assert refusal(path, columns=columns).startswith(f"{path}: labels.csv: it is not UTF-8 text (byte ")
+    path = write_folder(tmp_path / "side", graded_sides() | {"test.csv": text})
+    assert refusal(path).startswith(f"{path}: test.csv: it is not UTF-8 text (byte ")
 
 
 def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):

@@ -21,6 +21,7 @@ def test_a_thumbnail_keeps_the_shape_and_the_colours_and_enlarges_nothing():
     assert small.shape == (75, 100, 3)
     assert np.abs(small.astype(int) - PHOTO[0, 0]).max() < 8
     assert decoded(page.thumbnail(PHOTO[:20, :30], side_px=100)).shape == (20, 30, 3)
+    assert page.shrunk(np.zeros((2, 3000, 3), np.uint8), longest_px=360).shape == (1, 360, 3)
 
 
 def test_a_data_uri_holds_the_picture(tmp_path):

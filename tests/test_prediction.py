@@ -11,7 +11,7 @@ from made import TINY, checkpoint_content, photograph, write_photographs
 
 from dr import UsageError, calibration, checkpoint, device, ensemble, metrics, novelty, scoring, thresholds
 from dr.inference import decide
-from dr.prediction import predict
+from dr.prediction import in_words, predict
 from dr.prepared import Prepared, seen_names
 from dr.recipes import from_dict
 
@@ -295,6 +295,19 @@ def test_probabilities_stand_beside_the_score_and_a_vote_decides_where_it_is_ask
     for by in (None, "vote"):
         run(str(tmp_path / "three.pt"), images, tmp_path, tta_by=by)
     assert asked == ["mean", "vote"]
+
+
+def test_classes_that_are_numbers_are_written_as_their_own(images, tmp_path):
+    torch.manual_seed(5)
+    recipe = from_dict(TINY.to_dict() | {"objective": "classification", "loss": None})
+    content = checkpoint_content(recipe, cuts=None, classes=("1", "2", "4"))
+    content["model"]["classifier.weight"].mul_(30)
+    checkpoint.save(tmp_path / "numbers.pt", content)
+    prediction = run(str(tmp_path / "numbers.pt"), images, tmp_path)
+    result, details = read(tmp_path)
+    assert result["diagnosis"].tolist() == details["class"].tolist()
+    counts = result["diagnosis"].value_counts()
+    assert in_words(prediction)[-1] == "  ".join(f"{number}: {counts.get(number, 0)}" for number in (1, 2, 4))
 
 
 def test_networks_of_other_classes_or_objectives_are_not_averaged(model, images, tmp_path):

@@ -51,9 +51,26 @@ def test_the_figures_are_scikit_learn_s_and_lie_in_their_intervals(tmp_path):
     assert json.loads(json.dumps(content, allow_nan=False)) == content
 
 
-def test_names_that_are_numbers_are_names_where_all_are_and_numbers_where_one_is_not(tmp_path):
-    assert labels(tmp_path, "id_code,diagnosis\na,1\nb,2\n", classes=("1", "2")).to_dict() == {"a": 0, "b": 1}
-    assert labels(tmp_path, "id_code,diagnosis\na,1\nb,0\n", classes=("1", "2")).to_dict() == {"a": 1, "b": 0}
+def test_numbers_are_names_of_classes_where_these_are_numbers_and_else_their_places(tmp_path):
+    for twice in ("2", "2.0"):
+        table = f"id_code,diagnosis\na,1\nb,{twice}\nc,4\n"
+        assert labels(tmp_path, table, classes=("1", "2", "4")).to_dict() == {"a": 0, "b": 1, "c": 2}
+    with pytest.raises(UsageError, match=r"row 2: diagnosis is '3', which is none of the classes$"):
+        labels(tmp_path, "id_code,diagnosis\na,3\n", classes=("1", "2", "4"))
+    assert labels(tmp_path, "id_code,diagnosis\na,1\nb,0\n", classes=("cat", "dog")).to_dict() == {"a": 1, "b": 0}
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (("No_DR", "DR"), ("no dr", "DR")),
+        (("No DR", "Mild"), ("normal", "mild NPDR")),
+        (("cat", "dog"), ("Cat", "dog")),
+    ],
+)
+def test_words_are_matched_to_classes_in_whatever_spelling_data_py_knows_them(tmp_path, classes, words):
+    table = "id_code,diagnosis\na,{}\nb,{}\n".format(*words)
+    assert labels(tmp_path, table, classes=classes).to_dict() == {"a": 0, "b": 1}
 
 
 def test_the_form_of_2015_and_names_of_grades_and_of_files_are_read_alike(tmp_path):

@@ -145,6 +145,24 @@ def test_photographs_of_other_folders_and_without_a_grade_do_not_count(tmp_path)
     assert read["member"].tolist() == [f"kaggle_retina/train/{name}.png" for name in ROWS]
 
 
+def test_photographs_beside_a_table_that_stand_in_no_row_are_counted(tmp_path):
+    content = members() | {
+        "kaggle_retina/train/zz.png": b"",
+        "kaggle_retina/train.csv": table("ID_Code,Diagnosis", ROWS),
+    }
+    source = competition(Archive(write_zip(tmp_path / "a.zip", content)))
+    assert (len(source.table), source.unlisted) == (len(ROWS), 1)
+
+
+def test_of_2015_the_first_folder_that_holds_photographs_is_read(tmp_path):
+    rows = {"1_left": 0, "1_right": 3}
+    content = {name: table("image,level", rows) for name in ("trainLabels.csv", "trainLabels_cropped.csv")}
+    for folder in ("resized_train", "resized_train_cropped"):
+        content |= {f"{folder}/{folder}/{name}.jpeg": b"" for name in rows}
+    read = eyepacs_2015(Archive(write_zip(tmp_path / "a.zip", content))).table
+    assert read["member"].tolist() == [f"resized_train/resized_train/{name}.jpeg" for name in rows]
+
+
 def test_a_name_with_a_dot_is_not_cut(tmp_path):
     read = competition(Archive(write_zip(tmp_path / "a.zip", members(rows={"IM.0001": 1, "IM.0002": 3})))).table
     assert read["original"].tolist() == ["IM.0001", "IM.0002"]
