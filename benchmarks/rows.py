@@ -172,7 +172,7 @@ def training_batches(bench: Bench) -> None:
         prepared = _prepared_as_data_py_does(paths, folder)
         training = dataset.TrainingPhotographs(prepared, Recipe())
         ways = {
-            "ours": (lambda t=training: [t[0, i] for i in range(len(t))], len(training)),
+            "ours": (lambda t=training: [t[0, i, 0] for i in range(len(t))], len(training)),
             "published": (lambda p=paths: list(published.batches(p, batch_size=BATCH, train=True)), len(paths)),
         }
         with one_thread():

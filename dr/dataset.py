@@ -1,5 +1,6 @@
 """Prepared photographs as torch takes them: of training, augmented, and of evaluation; in which order."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,9 @@ def read_photograph(path: Path) -> np.ndarray:
 
 
 class TrainingPhotographs(Dataset):
-    """(epoch, index) -> {"image": (3, P, P) uint8, "grade", "index"}, augmented by nothing but seed, epoch and index:
-    how many workers load, and whether the run was resumed, changes nothing."""
+    """(epoch, index, draw) -> {"image": (3, P, P) uint8, "grade", "index"}, augmented by nothing but seed, epoch, index
+    and how often the photograph was drawn before in this epoch: how many workers load, and whether the run was resumed,
+    changes nothing."""
 
     def __init__(self, data: Prepared, recipe: Recipe):
         self.paths = [data.root / path for path in data.train["path"]]
@@ -41,9 +43,9 @@ class TrainingPhotographs(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, key: tuple[int, int]) -> dict:
-        epoch, index = key
-        seed(self.transform, self.seed, epoch, index)
+    def __getitem__(self, key: tuple[int, int, int]) -> dict:
+        epoch, index, draw = key
+        seed(self.transform, self.seed, epoch, index, draw)
         image = self.transform(image=read_photograph(self.paths[index]))["image"]
         return {"image": to_tensor(image), "grade": int(self.grades[index]), "index": index}
 
@@ -83,7 +85,7 @@ def measured_mean_std(data: Prepared, recipe: Recipe) -> tuple[tuple[float, ...]
 
 
 class EpochSampler(Sampler):
-    """Yields (epoch, index) in an order that depends on seed and epoch only.
+    """Yields (epoch, index, draw) in an order that depends on seed and epoch only; draw 0 is a photograph's first.
 
     sampling "shuffle": each photograph once. "sqrt" and "balanced": as many draws with replacement, a grade's share in
     proportion to the square root of its frequency, or equal.
@@ -99,10 +101,13 @@ class EpochSampler(Sampler):
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.probabilities is None:
             order = rng.permutation(self.count)
         else:
             order = rng.choice(self.count, size=self.count, p=self.probabilities)
-        yield from ((self.epoch, int(index)) for index in order)
+        drawn = Counter()
+        for index in order.tolist():
+            yield self.epoch, index, drawn[index]
+            drawn[index] += 1

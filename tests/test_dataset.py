@@ -62,17 +62,31 @@ def test_shuffling_gives_each_photograph_once_and_another_order_each_epoch():
     sampler = EpochSampler(np.array([0, 1, 2, 3, 4] * 4), sampling="shuffle", seed=1)
     first, again = list(sampler), list(sampler)
     assert first == again
-    assert sorted(index for _, index in first) == list(range(20))
+    assert sorted(index for _, index, _ in first) == list(range(20))
+    assert {draw for _, _, draw in first} == {0}
     sampler.epoch = 1
-    assert [index for _, index in sampler] != [index for _, index in first]
+    assert [index for _, index, _ in sampler] != [index for _, index, _ in first]
 
 
 @pytest.mark.parametrize(("sampling", "share"), [("sqrt", 0.25), ("balanced", 0.5)])
 def test_rare_grades_are_drawn_as_often_as_the_sampling_says(sampling, share):
     grades = np.array([0] * 9000 + [1] * 1000)  # square roots 3 : 1
-    drawn = [index for _, index in EpochSampler(grades, sampling=sampling, seed=0)]
+    drawn = [index for _, index, _ in EpochSampler(grades, sampling=sampling, seed=0)]
     assert len(drawn) == 10_000
     assert np.mean(grades[drawn] == 1) == pytest.approx(share, abs=0.02)
+
+
+def test_a_photograph_drawn_twice_in_an_epoch_is_augmented_anew(folder):
+    training = TrainingPhotographs(
+        read_prepared(folder), from_dict(TINY.to_dict() | {"augmentation": "rotation_colour"})
+    )
+    sampler = EpochSampler(training.grades, sampling="balanced", seed=10)
+    drawn = [index for _, index, _ in sampler]
+    assert [draw for _, _, draw in sampler] == [drawn[:place].count(index) for place, index in enumerate(drawn)]
+    index = max(drawn, key=drawn.count)
+    pictures = [training[key]["image"] for key in sampler if key[1] == index]
+    assert len(pictures) > 1
+    assert len({picture.numpy().tobytes() for picture in pictures}) == len(pictures)
 
 
 def test_photographs_without_any_variation_are_not_measured(folder):

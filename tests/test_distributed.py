@@ -134,7 +134,7 @@ def test_what_one_process_meets_alone_is_told_with_its_rank_and_ends_all(data, t
     shutil.copytree(data, tmp_path / "data")
     prepared = read_prepared(data)
     order = EpochSampler(prepared.train["diagnosis"].to_numpy(), sampling="shuffle", seed=10)
-    _, second = list(order)[5]  # the first of the second process
+    _, second, _ = list(order)[5]  # the first of the second process
     damaged = tmp_path / "data" / "kaggle_retina" / prepared.train["path"][second]
     damaged.write_bytes(b"not a photograph")
     code, out, err = torchrun("train", "-d", tmp_path / "data", "-b", 5, *STATELESS, cwd=tmp_path)
