@@ -9,7 +9,7 @@ def main() -> int:
     cli.check_at_least(1, batch_size=args.batch_size, epochs=args.epochs)
     cli.check_at_least(0, workers=args.workers, seed=args.seed)
     if args.compare:
-        cli.check_alone("compare", args, ("sweep", "fold", "resume"))
+        cli.check_alone("compare", args, cli.CHOICES_OF_A_RUN)
         from dr.compare import compare
 
         print(compare(args.save), f"wrote {args.save}/runs.md", sep="\n")

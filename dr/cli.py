@@ -18,6 +18,7 @@ from pathlib import Path
 from dr import UsageError, ranks
 from dr.flags import DEFAULT_NAME, FLAGS
 
+CHOICES_OF_A_RUN = ("recipe", "overrides", "epochs", "batch_size", "pretrained", "seed", "sweep", "fold", "resume")
 TRAIN_MEMORY = (  # what to do when it runs out in training
     "give a smaller -b together with --set accumulate=N, --set grad_checkpointing=true, or a smaller --set "
     "image_size=PIXELS"
@@ -72,7 +73,9 @@ def check_at_least(lowest: int, **flags: int | None) -> None:
 def check_alone(flag: str, args: argparse.Namespace, others: Iterable[str]) -> None:
     """Raises UsageError for one of `others` beside a flag that would make nothing of it."""
     for other in others:
-        if getattr(args, other):
+        given = getattr(args, other)
+        if given or (given == 0 and given is not False):
+            other = "set" if other == "overrides" else other
             raise UsageError(f"--{other} changes nothing of what --{flag} writes; leave it out, or leave out --{flag}")
 
 

@@ -73,7 +73,8 @@ def evaluate(
     """predictions (N, P), truth (N,) -> (figures, cuts (K-1,) or None), the cuts fitted here by `rule`.
 
     kappa, accuracy and recall_k are with these cuts, macro_f1_optimal with the best there are; macro_f1_cross_fitted
-    and kappa_cross_fitted with a decision that has not seen the photograph: honest whatever the rule.
+    and kappa_cross_fitted with a decision that has not seen the photograph: honest whatever the rule, until the best
+    of several epochs is chosen by them.
     """
     classes = objective.num_classes
     cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)

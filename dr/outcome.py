@@ -73,6 +73,16 @@ def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
     }
 
 
+def _refit_kept(run: Run, paths: RunFiles, *, workers: int) -> None:
+    """As `_refit`, the cuts of the epochs that were kept."""
+    kept = [paths.epoch(epoch) for epoch in run.recipe.keep_epochs if epoch <= run.epoch]
+    for path in kept if evaluation.fits_cuts(run.objective, run.recipe.cuts) else ():
+        fields = ranks.once(lambda path=path: dict(models.load_tensors(path)))
+        fields |= _refit(run, path, fields, workers=workers)
+        if ranks.MAIN:
+            checkpoint.save(path, {key: value for key, value in fields.items() if key != "validation"})
+
+
 def _test(
     chosen: checkpoint.Checkpoint, data: Prepared, *, accelerator: Accelerator, workers: int
 ) -> tuple[dict, dict[str, torch.Tensor]]:
@@ -150,6 +160,7 @@ def finish(run: Run, paths: RunFiles, *, workers: int) -> dict:
         raise UsageError(f"{paths.best}: another run has written it meanwhile; give each run a --name of its own")
     if run.recipe.tta != "none":
         fields |= _refit(run, paths.best, fields, workers=workers)
+        _refit_kept(run, paths, workers=workers)
     added, crossed = ranks.once(lambda: _of_validation(run, fields))
     fields |= added
     if run.data.test is not None:

@@ -101,12 +101,17 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def seen_names(data: Prepared) -> np.ndarray:
-    """-> (N,) int64, ascending: name_hash of each photograph of training and validation, by its name in its source."""
-    both = pd.concat([data.train, data.val], join="inner")
-    sources = both.get("source", pd.Series("", index=both.index))
-    stems = [Path(path).stem.removeprefix(f"{source}_") for path, source in zip(both["path"], sources, strict=True)]
+def hashed_names(*tables: pd.DataFrame) -> np.ndarray:
+    """Label tables -> (N,) int64, ascending: name_hash of each photograph by its name in its source."""
+    rows = pd.concat(tables, join="inner")
+    sources = rows.get("source", pd.Series("", index=rows.index))
+    stems = [Path(path).stem.removeprefix(f"{source}_") for path, source in zip(rows["path"], sources, strict=True)]
     return np.sort(np.array([name_hash(stem) for stem in stems], np.int64))
+
+
+def seen_names(data: Prepared) -> np.ndarray:
+    """-> `hashed_names` of the photographs of training and validation."""
+    return hashed_names(data.train, data.val)
 
 
 def _people(table: pd.DataFrame) -> pd.Series:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dr import UsageError, checkpoint, models, objectives, ranks, surgery
-from dr.prepared import Prepared, seen_names
+from dr.prepared import Prepared, hashed_names, seen_names
 from dr.recipes import Recipe
 
 
@@ -36,6 +36,8 @@ class Run:
     epoch: int = 0  # epochs finished
     updates: int = 0
     history: list[dict] = dataclasses.field(default_factory=list)
+    # prepared.name_hash of what the weights that it started from were trained and validated with
+    inherited: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
 
     def update(self) -> None:
         """Moves the weights by the gradients gathered since the last time."""
@@ -129,7 +131,31 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
     ema = None
     if recipe.ema_decay is not None:
         ema = ModelEmaV3(accelerator.unwrap_model(model), decay=recipe.ema_decay, use_warmup=True)
-    return Run(recipe, data, accelerator, objective, model, optimizer, scheduler, ema)
+    run = Run(recipe, data, accelerator, objective, model, optimizer, scheduler, ema)
+    if pretrained and recipe.pretrained not in ("imagenet", "none"):
+        run.inherited = _names(models.load_tensors(recipe.pretrained))
+    return run
+
+
+def _names(saved: Mapping) -> np.ndarray:
+    """The fields of a checkpoint -> the hashed names of the photographs that it was made from; none of a bare
+    state_dict."""
+    data = saved.get("data")
+    names = data.get("names") if isinstance(data, Mapping) else None
+    return names.numpy() if isinstance(names, torch.Tensor) else np.empty(0, np.int64)
+
+
+def seen_before(run: Run) -> list[str]:
+    """A line for each side that the run's figures are of and that the weights it started from have seen."""
+    lines = []
+    for side, table in (("validation", run.data.val), ("test", run.data.test)):
+        count = 0 if table is None else int(np.isin(hashed_names(table), run.inherited).sum())
+        if count:
+            lines.append(
+                f"note: {count} of {len(table)} {side} photographs have names that {run.recipe.pretrained} was trained "
+                "or validated with: what is measured on them flatters"
+            )
+    return lines
 
 
 def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
@@ -146,7 +172,7 @@ def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
             "fingerprint": run.data.fingerprint,
             "size": run.data.size_px,
             "crop": run.data.crop,
-            "names": torch.from_numpy(seen_names(run.data)),
+            "names": torch.from_numpy(np.union1d(seen_names(run.data), run.inherited)),
             **fold,
         },
     }
@@ -221,4 +247,5 @@ def resume(path: Path, run: Run) -> None:
     torch.set_rng_state(random["torch"])
     if random["cuda"] is not None and run.accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(random["cuda"], run.accelerator.device)
+    run.inherited = _names(saved)
     run.epoch, run.updates, run.history = saved["epoch"], saved["updates"], saved["history"]

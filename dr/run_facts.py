@@ -79,6 +79,13 @@ def figure_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def chosen_by(content: Mapping[str, Any]) -> str | None:
+    """The figure of validation by which one of several epochs was chosen: the highest of several flatters. None where
+    none was chosen."""
+    recipe, _ = recipe_of(content)
+    return None if recipe.best_by == "last" or recipe.epochs == 1 else recipe.best_by
+
+
 def class_figures(content: Mapping[str, Any], side: Side) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """-> metrics.per_class and the intervals of these figures of one side."""
     recipe, objective = recipe_of(content)

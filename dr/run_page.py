@@ -91,6 +91,7 @@ def write(
         headlines=_headlines(measured),
         measured=[r | {"text": run_facts.with_interval(r["value"], r["low"], r["high"])} for r in measured],
         no_better=metrics.no_better(content["metrics"]),
+        chosen_by=run_facts.chosen_by(content),
         classes=content["classes"],
         many=many,
         class_rows=sorted(class_rows, key=lambda r: r["f1"][0])[:MOST_CLASSES] if many else class_rows,

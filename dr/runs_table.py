@@ -26,6 +26,8 @@ def summary(run: Run, *, best: dict) -> dict:
     return {
         "backbone": run.recipe.backbone,
         "classes": len(run.data.classes),
+        "epochs": run.epoch,
+        "best_by": run.recipe.best_by,
         "best_epoch": measured["epoch"],
         "views": len(VIEWS[run.recipe.tta]),
         "fold": "" if run.data.fold is None else f"{run.data.fold.number}/{run.data.fold.of}",
@@ -68,6 +70,8 @@ def in_words(row: dict) -> list[str]:
             f"test: macro-F1 {figure('test_macro_f1')}, kappa {figure('test_kappa')}, "
             f"accuracy {figure('test_accuracy')}, AUC {figure('test_auc')}, loss {row['test_loss']:.3f}"
         )
+    elif row["best_by"] != "last" and row["epochs"] > 1:
+        lines.append("note: the epoch was chosen by these photographs, which flatters; a test, or --fold 1/5, does not")
     for prefix, where in (("", "validation"), ("test_", "test")):
         if f"{prefix}accuracy" in row and row[f"{prefix}accuracy"] <= row[f"{prefix}majority"]:
             skilled = row[f"{prefix}{metrics.KAPPA[where]}_low"] > 0

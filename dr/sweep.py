@@ -14,7 +14,8 @@ from dr.run_files import RunFiles
 from dr.sweep_table import FIGURES, MAJORITY, markdown
 from dr.trials import Trial
 
-MADE_FROM = "recipe_and_data"  # a hash of both: a run is finished where the table has a row with its own
+# a hash of both and of the weights to start from: a run is finished where the table has a row with its own
+MADE_FROM = "recipe_and_data"
 MEASURED = (
     "best_epoch",
     *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")),
@@ -29,7 +30,10 @@ NETWORK = (
 
 
 def _made_from(recipe: Recipe, fingerprint: str) -> str:
-    text = json.dumps([recipe.to_dict(), fingerprint], sort_keys=True)
+    from dr import files
+
+    start = [files.sha256(recipe.pretrained)] if Path(recipe.pretrained).is_file() else []
+    text = json.dumps([recipe.to_dict(), fingerprint, *start], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -35,7 +35,7 @@ from dr.inference import Scorer, infer, mean_predictions
 from dr.loading import loader
 from dr.prepared import Prepared, binary
 from dr.recipes import Recipe
-from dr.run import Run, content, random_states, resume, save_last, start
+from dr.run import Run, content, random_states, resume, save_last, seen_before, start
 from dr.run_files import RunFiles
 
 NAMED = 3  # photographs or classes in one line
@@ -205,7 +205,7 @@ def _opening(run: Run, batches: DataLoader) -> list[str]:
             f"note: {recipe.objective} takes each class for a step above the one before: {names}; "
             "if they are no steps of one scale, give --set objective=classification"
         )
-    return lines
+    return lines if run.epoch else [*lines, *seen_before(run)]  # what a resumed run has inherited is its own as well
 
 
 # --- the stage ----------------------------------------------------------------------------------

@@ -88,7 +88,9 @@ def _check_names(trials: list[Trial], name: str) -> None:
         if long in names[:number]:
             raise UsageError(f"--sweep: two runs would be called {long}; give values that differ in letters or digits")
         if len(long) > LONGEST_NAME:
-            raise UsageError(f"--sweep: {long} is too long for a file name; give a shorter --name or shorter values")
+            raise UsageError(
+                f"--name {name}: {long} is too long for a file name; give a shorter one, or shorter values"
+            )
 
 
 def plan(sweeps: list[str], *, recipe: str | None, overrides: dict[str, Any], name: str) -> list[Trial]:
@@ -97,8 +99,7 @@ def plan(sweeps: list[str], *, recipe: str | None, overrides: dict[str, Any], na
     swept = _swept(sweeps, overrides)
     combinations = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
     trials = [_trial(name, recipe=recipe, overrides=overrides, chosen=chosen) for chosen in combinations]
-    if swept:
-        _check_names(trials, name)
+    _check_names(trials, name)
     return trials
 
 

@@ -162,7 +162,8 @@ def test_a_folder_without_runs_is_told(tmp_path):
         compare.compare(str(tmp_path))
 
 
-def test_flags_of_a_training_beside_compare_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["train.py", "--compare", "--save", str(tmp_path), "--sweep", "lr=1,2"])
-    with pytest.raises(UsageError, match="--sweep changes nothing of what --compare writes; leave it out"):
+@pytest.mark.parametrize("given", ["--sweep lr=1,2", "--set lr=1", "--seed 0", "--epochs 5", "--recipe lite0"])
+def test_flags_of_a_training_beside_compare_are_refused(tmp_path, monkeypatch, given):
+    monkeypatch.setattr("sys.argv", ["train.py", "--compare", "--save", str(tmp_path), *given.split()])
+    with pytest.raises(UsageError, match=f"{given.split()[0]} changes nothing of what --compare writes; leave it out"):
         train_script.main()

@@ -7,13 +7,15 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from made import planned, write_prepared
+from made import TINY, planned, write_prepared
 
 import train
 from dr import UsageError, cli, device, sweep, sweep_table, training
+from dr.models import build
 from dr.recipes import from_dict
 
-FIGURES = {"best_epoch": 3, "views": 1, "macro_f1_cross_fitted_low": 0.4, "macro_f1_cross_fitted_high": 0.6,
+FIGURES = {"epochs": 4, "best_by": "auc", "best_epoch": 3, "views": 1,
+           "macro_f1_cross_fitted_low": 0.4, "macro_f1_cross_fitted_high": 0.6,
            "kappa_cross_fitted": 0.5, "kappa_cross_fitted_low": 0.45, "kappa_cross_fitted_high": 0.55,
            "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25,
            "majority": 0.5}  # fmt: skip
@@ -114,6 +116,16 @@ def test_test_figures_are_columns_where_the_data_has_a_test(fake, tmp_path, monk
     assert shown["test_accuracy"] == "**0.710 (0.600 to 0.800)**"
     assert header.index("val_loss") < header.index("test_accuracy") < header.index("test_macro_f1")
     assert table(tmp_path)["test_accuracy_high"].tolist() == [0.8]
+
+
+def test_a_run_from_other_weights_under_the_old_path_is_trained_again(fake, tmp_path):
+    start = tmp_path / "start.pt"
+    trials = planned("lr=0.1", pretrained=str(start))
+    for seed, trained in ((1, 1), (1, 1), (2, 2)):
+        torch.manual_seed(seed)
+        torch.save(build(TINY, num_outputs=1).backbone.state_dict(), start)
+        run(tmp_path, trials)
+        assert len(fake.calls) == trained
 
 
 def test_an_accuracy_no_better_than_the_most_frequent_class_is_marked_and_told(fake, tmp_path, monkeypatch, capsys):

@@ -103,7 +103,8 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
     assert from_dict(best["recipe"]) == TINY
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
-    assert len(best["data"].pop("names")) == len(data.train) + len(data.val)
+    names = {Path(path).stem for table in (data.train, data.val) for path in table["path"]}
+    assert len(best["data"].pop("names")) == len(names)
     assert best["data"] == {"fingerprint": data.fingerprint, "size": 96, "crop": True}
     history = pd.read_csv(folder / "run__history.csv")
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
@@ -532,6 +533,31 @@ def test_training_stops_when_patience_ends_and_keeps_the_weights_of_chosen_epoch
     assert torch.load(tmp_path / "run__epoch_2.pt", weights_only=True)["metrics"]["epoch"] == 2
 
 
+def test_weights_kept_of_an_epoch_have_cuts_of_the_views_that_they_are_used_with(data, tmp_path):
+    run(data, tmp_path, recipe=recipe(tta="d4", keep_epochs=(1, 2), best_by="last"))
+    best, *kept = (
+        torch.load(tmp_path / f"run__{name}.pt", weights_only=True) for name in ("best", "epoch_1", "epoch_2")
+    )
+    assert kept[1]["cuts"] == best["cuts"] != kept[0]["cuts"]
+    assert kept[1].keys() == kept[0].keys() == best.keys() - {"validation", "calibration", "training"}
+
+
+def test_what_the_weights_to_start_from_have_seen_is_told_and_kept(data, tmp_path, capsys):
+    run(data, tmp_path, name="first", recipe=recipe(epochs=1))
+    start, parted = str(tmp_path / "first__best.pt"), fold(data, 1, 3)
+    capsys.readouterr()
+    run(parted, tmp_path, name="second", recipe=recipe(epochs=1, pretrained=start))
+    told = [line for line in capsys.readouterr().out.splitlines() if "was trained or validated with" in line]
+    assert [line.split(start)[0] for line in told] == [
+        f"note: {len(parted.val)} of {len(parted.val)} validation photographs have names that ",
+        f"note: {len(parted.test)} of {len(parted.test)} test photographs have names that ",
+    ]
+    run(parted, tmp_path, name="second", recipe=recipe(epochs=2, pretrained=start), go_on=False)
+    run(parted, tmp_path, name="second", recipe=recipe(epochs=2, pretrained=start), go_on=True)
+    first, second = (torch.load(tmp_path / f"{name}__best.pt", weights_only=True) for name in ("first", "second"))
+    assert set(first["data"]["names"].tolist()) == set(second["data"]["names"].tolist())
+
+
 @pytest.mark.parametrize(("best_by", "expected"), [("val_loss", "idxmin"), ("kappa_cross_fitted", "idxmax")])
 def test_the_best_epoch_is_by_the_figure_that_the_recipe_names(data, tmp_path, best_by, expected):
     row = run(data, tmp_path, recipe=recipe(epochs=3, best_by=best_by))
@@ -564,6 +590,10 @@ def test_a_plateau_lowers_the_learning_rate_once_the_validation_loss_falls_no_mo
 def test_a_network_no_better_than_the_most_frequent_class_is_told_so(data, tmp_path):
     row = run(data, tmp_path, recipe=recipe(lr=1e-9, epochs=1, cuts="round"))  # it has learned nothing
     lines = runs_table.in_words(row)
+    assert len(lines) == 2  # one epoch was not chosen
+    chosen = "note: the epoch was chosen by these photographs, which flatters; a test, or --fold 1/5, does not"
+    assert runs_table.in_words(row | {"epochs": 2})[1] == chosen
+    assert runs_table.in_words(row | {"epochs": 2, "best_by": "last"}) == lines
     assert lines[0].startswith("best epoch 1: macro-F1 cross-fitted 0.")
     assert lines[1] == (
         f"note: its validation accuracy of {row['accuracy']:.3f} is no better than always answering with "

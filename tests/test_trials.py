@@ -19,8 +19,8 @@ def test_every_combination_is_planned_in_the_order_given():
 
 
 def test_without_a_sweep_the_plan_is_the_one_run():
-    [trial] = plan([], recipe="lite0", overrides={"epochs": 3, "ema_decay": None}, name="a/b")
-    assert (trial.name, trial.recipe.epochs, trial.chosen) == ("a/b", 3, {})
+    [trial] = plan([], recipe="lite0", overrides={"epochs": 3, "ema_decay": None}, name="ab")
+    assert (trial.name, trial.recipe.epochs, trial.chosen) == ("ab", 3, {})
     assert trial.recorded == {"recipe": "lite0", "overrides": "epochs=3 ema_decay=none"}
 
 
@@ -64,5 +64,9 @@ def test_names_that_cannot_be_written_are_refused():
         planned("lr=1,2", name="a/b")
     with pytest.raises(UsageError, match="two runs would be called run__pretrained_a_b; give values that differ"):
         planned("pretrained=a/b,a:b", pretrained=None)
-    with pytest.raises(UsageError, match=r"--sweep: n+__lr_1\.0 is too long for a file name; give a shorter --name"):
+    with pytest.raises(
+        UsageError, match=r"n+__lr_1\.0 is too long for a file name; give a shorter one, or shorter val"
+    ):
         planned("lr=1,2", name="n" * 200)
+    with pytest.raises(UsageError, match=r"--name n+: n+ is too long for a file name"):
+        planned(name="n" * 240)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,10 @@ class Recipe:
     step_epochs: int = 10  # step: epochs between decays
     milestones: tuple[int, ...] = (10, 20)  # multistep: epochs of decays
     gamma: float = 0.1  # what lr is multiplied with at a decay
-    plateau_epochs: int = 5  # plateau: epochs without a lower validation loss before a decay
+    plateau_epochs: int = 5  # plateau: epochs without a lower validation loss that are let pass; the next one decays
     warmup_fraction: float = 0.0  # share of the run during which lr grows linearly from 1/100
-    ema_decay: float | None = None  # exponential moving average of the weights, by step
+    # exponential moving average of the weights, by update; at update n at most 1 - n^(-2/3): a short run has one, too
+    ema_decay: float | None = None
     clip_norm: float | None = 1.0  # greatest norm of the gradient of an update
     precision: str = "auto"
     seed: int = 10
@@ -132,8 +134,16 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and len(value) != 3:
                 raise UsageError(f"recipe: {name} needs three values (R, G, B), got {len(value)}")
+        if self.std is not None and min(self.std) <= 0:
+            raise UsageError(f"recipe: std must be greater than 0, got {min(self.std)}")
+        if self.patience is not None and self.best_by == "last":
+            raise UsageError("recipe: best_by last takes every epoch for a better one; leave out patience")
 
     def _check_ranges(self) -> None:
+        for name, value in self.to_dict().items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise UsageError(f"recipe: {name} must be finite, got {number}")
         positive = ("batch_size", "epochs", "lr", "step_epochs", "plateau_epochs", "gamma")
         for name in (*positive, "accumulate", "patience", "mixup", "cutmix", "clip_norm", "positive_from"):
             value = getattr(self, name)
@@ -151,6 +161,8 @@ class Recipe:
             raise UsageError(f"recipe: momentum must be {lowest} below 1, got {self.momentum}")
         if self.seed >= 2**32:
             raise UsageError(f"recipe: seed must be less than 2**32, got {self.seed}")
+        if self.scheduler == "plateau" and self.gamma >= 1:
+            raise UsageError(f"recipe: gamma of scheduler plateau must be below 1, got {self.gamma}")
         if self.warmup_fraction and self.scheduler in ("none", "plateau"):
             raise UsageError(f"recipe: scheduler {self.scheduler} has no warm-up; leave out warmup_fraction")
         for name in ("keep_epochs", "milestones"):
@@ -264,4 +276,7 @@ def load(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe
     for key, value in overrides.items():
         _known(key, "--set")
         _fit(key, value, "--set")
-    return from_dict(choices | overrides, place=place)
+    made = from_dict(choices | overrides, place=place)
+    if made.normalisation == "measured" and (given := {"mean", "std"} & overrides.keys()):
+        raise UsageError(f"--set: normalisation=measured takes the place of {min(given)}; leave one of them out")
+    return made
