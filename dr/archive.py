@@ -44,6 +44,13 @@ def other_pictures(names: Iterable[str]) -> list[str]:
     return [name for name, ending in endings if ending in OTHER_KINDS and not is_aside(name)]
 
 
+def passed_over(example: str, count: int) -> str:
+    """`other_pictures` in words."""
+    if count == 1:
+        return f"the picture {example} was not looked at, for its kind; save it as PNG"
+    return f"{count:,} pictures of other kinds were not looked at, such as {example}; save them as PNG"
+
+
 def composed(text: str) -> str:
     """Letters with accents as one character each (NFC): macOS writes names of files with two."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)

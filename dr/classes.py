@@ -34,16 +34,26 @@ def _natural(name: str) -> tuple[list, str]:
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
+def is_number(text: str) -> bool:
+    """Whether a label is a number, of a class or not."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def check_spelling(names: Iterable[str], *, place: str) -> None:
-    """Names of classes as they were found -> nothing, or a UsageError where two are one word in two spellings. Words
-    for a grade of retinopathy may differ."""
+    """Names of classes as they were found -> nothing, or a UsageError where two are one word in two spellings, which
+    only words for the grades of retinopathy may have."""
+    names = sorted(set(names), key=_natural)
+    if None not in map(grade_of, names):
+        return
     first: dict[str, str] = {}
-    for name in sorted(set(names), key=_natural):
-        alike = first.setdefault(re.sub(r"[\s_-]+", " ", name).casefold().strip(), name)
-        if alike != name and grade_of(name) is None:
-            raise UsageError(
-                f"{place}: the classes {alike!r} and {name!r} differ in their spelling alone; write one of them"
-            )
+    for name in names:
+        alike = first.setdefault(re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", name).casefold(), name)
+        if alike != name:
+            raise UsageError(f"{place}: the classes {alike!r} and {name!r} differ in spelling alone; spell both alike")
 
 
 def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -73,10 +83,13 @@ def numbers_of(classes: Sequence[str]) -> list[int]:
 
 
 def class_of(word: str, classes: Sequence[str]) -> int | None:
-    """A word, in whatever spelling data.py knows it -> the place of the class that it means; None where it is none or
-    several."""
+    """A label, a word in whatever spelling data.py knows it or a number of `numbers_of` -> the place of the class that
+    it means; None where it is none or several."""
     if word in classes:
         return classes.index(word)
+    if is_number(word):
+        numbers = numbers_of(classes)
+        return numbers.index(float(word)) if float(word) in numbers else None
     grade = grade_of(word)
     alike = [
         place

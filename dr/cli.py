@@ -74,7 +74,7 @@ def check_alone(flag: str, args: argparse.Namespace, others: Iterable[str]) -> N
     """Raises UsageError for one of `others` beside a flag that would make nothing of it."""
     for other in others:
         given = getattr(args, other)
-        if given or (given == 0 and given is not False):
+        if given is not None and given is not False and given != []:
             other = "set" if other == "overrides" else other
             raise UsageError(f"--{other} changes nothing of what --{flag} writes; leave it out, or leave out --{flag}")
 

@@ -19,7 +19,11 @@ Parts = tuple[str, ...]
 
 def class_folders(archive: Archive) -> Source | None:
     """None where the photographs stand in no such folders. Raises UsageError for folders that contradict each other."""
-    images = {tuple(composed(posixpath.normpath(name)).split("/")): name for name in archive.images()}
+    images: dict[Parts, str] = {}
+    for name in archive.images():
+        first = images.setdefault(tuple(composed(posixpath.normpath(name)).split("/")), name)
+        if first != name:
+            raise UsageError(f"{archive.path}: {first} and {name} would have the same name; rename one")
     root = _root_of_sides(images)
     rows = list(_one_level(images, place=archive.path) if root is None else _sides(archive, images, root))
     if not rows:
@@ -61,7 +65,8 @@ def _root_of_sides(images: dict[Parts, str]) -> Parts | None:
 def _sides(archive: Archive, images: dict[Parts, str], root: Parts) -> Iterator[tuple]:
     """Rows (side, class, original, member) of the photographs in root/<side>/<class>/."""
     annotated = _annotations(archive, root)
-    classed = {SIDE_OF.get(parts[len(root)].lower()) for parts in images if len(parts) > len(root) + 2}
+    within = [parts[len(root) :] for parts in images if parts[: len(root)] == root]
+    has_classes = {SIDE_OF.get(below[0].lower()) for below in within if len(below) > 2}
     for parts, member in images.items():
         below = parts[len(root) :]
         if parts[: len(root)] != root or len(below) < 2 or below[0].lower() not in SIDE_OF:
@@ -69,7 +74,7 @@ def _sides(archive: Archive, images: dict[Parts, str], root: Parts) -> Iterator[
         side = SIDE_OF[below[0].lower()]
         if side == "val" and below[-1] in annotated:
             yield side, annotated[below[-1]], _original(below), member
-        elif len(below) == 2 and side == "test" not in classed:
+        elif len(below) == 2 and side == "test" and side not in has_classes:
             continue  # photographs to be graded
         elif len(below) == 2:
             raise UsageError(f"{archive.path}: {member} stands in no folder of a class; move it to one")
@@ -83,8 +88,8 @@ def _annotations(archive: Archive, root: Parts) -> dict[str, str]:
     member = next((name for name in archive.names if composed(posixpath.normpath(name)) == wanted), None)
     if member is None:
         return {}
-    lines = read_member(archive, member).decode("utf-8", errors="replace").splitlines()
-    return {composed(name): rest.split("\t")[0] for name, tab, rest in (line.partition("\t") for line in lines) if tab}
+    lines = composed(read_member(archive, member).decode("utf-8", errors="replace")).splitlines()
+    return {name: rest.split("\t")[0] for name, tab, rest in (line.partition("\t") for line in lines) if tab}
 
 
 def _one_level(images: dict[Parts, str], *, place: Path) -> Iterator[tuple]:

@@ -9,7 +9,7 @@ from dr.arrays import medmnist
 from dr.folders import class_folders
 from dr.pairs import csv_pairs
 from dr.sources import Source, header
-from dr.tables import Columns, headers, label_table, sides
+from dr.tables import Columns, check_sides_can_be_read, headers, label_table, sides
 
 EXTRA = "train_image_resized.zip"  # the 2015 archive as Kaggle names it
 LOOKED_FOR = (
@@ -41,6 +41,8 @@ def _in_archive(archive: Archive, columns: Columns) -> Source:
     if not columns.given() and not sides(name for name, found in headers(archive).items() if columns.chosen(found)):
         source = sources.competition(archive) or csv_pairs(archive)
     source = source or label_table(archive, columns)
+    if source is not None:
+        check_sides_can_be_read(archive, columns)
     if source is None and not columns.given():
         source = _class_folders(archive)
     if source is None:
@@ -64,6 +66,8 @@ def _class_folders(archive: Archive) -> Source | None:
 
 
 def _no_photographs(archive: Archive) -> str:
+    if any(PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES for name in archive.names):
+        return f"{archive.path}: its photographs lie in hidden folders alone, which are passed over; rename these"
     found = Counter(PurePosixPath(name).suffix.lower() for name in archive.names).most_common(1)
     seen = f" (most end in {found[0][0] or 'nothing'})" if found else ""
     endings = " ".join(sorted(IMAGE_SUFFIXES))
@@ -71,11 +75,12 @@ def _no_photographs(archive: Archive) -> str:
 
 
 def _unknown(archive: Archive, columns: Columns) -> str:
-    """Why an archive is of no kind, in a line. Raises UsageError for a table that cannot be read: it may be the one."""
+    """Why an archive is of no kind, in a line. Raises UsageError where none of its tables can be read."""
     found = headers(archive)
-    for member in found:
-        header(archive, member)
-    tables = [f"{member} has {','.join(header[:6]) or 'none'}" for member, header in found.items()]
+    if not any(found.values()):
+        for member in found:
+            header(archive, member)
+    tables = [f"{member} has {','.join(names[:6]) or 'none'}" for member, names in found.items()]
     seen = f" ({'; '.join(tables[:3])})" if tables else ""
     if columns.given():
         return f"{archive.path}: it holds no label table with the columns {columns}{seen}; name columns that are there"

@@ -76,7 +76,8 @@ def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
 def _refit_kept(run: Run, paths: RunFiles, *, workers: int) -> None:
     """As `_refit`, the cuts of the epochs that were kept."""
     kept = [paths.epoch(epoch) for epoch in run.recipe.keep_epochs if epoch <= run.epoch]
-    for path in kept if evaluation.fits_cuts(run.objective, run.recipe.cuts) else ():
+    fitting = evaluation.fits_cuts(run.objective, run.recipe.cuts)
+    for path in ranks.once(lambda: [one for one in kept if fitting and one.is_file()]):  # one may have been moved
         fields = ranks.once(lambda path=path: dict(models.load_tensors(path)))
         fields |= _refit(run, path, fields, workers=workers)
         if ranks.MAIN:

@@ -26,7 +26,7 @@ def jpeg(photo: np.ndarray, *, quality: int = PICTURE_QUALITY) -> bytes:
 
 
 def shrunk(photo: np.ndarray, *, longest_px: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> with a longer side of at most `longest_px`, and no side of none."""
+    """(H, W, 3) uint8 -> with a longer side of at most `longest_px`, and no side shorter than one pixel."""
     height, width = photo.shape[:2]
     scale = longest_px / max(height, width)
     if scale >= 1:

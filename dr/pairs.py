@@ -8,19 +8,10 @@ import pandas as pd
 
 from dr import UsageError
 from dr.archive import Archive, stem
-from dr.classes import numbered
+from dr.classes import is_number, numbered
 from dr.sources import COLUMNS, EYE, SIDES, Source, by_stem, once_each, parse_grade, read_member, read_rows, shallowest
 
 NO_HEADER = "these tables have no header: if this is one, take it out"
-
-
-def is_number(text: str) -> bool:
-    """Whether a label is a number, of a class or not."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def csv_pairs(archive: Archive) -> Source | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dr import device, ensemble, explained, files, novelty, prediction_page, ranks, scoring
-from dr.archive import Archive, other_pictures, stem
+from dr.archive import Archive, other_pictures, passed_over, stem
 from dr.checkpoint import Checkpoint
 from dr.classes import numbers_of
 from dr.forward import Seen, forward
@@ -238,7 +238,7 @@ def _notes_on_names(archive: Archive, id_of: Mapping[str, str], *, graded: int, 
     if not submitted and any(own != stem(name) for name, own in id_of.items()):
         notes.append("several photographs share a name: id_code is their path")
     if others := other_pictures(archive.names):
-        notes.append(f"{len(others)} pictures of other kinds were not looked at, such as {others[0]}; save them as PNG")
+        notes.append(passed_over(others[0], len(others)))
     if submitted and (left := len(id_of) - graded):
         notes.append(f"result.csv is no valid submission: {left} of the {len(id_of)} ids could not be graded")
     return notes

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dr import GRADES, __version__, data_page, data_pictures, fundus, page, ranks
-from dr.archive import other_pictures
+from dr.archive import other_pictures, passed_over
 from dr.files import alone, sha256, write_csv, write_json
 from dr.selection import Settings, changed, choose
 from dr.sources import COMPETITION, SIDES, Source
@@ -235,10 +235,11 @@ def in_words(report: dict) -> list[str]:
     lines = ["already prepared with these settings; nothing to do"] if report.get("already_finished") else []
     for count in report.get("unlisted", {}).values():
         lines.append(
-            f"note: {count:,} photographs stand in no row of the table or no folder of a side: they were left out"
+            f"note: {count:,} photographs stand in no row of the table, or in no folder of a side or class: they were "
+            "left out"
         )
     for example, count in report.get("other_pictures", {}).values():
-        lines.append(f"note: {count:,} pictures of other kinds were not looked at, such as {example}; save them as PNG")
+        lines.append(f"note: {passed_over(example, count)}")
     classes, short = report["settings"]["classes"], report["short_of_per_class"]
     wanted, unseen = report["settings"]["per_class"], _unseen(report["counts"])
     if len(classes) > MOST_PRINTED_CLASSES:

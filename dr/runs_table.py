@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from dr import files, metrics, ranks
+from dr import files, metrics, ranks, run_facts
 from dr.inference import VIEWS
 from dr.run import Run
 
@@ -26,8 +26,7 @@ def summary(run: Run, *, best: dict) -> dict:
     return {
         "backbone": run.recipe.backbone,
         "classes": len(run.data.classes),
-        "epochs": run.epoch,
-        "best_by": run.recipe.best_by,
+        "chosen_by": run_facts.chosen_by(best) or "",
         "best_epoch": measured["epoch"],
         "views": len(VIEWS[run.recipe.tta]),
         "fold": "" if run.data.fold is None else f"{run.data.fold.number}/{run.data.fold.of}",
@@ -54,8 +53,8 @@ def append_run(path: Path, row: dict) -> None:
 
 
 def in_words(row: dict) -> list[str]:
-    """A row of runs.csv -> lines for a person: the best epoch, the test, and whether it beats the most frequent
-    class."""
+    """A row of runs.csv -> lines for a person: the best epoch, the test or that there is none, and whether it
+    beats the most frequent class."""
 
     def figure(name: str) -> str:
         return f"{row[name]:.3f} ({row[f'{name}_low']:.3f} to {row[f'{name}_high']:.3f})"
@@ -70,8 +69,11 @@ def in_words(row: dict) -> list[str]:
             f"test: macro-F1 {figure('test_macro_f1')}, kappa {figure('test_kappa')}, "
             f"accuracy {figure('test_accuracy')}, AUC {figure('test_auc')}, loss {row['test_loss']:.3f}"
         )
-    elif row["best_by"] != "last" and row["epochs"] > 1:
-        lines.append("note: the epoch was chosen by these photographs, which flatters; a test, or --fold 1/5, does not")
+    elif row["chosen_by"]:
+        lines.append(
+            "note: the epoch was chosen on these photographs, so the figures flatter; those of a test, or --fold 1/5, "
+            "do not"
+        )
     for prefix, where in (("", "validation"), ("test_", "test")):
         if f"{prefix}accuracy" in row and row[f"{prefix}accuracy"] <= row[f"{prefix}majority"]:
             skilled = row[f"{prefix}{metrics.KAPPA[where]}_low"] > 0

@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 
 from dr import GRADES, UsageError, evaluation, files, metrics, objectives
-from dr.classes import class_of, numbers_of
+from dr.classes import class_of
 from dr.objectives import Objective
 from dr.sources import (
     by_path_ends,
     normal_path,
     once_each,
-    parse_grade,
     read_rows,
     read_table,
     refuse_empty,
@@ -27,7 +26,7 @@ NAMED = 3  # photographs in one line; the others are counted
 
 
 def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
-    """A label table, id_code,diagnosis or image,level, grades as names of classes, else all as numbers -> true grade,
+    """A label table, id_code,diagnosis or image,level, grades as names of classes or numbers -> true grade,
     the place of its class, by id, with the folders that stand before it. Raises UsageError naming table and row."""
     name = f"--labels {path}"
     if not Path(path).is_file():
@@ -42,19 +41,21 @@ def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
     ids, grades = columns
     table = read_table(data, name=name, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
     refuse_empty(table, name=name, column="original", shown=ids)
-    words = {word: class_of(word, classes) for word in table["diagnosis"].unique()}
-    if None not in words.values():
-        table["diagnosis"] = table["diagnosis"].map(words)
-    else:
-        numbers, places = numbers_of(classes), []
-        for text, row in zip(table["diagnosis"], table["row"], strict=True):
-            number = parse_grade(text, name=name, row=row, column=grades, num_classes=max(numbers) + 1)
-            if number not in numbers:
-                raise UsageError(f"{name}, row {row}: {grades} is {text!r}, which is none of the classes")
-            places.append(numbers.index(number))
-        table["diagnosis"] = places
+    places = {label: class_of(label, classes) for label in table["diagnosis"].unique()}
+    for label, row in zip(table["diagnosis"], table["row"], strict=True):
+        if places[label] is None:
+            shown = repr(label) if label else "empty"
+            raise UsageError(f"{name}, row {row}: {grades} is {shown}, expected {_expected(classes)}")
+    table["diagnosis"] = table["diagnosis"].map(places)
     table["original"] = [normal_path(original) for original in table["original"]]
     return once_each(table, name=name, column=grades).set_index("original")["diagnosis"]
+
+
+def _expected(classes: Sequence[str]) -> str:
+    """The labels of classes, in words."""
+    if tuple(classes) == GRADES:
+        return f"0 to {len(GRADES) - 1}"
+    return f"one of {', '.join(classes[:NAMED])}{', ...' if len(classes) > NAMED else ''}"
 
 
 @dataclass(frozen=True)

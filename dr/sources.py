@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.archive import IMAGE_SUFFIXES, Archive, composed, stem
+from dr.archive import IMAGE_SUFFIXES, Archive, composed, is_aside, stem
 
 COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
 COMPETITION = "competition archive"
@@ -89,8 +89,10 @@ def header(archive: Archive, member: str) -> list[str]:
 
 
 def in_any_case(names: Iterable[str]) -> dict[str, str]:
-    """Columns of a table -> {name in small letters: as it stands there}, the first of two that differ in case alone."""
-    return {name.lower(): name for name in reversed(list(names))}
+    """Columns of a table -> {name in small letters: as it stands there}: of several that differ in case alone the one
+    in small letters, else the first."""
+    names = list(names)
+    return {name.lower(): name for name in reversed(names)} | {name: name for name in names if name == name.lower()}
 
 
 def parse_grade(text: str, *, name: str, row: int, column: str, num_classes: int | None = len(GRADES)) -> int:
@@ -154,7 +156,7 @@ def without_ending(name: str) -> str:
 def shallowest(archive: Archive, names: tuple[str, ...]) -> str | None:
     """The shallowest member with one of these file names (any case); None where there is none."""
     wanted = {name.lower() for name in names}
-    found = [member for member in archive.names if posixpath.basename(member).lower() in wanted]
+    found = [name for name in archive.names if posixpath.basename(name).lower() in wanted and not is_aside(name)]
     return min(found, key=lambda member: (member.count("/"), member), default=None)
 
 
@@ -212,15 +214,10 @@ def by_path_ends(paths: Iterable[str], names: Iterable[str], *, place: str) -> d
     return meant
 
 
-def photographs_beside(archive: Archive, table: str, folders: tuple[str, ...]) -> list[str]:
-    """The photographs beside a label table, in the first of `folders` that holds any."""
-    beside = posixpath.dirname(posixpath.normpath(table))
-    images = [(posixpath.normpath(name), name) for name in archive.images()]
-    for folder in folders:
-        root = posixpath.join(beside, folder, "")
-        if inside := [name for path, name in images if path.startswith(root)]:
-            return inside
-    return []
+def photographs_beside(archive: Archive, table: str, folder: str) -> list[str]:
+    """The photographs in `folder` beside a label table."""
+    root = posixpath.join(posixpath.dirname(posixpath.normpath(table)), folder, "")
+    return [name for name in archive.images() if posixpath.normpath(name).startswith(root)]
 
 
 def _join(
@@ -235,7 +232,10 @@ def _join(
     found = in_any_case(header(archive, table))
     id_column, grade_column = (found.get(column.lower(), column) for column in columns)
     grades = read_grades(read_member(archive, table), name=name, id_column=id_column, grade_column=grade_column)
-    members = by_stem(archive, photographs_beside(archive, table, folders))
+    wanted, members = set(grades["original"]), {}
+    inside = [by_stem(archive, photographs_beside(archive, table, folder)) for folder in folders]
+    for found in sorted(inside, key=lambda found: len(wanted & found.keys()), reverse=True):
+        members = found | members  # of two of one name, cropped and not, the one in the folder that holds more
     grades["member"] = [members.get(original) for original in grades["original"]]
     if grades["member"].isna().all():
         expected = " or ".join(posixpath.join(posixpath.dirname(table), folder, "") for folder in folders)
@@ -248,7 +248,7 @@ def competition(archive: Archive) -> Source | None:
     known: each photograph is a patient of its own."""
     tables, folders, columns = ("train.csv",), ("train", "train_images"), ("id_code", "diagnosis")
     member = shallowest(archive, tables)
-    if member is None or not photographs_beside(archive, member, folders):
+    if member is None or not any(photographs_beside(archive, member, folder) for folder in folders):
         return None
     if not set(columns) <= set(in_any_case(header(archive, member))):
         return None

@@ -80,6 +80,9 @@ def _can_go_on(paths: RunFiles, recipe: Recipe, fingerprint: str) -> bool:
 
     if not paths.can_be_resumed():
         return False
+    start = Path(recipe.pretrained)
+    if start.is_file() and start.stat().st_mtime > paths.last.stat().st_mtime:  # it started from other weights
+        return False
     try:
         saved = models.load_tensors(paths.last)
     except UsageError:  # damaged: it is kept as `previous`, and the run starts anew

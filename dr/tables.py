@@ -9,8 +9,8 @@ import pandas as pd
 
 from dr import GRADES, UsageError
 from dr.archive import Archive, is_aside
-from dr.classes import arrange, check_sides, check_spelling, numbered
-from dr.pairs import is_number, of_side
+from dr.classes import arrange, check_sides, check_spelling, is_number, numbered
+from dr.pairs import of_side
 from dr.sources import (
     COLUMNS,
     EYE,
@@ -57,8 +57,7 @@ class Columns:
 
 def headers(archive: Archive) -> dict[str, list[str]]:
     """{member: its header} of the CSVs of an archive, empty of those that are no table and perhaps nobody needs; a
-    sample of a submission grades nothing. Raises UsageError for one named after a side, which would be missed by
-    nobody."""
+    sample of a submission grades nothing."""
     found = {}
     for member in archive.names:
         name = posixpath.basename(member).lower()
@@ -66,10 +65,19 @@ def headers(archive: Archive) -> dict[str, list[str]]:
             try:
                 found[member] = header(archive, member)
             except UsageError:
-                if NAMED_AFTER_SIDE.match(name):
-                    raise
                 found[member] = []
     return found
+
+
+def check_sides_can_be_read(archive: Archive, columns: Columns) -> None:
+    """Raises UsageError for a table called test.csv or the like, beside one that fits, that cannot be read: its whole
+    side would be left out without a word."""
+    found = headers(archive)
+    beside = {posixpath.dirname(member) for member, names in found.items() if columns.chosen(names)}
+    for member, names in found.items():
+        name = posixpath.basename(member).lower().removesuffix(".csv")
+        if not names and posixpath.dirname(member) in beside and name in SIDE_OF:
+            header(archive, member)
 
 
 def label_table(archive: Archive, columns: Columns) -> Source | None:
@@ -87,7 +95,7 @@ def label_table(archive: Archive, columns: Columns) -> Source | None:
         )
     named = {side: _named(archive, member, (*fitting[member], columns.patient)) for side, member in side_of.items()}
     label_column = fitting[next(iter(side_of.values()))][1]
-    labelled, classes = _labelled(named, column=label_column, graded=columns.label is None)
+    labelled, classes = _labelled(named, column=label_column, graded=columns.label is None, place=str(archive.path))
     placed = [_placed(archive, one, side=side, beside=side_of[side]) for side, one in labelled.items()]
     table = pd.concat(placed, ignore_index=True)
     for column, what in (("member", "are one photograph"), ("original", "would have one name")):
@@ -166,14 +174,16 @@ def _named(archive: Archive, member: str, columns: tuple[str, str, str | None]) 
 def _words(table: pd.DataFrame, *, column: str) -> pd.DataFrame:
     """A label table whose labels are words -> the same. Raises UsageError for the first row that has none."""
     missing = table["diagnosis"].str.casefold().isin(MISSING)
-    for text, row in table.loc[missing | table["diagnosis"].map(is_number), ["diagnosis", "row"]].to_numpy()[:1]:
+    wrong = table[missing | table["diagnosis"].map(is_number)]
+    if len(wrong):
+        text = wrong["diagnosis"].iloc[0]
         said = f"is {text!r}, where most labels are words" if text else "is empty"
-        raise UsageError(f"{table['table'].iloc[0]}, row {row}: {column} {said}")
+        raise UsageError(f"{table['table'].iloc[0]}, row {wrong['row'].iloc[0]}: {column} {said}")
     return table
 
 
 def _labelled(
-    tables: dict[str | None, pd.DataFrame], *, column: str, graded: bool
+    tables: dict[str | None, pd.DataFrame], *, column: str, graded: bool, place: str
 ) -> tuple[dict[str | None, pd.DataFrame], tuple[str, ...]]:
     """{side: labels as they stand in its table} -> the same (each photograph once, `diagnosis` int), class names.
     Labels are words or numbers, whichever are more: one typing error does not make classes of all numbers. Numbers are
@@ -182,7 +192,7 @@ def _labelled(
     words = 2 * sum(map(is_number, texts)) < len(texts)
     if words:
         tables = {side: _words(table, column=column) for side, table in tables.items()}
-        check_spelling(texts, place=f"{tables[next(iter(tables))]['table'].iloc[0]}: {column}")
+        check_spelling(texts, place=place)
     classes, number = arrange(texts) if words else (GRADES, {})
     labelled = {}
     for side, table in tables.items():

@@ -88,9 +88,8 @@ def _check_names(trials: list[Trial], name: str) -> None:
         if long in names[:number]:
             raise UsageError(f"--sweep: two runs would be called {long}; give values that differ in letters or digits")
         if len(long) > LONGEST_NAME:
-            raise UsageError(
-                f"--name {name}: {long} is too long for a file name; give a shorter one, or shorter values"
-            )
+            shorter = "a shorter --name" if long == name else "a shorter --name or shorter values"
+            raise UsageError(f"{long} is too long for a file name; give {shorter}")
 
 
 def plan(sweeps: list[str], *, recipe: str | None, overrides: dict[str, Any], name: str) -> list[Trial]:

@@ -3,7 +3,7 @@
 import pytest
 
 from dr import GRADES, UsageError
-from dr.classes import arrange, check_sides, numbered, ranked
+from dr.classes import arrange, check_sides, check_spelling, numbered, ranked
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,17 @@ def test_whether_the_order_of_classes_means_something(classes, means_something):
 
 def test_two_spellings_of_a_grade_are_one_class():
     assert arrange(["Mild", "mild", "No DR"]) == (("No DR", "Mild"), {"Mild": 1, "mild": 1, "No DR": 0})
+
+
+@pytest.mark.parametrize("names", [["No_DR", "no_dr", "DR"], ["Normal", "normal", "cataract"], ["stage 1", "Stage-1"]])
+def test_one_class_in_two_spellings_is_refused(names):
+    with pytest.raises(UsageError, match=r"^x: the classes '.+' and '.+' differ in spelling alone; spell both"):
+        check_spelling(names, place="x")
+
+
+@pytest.mark.parametrize("names", [["Mild", "mild", "No DR"], ["-1", "1", "0"], ["HER2", "HER2-"], ["1_2", "12"]])
+def test_classes_that_only_look_alike_are_not(names):
+    check_spelling(names, place="x")
 
 
 def test_a_class_that_is_only_tested_is_named():

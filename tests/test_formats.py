@@ -261,22 +261,34 @@ def test_what_programs_put_aside_is_no_class(tmp_path, aside):
     assert (len(source.table), source.unlisted) == (10, 0)
 
 
+def test_photographs_in_hidden_folders_alone_are_told(tmp_path):
+    path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 1, "dog": 1}}, root=".cache/"))
+    assert refusal(path) == (
+        f"{path}: its photographs lie in hidden folders alone, which are passed over; rename these"
+    )
+
+
+def test_one_photograph_under_a_name_in_two_forms_is_refused(tmp_path):
+    names = [unicodedata.normalize(form, "set/é/0.png") for form in ("NFC", "NFD")]
+    path = write_zip(tmp_path / "a.zip", {name: png(n) for n, name in enumerate(names)} | {"set/a/1.png": png(3)})
+    assert refusal(path).endswith("would have the same name; rename one")
+
+
 def test_test_photographs_without_a_class_are_left_out_where_none_has_one(tmp_path):
     made = folders({"train/": {"cat": 2, "dog": 2}, "val/": {"cat": 1, "dog": 1}}) | {"set/test/0.png": png(9)}
+    made |= {"set/more/test/dog/1.png": png(11)}  # of another root
     source = recognise(str(write_zip(tmp_path / "a.zip", made)))
     assert set(source.table["side"]) == {"train", "val"}
-    assert source.unlisted == 1
+    assert source.unlisted == 2
     path = write_zip(tmp_path / "b.zip", made | {"set/test/dog/1.png": png(10)})
     assert refusal(path) == f"{path}: set/test/0.png stands in no folder of a class; move it to one"
 
 
 def test_a_class_in_two_spellings_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", folders({"": {"No_DR": 1, "DR": 1, "dr": 1}}))
-    assert refusal(path) == f"{path}: the classes 'DR' and 'dr' differ in their spelling alone; write one of them"
+    assert refusal(path) == f"{path}: the classes 'DR' and 'dr' differ in spelling alone; spell both alike"
     path = write_folder(tmp_path / "mine", labelled("id_code,diagnosis\na,yes\nb,No\nc,Yes"))
-    assert refusal(path).endswith(
-        "diagnosis: the classes 'Yes' and 'yes' differ in their spelling alone; write one of them"
-    )
+    assert refusal(path).endswith(": the classes 'Yes' and 'yes' differ in spelling alone; spell both alike")
 
 
 def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path, no_pictures):
@@ -544,7 +556,7 @@ def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_tabl
     assert set().union(*originals(data).values()) == {path.removesuffix(".png").replace("/", "_") for path in paths}
     graded = pd.concat([data.train, data.val]).set_index("path")["diagnosis"]
     assert all(graded.filter(like=f"main_{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
-    note = "note: 1 photographs stand in no row of the table or no folder of a side: they were left out"
+    note = "note: 1 photographs stand in no row of the table, or in no folder of a side or class: they were left out"
     assert note in in_words(report)
 
 
@@ -776,7 +788,9 @@ def test_photographs_in_no_folder_of_a_side_are_counted_and_told(tmp_path, no_pi
     more = {f"batch2/train/{grade}/{n}.png": png(50 + n) for grade in (0, 1) for n in range(3)}
     report, _ = done(write_folder(tmp_path / "mine", made | more), tmp_path)
     assert report["unlisted"] == {"main": 6}
-    assert in_words(report)[0].startswith("note: 6 photographs stand in no row of the table or no folder of a side: ")
+    assert in_words(report)[0].startswith(
+        "note: 6 photographs stand in no row of the table, or in no folder of a side or class: "
+    )
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
@@ -788,6 +802,11 @@ def test_a_table_in_another_encoding_is_told_where_it_may_be_meant(tmp_path, enc
         assert refusal(path, columns=columns).startswith(f"{path}: labels.csv: it is not UTF-8 text (byte ")
     path = write_folder(tmp_path / "side", graded_sides() | {"test.csv": text})
     assert refusal(path).startswith(f"{path}: test.csv: it is not UTF-8 text (byte ")
+    content = graded_sides(tables=("train", "val")) | {"val/test.csv": text, "test_notes.csv": text}
+    assert recognise(str(write_folder(tmp_path / "elsewhere", content))).kind == "label table"
+    content = {"labels.csv": b"name,kind\na,0", "notes.csv": text} | photographs
+    path = write_folder(tmp_path / "other", content)
+    assert "(labels.csv has name,kind; notes.csv has none)" in refusal(path, columns=Columns(id="nam"))
 
 
 def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):

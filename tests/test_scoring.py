@@ -55,8 +55,11 @@ def test_numbers_are_names_of_classes_where_these_are_numbers_and_else_their_pla
     for twice in ("2", "2.0"):
         table = f"id_code,diagnosis\na,1\nb,{twice}\nc,4\n"
         assert labels(tmp_path, table, classes=("1", "2", "4")).to_dict() == {"a": 0, "b": 1, "c": 2}
-    with pytest.raises(UsageError, match=r"row 2: diagnosis is '3', which is none of the classes$"):
-        labels(tmp_path, "id_code,diagnosis\na,3\n", classes=("1", "2", "4"))
+    for wrong in ("3", "5", "-1", "1_0", "1.5", "nan"):
+        with pytest.raises(UsageError, match=rf"row 3: diagnosis is '{wrong}', expected one of 1, 2, 4$"):
+            labels(tmp_path, f"id_code,diagnosis\na,1\nb,{wrong}\n", classes=("1", "2", "4"))
+    with pytest.raises(UsageError, match=r"row 3: diagnosis is 'brid', expected one of cat, bird$"):
+        labels(tmp_path, "id_code,diagnosis\na,cat\nb,brid\n", classes=("cat", "bird"))
     assert labels(tmp_path, "id_code,diagnosis\na,1\nb,0\n", classes=("cat", "dog")).to_dict() == {"a": 1, "b": 0}
 
 

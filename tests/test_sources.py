@@ -163,6 +163,14 @@ def test_of_2015_the_first_folder_that_holds_photographs_is_read(tmp_path):
     assert read["member"].tolist() == [f"resized_train/resized_train/{name}.jpeg" for name in rows]
 
 
+def test_photographs_may_lie_in_two_folders_beside_their_table(tmp_path):
+    content = members() | {"kaggle_retina/train_images/dd.png": b""}
+    content["kaggle_retina/train.csv"] = table("id_code,diagnosis", ROWS | {"dd": 1})
+    source = competition(Archive(write_zip(tmp_path / "a.zip", content)))
+    assert source.table["member"].notna().all()
+    assert source.unlisted == 0
+
+
 def test_a_name_with_a_dot_is_not_cut(tmp_path):
     read = competition(Archive(write_zip(tmp_path / "a.zip", members(rows={"IM.0001": 1, "IM.0002": 3})))).table
     assert read["original"].tolist() == ["IM.0001", "IM.0002"]

@@ -14,7 +14,7 @@ from dr import UsageError, cli, device, sweep, sweep_table, training
 from dr.models import build
 from dr.recipes import from_dict
 
-FIGURES = {"epochs": 4, "best_by": "auc", "best_epoch": 3, "views": 1,
+FIGURES = {"chosen_by": "auc", "best_epoch": 3, "views": 1,
            "macro_f1_cross_fitted_low": 0.4, "macro_f1_cross_fitted_high": 0.6,
            "kappa_cross_fitted": 0.5, "kappa_cross_fitted_low": 0.45, "kappa_cross_fitted_high": 0.55,
            "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25,
@@ -360,6 +360,17 @@ def test_two_real_runs_end_in_a_table_whose_figures_are_those_of_runs_csv(script
         assert written[figure].tolist() == recorded[figure].tolist(), figure
     assert from_dict(torch.load(tmp_path / "out" / "run__seed_2__best.pt", weights_only=True)["recipe"]).seed == 2
     assert cells(tmp_path / "out", section=1)[2][0] == "2"
+
+
+def test_a_real_run_from_other_weights_under_the_old_path_starts_anew(script, tmp_path):
+    losses = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.save(build(TINY, num_outputs=1).backbone.state_dict(), tmp_path / "start.pt")
+        code, _, err = script("--sweep", "seed=1", "--pretrained", "start.pt")
+        assert code == 0, err
+        losses.append(table(tmp_path / "out")["val_loss"].item())
+    assert losses[0] != losses[1]
 
 
 def test_a_real_run_that_was_stopped_goes_on_after_its_last_whole_epoch(script, tmp_path, monkeypatch):

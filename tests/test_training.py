@@ -558,6 +558,19 @@ def test_what_the_weights_to_start_from_have_seen_is_told_and_kept(data, tmp_pat
     assert set(first["data"]["names"].tolist()) == set(second["data"]["names"].tolist())
 
 
+@pytest.mark.parametrize(("choices", "told"), [({}, True), ({"best_by": "last"}, False), ({"epochs": 1}, False)])
+def test_that_an_epoch_was_chosen_on_validation_is_told(data, tmp_path, choices, told):
+    lines = runs_table.in_words(run(data, tmp_path, recipe=recipe(**choices)))
+    note = "note: the epoch was chosen on these photographs, so the figures flatter; those of a test, or "
+    assert any(line.startswith(note) for line in lines) == told
+    card = (tmp_path / "run__card.md").read_text()
+    assert ("The epoch was chosen by `macro_f1_cross_fitted` of validation" in card) == told
+    assert "The test does not" not in card
+    with_test = runs_table.in_words(run(fold(data, 1, 3), tmp_path, name="tested", recipe=recipe(**choices)))
+    assert not any(line.startswith(note) for line in with_test)
+    assert ("The test does not." in (tmp_path / "tested__card.md").read_text()) == told
+
+
 @pytest.mark.parametrize(("best_by", "expected"), [("val_loss", "idxmin"), ("kappa_cross_fitted", "idxmax")])
 def test_the_best_epoch_is_by_the_figure_that_the_recipe_names(data, tmp_path, best_by, expected):
     row = run(data, tmp_path, recipe=recipe(epochs=3, best_by=best_by))
@@ -591,9 +604,6 @@ def test_a_network_no_better_than_the_most_frequent_class_is_told_so(data, tmp_p
     row = run(data, tmp_path, recipe=recipe(lr=1e-9, epochs=1, cuts="round"))  # it has learned nothing
     lines = runs_table.in_words(row)
     assert len(lines) == 2  # one epoch was not chosen
-    chosen = "note: the epoch was chosen by these photographs, which flatters; a test, or --fold 1/5, does not"
-    assert runs_table.in_words(row | {"epochs": 2})[1] == chosen
-    assert runs_table.in_words(row | {"epochs": 2, "best_by": "last"}) == lines
     assert lines[0].startswith("best epoch 1: macro-F1 cross-fitted 0.")
     assert lines[1] == (
         f"note: its validation accuracy of {row['accuracy']:.3f} is no better than always answering with "

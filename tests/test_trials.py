@@ -65,8 +65,8 @@ def test_names_that_cannot_be_written_are_refused():
     with pytest.raises(UsageError, match="two runs would be called run__pretrained_a_b; give values that differ"):
         planned("pretrained=a/b,a:b", pretrained=None)
     with pytest.raises(
-        UsageError, match=r"n+__lr_1\.0 is too long for a file name; give a shorter one, or shorter val"
+        UsageError, match=r"^n+__lr_1\.0 is too long for a file name; give a shorter --name or shorter val"
     ):
         planned("lr=1,2", name="n" * 200)
-    with pytest.raises(UsageError, match=r"--name n+: n+ is too long for a file name"):
+    with pytest.raises(UsageError, match=r"^n+ is too long for a file name; give a shorter --name$"):
         planned(name="n" * 240)

@@ -93,9 +93,9 @@ class Recipe:
     step_epochs: int = 10  # step: epochs between decays
     milestones: tuple[int, ...] = (10, 20)  # multistep: epochs of decays
     gamma: float = 0.1  # what lr is multiplied with at a decay
-    plateau_epochs: int = 5  # plateau: epochs without a lower validation loss that are let pass; the next one decays
+    plateau_epochs: int = 5  # plateau: epochs without a lower validation loss that are tolerated; the next one decays
     warmup_fraction: float = 0.0  # share of the run during which lr grows linearly from 1/100
-    # exponential moving average of the weights, by update; at update n at most 1 - n^(-2/3): a short run has one, too
+    # exponential moving average of the weights, by update; at update n at most 1 - n^(-2/3), which averages short runs
     ema_decay: float | None = None
     clip_norm: float | None = 1.0  # greatest norm of the gradient of an update
     precision: str = "auto"
@@ -136,14 +136,12 @@ class Recipe:
                 raise UsageError(f"recipe: {name} needs three values (R, G, B), got {len(value)}")
         if self.std is not None and min(self.std) <= 0:
             raise UsageError(f"recipe: std must be greater than 0, got {min(self.std)}")
-        if self.patience is not None and self.best_by == "last":
-            raise UsageError("recipe: best_by last takes every epoch for a better one; leave out patience")
 
     def _check_ranges(self) -> None:
         for name, value in self.to_dict().items():
             for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, float) and not math.isfinite(number):
-                    raise UsageError(f"recipe: {name} must be finite, got {number}")
+                if isinstance(number, float) and math.isnan(number):
+                    raise UsageError(f"recipe: {name} must be a number, got nan")
         positive = ("batch_size", "epochs", "lr", "step_epochs", "plateau_epochs", "gamma")
         for name in (*positive, "accumulate", "patience", "mixup", "cutmix", "clip_norm", "positive_from"):
             value = getattr(self, name)
@@ -277,6 +275,14 @@ def load(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe
         _known(key, "--set")
         _fit(key, value, "--set")
     made = from_dict(choices | overrides, place=place)
-    if made.normalisation == "measured" and (given := {"mean", "std"} & overrides.keys()):
-        raise UsageError(f"--set: normalisation=measured takes the place of {min(given)}; leave one of them out")
+    # not in the class: checkpoints hold recipes that were made when these were passed over
+    if made.best_by == "last" and made.patience is not None:
+        raise UsageError(
+            f"{place}: with best_by=last every epoch counts as a better one, and patience ends nothing; give "
+            "patience=none"
+        )
+    if made.normalisation == "measured" and (made.mean or made.std):
+        raise UsageError(
+            f"{place}: normalisation=measured takes the place of mean and std; give normalisation=own, or neither"
+        )
     return made
