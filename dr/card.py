@@ -66,6 +66,7 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
         flattered=any(row["flattered"] for row in measured),
         no_better=metrics.no_better(content["metrics"]),
         chosen_by=run_facts.chosen_by(content),
+        seen_before=content.get("seen_before", []),
         side=side.word,
         fitted=side.fitted,
         class_rows=worst,

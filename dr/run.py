@@ -133,15 +133,14 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
         ema = ModelEmaV3(accelerator.unwrap_model(model), decay=recipe.ema_decay, use_warmup=True)
     run = Run(recipe, data, accelerator, objective, model, optimizer, scheduler, ema)
     if pretrained and recipe.pretrained not in ("imagenet", "none"):
-        run.inherited = _names(models.load_tensors(recipe.pretrained))
+        run.inherited = _hashed(models.load_tensors(recipe.pretrained), "names")
     return run
 
 
-def _names(saved: Mapping) -> np.ndarray:
-    """The fields of a checkpoint -> the hashed names of the photographs that it was made from; none of a bare
-    state_dict."""
+def _hashed(saved: Mapping, key: str) -> np.ndarray:
+    """The fields of a checkpoint -> the hashed names that its `data` keeps under `key`; none of a bare state_dict."""
     data = saved.get("data")
-    names = data.get("names") if isinstance(data, Mapping) else None
+    names = data.get(key) if isinstance(data, Mapping) else None
     return names.numpy() if isinstance(names, torch.Tensor) else np.empty(0, np.int64)
 
 
@@ -152,8 +151,8 @@ def seen_before(run: Run) -> list[str]:
         count = 0 if table is None else int(np.isin(hashed_names(table), run.inherited).sum())
         if count:
             lines.append(
-                f"note: {count} of {len(table)} {side} photographs have names that {run.recipe.pretrained} was trained "
-                "or validated with: what is measured on them flatters"
+                f"{count} of {len(table)} {side} photographs have names that {run.recipe.pretrained} was trained or "
+                "validated with: what is measured on them flatters"
             )
     return lines
 
@@ -173,8 +172,10 @@ def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
             "size": run.data.size_px,
             "crop": run.data.crop,
             "names": torch.from_numpy(np.union1d(seen_names(run.data), run.inherited)),
+            "inherited": torch.from_numpy(run.inherited),
             **fold,
         },
+        "seen_before": seen_before(run),
     }
 
 
@@ -247,5 +248,5 @@ def resume(path: Path, run: Run) -> None:
     torch.set_rng_state(random["torch"])
     if random["cuda"] is not None and run.accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(random["cuda"], run.accelerator.device)
-    run.inherited = _names(saved)
+    run.inherited = _hashed(saved, "inherited")
     run.epoch, run.updates, run.history = saved["epoch"], saved["updates"], saved["history"]

@@ -205,7 +205,7 @@ def _opening(run: Run, batches: DataLoader) -> list[str]:
             f"note: {recipe.objective} takes each class for a step above the one before: {names}; "
             "if they are no steps of one scale, give --set objective=classification"
         )
-    return lines if run.epoch else [*lines, *seen_before(run)]  # what a resumed run has inherited is its own as well
+    return [*lines, *(f"note: {line}" for line in seen_before(run))]
 
 
 # --- the stage ----------------------------------------------------------------------------------

@@ -105,6 +105,7 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
     names = {Path(path).stem for table in (data.train, data.val) for path in table["path"]}
     assert len(best["data"].pop("names")) == len(names)
+    assert len(best["data"].pop("inherited")) == 0
     assert best["data"] == {"fingerprint": data.fingerprint, "size": 96, "crop": True}
     history = pd.read_csv(folder / "run__history.csv")
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
@@ -552,9 +553,12 @@ def test_what_the_weights_to_start_from_have_seen_is_told_and_kept(data, tmp_pat
         f"note: {len(parted.val)} of {len(parted.val)} validation photographs have names that ",
         f"note: {len(parted.test)} of {len(parted.test)} test photographs have names that ",
     ]
-    run(parted, tmp_path, name="second", recipe=recipe(epochs=2, pretrained=start), go_on=False)
+    assert "validation photographs have names that" in (tmp_path / "second__card.md").read_text()
+    run(parted, tmp_path, name="second", recipe=recipe(epochs=2, pretrained=start))
     run(parted, tmp_path, name="second", recipe=recipe(epochs=2, pretrained=start), go_on=True)
     first, second = (torch.load(tmp_path / f"{name}__best.pt", weights_only=True) for name in ("first", "second"))
+    assert first["seen_before"] == []
+    assert len(second["seen_before"]) == 2
     assert set(first["data"]["names"].tolist()) == set(second["data"]["names"].tolist())
 
 
