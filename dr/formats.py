@@ -36,30 +36,29 @@ def recognise(path: str, *, columns: Columns | None = None) -> Source:
 def _in_archive(archive: Archive, columns: Columns) -> Source:
     if not archive.images():
         raise UsageError(_no_photographs(archive))
-    source = None
+    source, found = None, headers(archive)
+    check_sides_can_be_read(archive, columns, found=found)
     # a competition's archive with graded tables of other sides beside train.csv has a split of its own
-    if not columns.given() and not sides(name for name, found in headers(archive).items() if columns.chosen(found)):
+    if not columns.given() and not sides(member for member, names in found.items() if columns.chosen(names)):
         source = sources.competition(archive) or csv_pairs(archive)
-    source = source or label_table(archive, columns)
-    if source is not None:
-        check_sides_can_be_read(archive, columns)
+    source = source or label_table(archive, columns, found=found)
     if source is None and not columns.given():
-        source = _class_folders(archive)
+        source = _class_folders(archive, found)
     if source is None:
-        raise UsageError(_unknown(archive, columns))
+        raise UsageError(_unknown(archive, columns, found))
     return source
 
 
-def _class_folders(archive: Archive) -> Source | None:
-    """As `class_folders`; its errors name a table that may have been meant."""
+def _class_folders(archive: Archive, found: dict[str, list[str]]) -> Source | None:
+    """As `class_folders`; its errors name a table of `headers` that may have been meant."""
     try:
         return class_folders(archive)
     except UsageError as exc:
-        tables = [(member, header) for member, header in headers(archive).items() if len(header) > 1]
+        tables = [(member, names) for member, names in found.items() if len(names) > 1]
         if not tables:
             raise
-        member, header = tables[0]
-        columns = ",".join(header[:6])
+        member, names = tables[0]
+        columns = ",".join(names[:6])
         raise UsageError(
             f"{exc}; or name the columns of {member} ({columns}) with --id_column and --label_column"
         ) from exc
@@ -74,9 +73,8 @@ def _no_photographs(archive: Archive) -> str:
     return f"{archive.path}: it holds no photographs: none of its files ends in {endings}{seen}; add or convert them"
 
 
-def _unknown(archive: Archive, columns: Columns) -> str:
-    """Why an archive is of no kind, in a line. Raises UsageError where none of its tables can be read."""
-    found = headers(archive)
+def _unknown(archive: Archive, columns: Columns, found: dict[str, list[str]]) -> str:
+    """Why an archive with these tables is of no kind, in a line. Raises UsageError where none of them can be read."""
     if not any(found.values()):
         for member in found:
             header(archive, member)

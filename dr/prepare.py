@@ -230,6 +230,10 @@ def _unseen(counts: dict[str, list[int]]) -> dict[int, int]:
     }
 
 
+def _named(grade: str | int, classes: list[str]) -> str:
+    return f"grade {grade}" if tuple(classes) == GRADES else f"class {classes[int(grade)]}"
+
+
 def in_words(report: dict) -> list[str]:
     """The content of report.json -> the lines that data.py prints."""
     lines = ["already prepared with these settings; nothing to do"] if report.get("already_finished") else []
@@ -258,17 +262,15 @@ def in_words(report: dict) -> list[str]:
             f"note: no photograph has grade {', '.join(map(str, none))}; if these labels are other classes, name their "
             "column with --label_column"
         )
-
-    def name_of(grade: str | int) -> str:
-        return f"grade {grade}" if tuple(classes) == GRADES else f"class {classes[int(grade)]}"
-
     for name, counts in report["counts"].items():
         lines.append("  ".join([f"{name:12}", *(f"{k}: {count}" for k, count in zip(classes, counts, strict=True))]))
     for grade, count in short.items():
-        lines.append(f"note: {name_of(grade)} has {count} training photographs, not {wanted}: there are no more")
+        lines.append(
+            f"note: {_named(grade, classes)} has {count} training photographs, not {wanted}: there are no more"
+        )
     for grade, count in unseen.items():
         lines.append(
-            f"note: {name_of(grade)} has no validation photograph, though the main archive has {count}: "
+            f"note: {_named(grade, classes)} has no validation photograph, though the main archive has {count}: "
             "what is measured says nothing of it"
         )
     return lines

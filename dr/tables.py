@@ -69,10 +69,9 @@ def headers(archive: Archive) -> dict[str, list[str]]:
     return found
 
 
-def check_sides_can_be_read(archive: Archive, columns: Columns) -> None:
-    """Raises UsageError for a table called test.csv or the like, beside one that fits, that cannot be read: its whole
-    side would be left out without a word."""
-    found = headers(archive)
+def check_sides_can_be_read(archive: Archive, columns: Columns, *, found: dict[str, list[str]]) -> None:
+    """Raises UsageError for a table of `headers`, called test.csv or the like, that cannot be read and stands beside
+    one that fits: its whole side would be left out without a word."""
     beside = {posixpath.dirname(member) for member, names in found.items() if columns.chosen(names)}
     for member, names in found.items():
         name = posixpath.basename(member).lower().removesuffix(".csv")
@@ -80,10 +79,10 @@ def check_sides_can_be_read(archive: Archive, columns: Columns) -> None:
             header(archive, member)
 
 
-def label_table(archive: Archive, columns: Columns) -> Source | None:
-    """One CSV with a header, ids and labels, anywhere beside its photographs, in whatever folders these are; or one for
-    each side, named train..., val... and test..., which keep their photographs."""
-    fitting = {member: pair for member, found in headers(archive).items() if (pair := columns.chosen(found))}
+def label_table(archive: Archive, columns: Columns, *, found: dict[str, list[str]]) -> Source | None:
+    """Of the tables of `headers` one with ids and labels, anywhere beside its photographs, in whatever folders these
+    are; or one for each side, named train..., val... and test..., which keep their photographs."""
+    fitting = {member: pair for member, names in found.items() if (pair := columns.chosen(names))}
     if not fitting:
         return None
     side_of = {None: next(iter(fitting))} if len(fitting) == 1 else sides(fitting)
@@ -171,15 +170,16 @@ def _named(archive: Archive, member: str, columns: tuple[str, str, str | None]) 
     )
 
 
-def _words(table: pd.DataFrame, *, column: str) -> pd.DataFrame:
-    """A label table whose labels are words -> the same. Raises UsageError for the first row that has none."""
+def _refuse_other_than_words(table: pd.DataFrame, *, column: str) -> None:
+    """Raises UsageError for the first row of a label table of words that has a number, or nothing."""
     missing = table["diagnosis"].str.casefold().isin(MISSING)
     wrong = table[missing | table["diagnosis"].map(is_number)]
     if len(wrong):
         text = wrong["diagnosis"].iloc[0]
         said = f"is {text!r}, where most labels are words" if text else "is empty"
-        raise UsageError(f"{table['table'].iloc[0]}, row {wrong['row'].iloc[0]}: {column} {said}")
-    return table
+        raise UsageError(
+            f"{table['table'].iloc[0]}, row {wrong['row'].iloc[0]}: {column} {said}; write a class, or take out the row"
+        )
 
 
 def _labelled(
@@ -191,13 +191,13 @@ def _labelled(
     texts = [text for table in tables.values() for text in table["diagnosis"] if text.casefold() not in MISSING]
     words = 2 * sum(map(is_number, texts)) < len(texts)
     if words:
-        tables = {side: _words(table, column=column) for side, table in tables.items()}
         check_spelling(texts, place=place)
     classes, number = arrange(texts) if words else (GRADES, {})
     labelled = {}
     for side, table in tables.items():
         name = table["table"].iloc[0]
         if words:
+            _refuse_other_than_words(table, column=column)
             table = once_each(table, name=name, column=column)
             labelled[side] = table.assign(diagnosis=table["diagnosis"].map(number))
             continue
