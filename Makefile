@@ -30,13 +30,13 @@ $(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
 
 demo: env
 	rm -rf $(DEMO)
-	$(BIN)/python -m dr.demo make $(DEMO)
+	$(BIN)/python -m dr.synthetic.demo make $(DEMO)
 	$(BIN)/python data.py -m $(DEMO)/diabetic-retinopathy-classification-f1-score-4.zip \
 	    -a $(DEMO)/train_image_resized.zip -d $(DEMO)/data --per_class 100 --val_fraction 0.3 --size 256
 	$(BIN)/python train.py -r lite0 -b 16 -e 4 -d $(DEMO)/data -s $(DEMO)/weights -n demo
 	$(BIN)/python -m zipfile -e $(DEMO)/diabetic-retinopathy-classification-f1-score-4.zip $(DEMO)
 	$(BIN)/python predict.py -m $(DEMO)/weights/demo__best.pt -i $(DEMO)/kaggle_retina/test -o $(DEMO)/results
-	$(BIN)/python -m dr.demo score --truth $(DEMO)/test_truth.csv --result $(DEMO)/results/result.csv
+	$(BIN)/python -m dr.synthetic.demo score --truth $(DEMO)/test_truth.csv --result $(DEMO)/results/result.csv
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

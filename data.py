@@ -1,40 +1,6 @@
 """Graded photographs -> data/kaggle_retina: cropped, split and balanced."""
 
-import sys
-
-from dr import cli
-
-
-def main() -> int:
-    args = cli.parser("data", description=__doc__).parse_args()
-    cli.check_at_least(1, workers=args.workers)
-    cli.check_there(zip_main=[args.zip_main], zip_2015=[None if args.zip_2015 == "none" else args.zip_2015])
-    cli.check_outside(args.directory, [args.zip_main, args.zip_2015])
-    with cli.importing():  # pandas takes a second: wrong flags are told before
-        from dr.formats import Columns, open_sources
-        from dr.prepare import Settings, in_words, left_out_in_words, prepare
-
-    settings = Settings(
-        size=args.size,
-        per_class=args.per_class,
-        val_fraction=args.val_fraction,
-        seed=args.seed,
-        conflicts=args.conflicts,
-        crop=args.crop,
-    )
-    columns = Columns(id=args.id_column, label=args.label_column, patient=args.patient_column)
-    report = prepare(
-        open_sources(args.zip_main, args.zip_2015, columns=columns),
-        directory=args.directory,
-        settings=settings,
-        workers=args.workers,
-        force=args.force,
-    )
-    print(*in_words(report), f"its page: {args.directory}/kaggle_retina/report.html", sep="\n")
-    for line in left_out_in_words(report):
-        print(line, file=sys.stderr)
-    return 1 if report["skipped"] else 0
-
+from dr.commands.data import run
 
 if __name__ == "__main__":
-    cli.run(main, go_on="start again to go on", memory="give fewer --workers")
+    run()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmarks import photographs, rows
 from benchmarks.rows import Bench
-from dr import cli, files
+from dr.cli import run as cli
+from dr.core import files
 
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "albumentations", "opencv-python-headless", "numpy")

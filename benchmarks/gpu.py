@@ -13,12 +13,14 @@ import pandas as pd
 import torch
 
 from benchmarks.__main__ import RESULTS, machine
-from dr import cli, device, files, models
-from dr.dataset import EpochSampler, TrainingPhotographs
-from dr.drawing import photograph
-from dr.loading import loader
-from dr.prepared import Prepared
-from dr.recipes import Recipe
+from dr.cli import run as cli
+from dr.core import device, files
+from dr.datasets.loader import loader
+from dr.datasets.prepared import Prepared
+from dr.datasets.torch_datasets import EpochSampler, TrainingPhotographs
+from dr.networks import build as models
+from dr.recipes.schema import Recipe
+from dr.synthetic.drawing import photograph
 
 PREPARED_PX = 512
 PHOTOGRAPHS = 64

@@ -7,9 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dr import UsageError, demo
-from dr.archive import Archive, is_image
-from dr.drawing import photograph
+from dr import UsageError
+from dr.sources.archive import Archive, is_image
+from dr.synthetic import demo
+from dr.synthetic.drawing import photograph
 
 TIMES = 10  # how many times larger the enlarged archives are
 CAMERA_PX = 2600  # the side of a made camera original

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks import photographs, published, timing
 from benchmarks.photographs import Photographs
 from benchmarks.timing import Times, in_turns, ratio, run
-from dr import fundus
+from dr.imaging import fundus
 
 PREPARED_PX = 512
 BATCH = 18
@@ -161,8 +161,8 @@ def _unzip(archives: list[Path], out: Path, count: int) -> None:
 
 def training_batches(bench: Bench) -> None:
     """Batches of 18 at 380 x 380 with the published augmentation, on one core."""
-    from dr import dataset
-    from dr.recipes import Recipe
+    from dr.datasets import torch_datasets
+    from dr.recipes.schema import Recipe
 
     count = 4 * BATCH  # the published steps are taken by chance: of one batch their time is so, too
     originals = [bench.photographs.originals[i % len(bench.photographs.originals)] for i in range(count)]
@@ -170,7 +170,7 @@ def training_batches(bench: Bench) -> None:
     for words, paths in (("camera originals", originals), ("photographs of the archive", small)):
         folder = bench.work / f"batch_{len(words)}"
         prepared = _prepared_as_data_py_does(paths, folder)
-        training = dataset.TrainingPhotographs(prepared, Recipe())
+        training = torch_datasets.TrainingPhotographs(prepared, Recipe())
         ways = {
             "ours": (lambda t=training: [t[0, i, 0] for i in range(len(t))], len(training)),
             "published": (lambda p=paths: list(published.batches(p, batch_size=BATCH, train=True)), len(paths)),
@@ -185,8 +185,8 @@ def training_batches(bench: Bench) -> None:
 def _prepared_as_data_py_does(paths: list[Path], folder: Path):
     import pandas as pd
 
-    from dr.prepared import Prepared
-    from dr.workers import JPEG
+    from dr.datasets.prepared import Prepared
+    from dr.preprocessing.worker_pool import JPEG
 
     folder.mkdir(exist_ok=True)
     for i, path in enumerate(paths):
@@ -199,7 +199,7 @@ def _prepared_as_data_py_does(paths: list[Path], folder: Path):
 def training_step(bench: Bench) -> None:
     """Steps of efficientnet_v2_m at 380, batch 18: bf16 against fp32, and loading against a batch that is there."""
     from benchmarks.steps import Steps
-    from dr.recipes import Recipe
+    from dr.recipes.schema import Recipe
 
     originals = [bench.photographs.originals[i % len(bench.photographs.originals)] for i in range(4 * BATCH)]
     prepared = _prepared_as_data_py_does(originals, bench.work / "steps")
@@ -268,7 +268,7 @@ def predicting(bench: Bench) -> None:
 
 def cuts(bench: Bench) -> None:
     """Exact cuts for 35,000 scores."""
-    from dr import thresholds
+    from dr.grading import thresholds
 
     rng = np.random.default_rng(10)
     truth = rng.choice(5, size=35_000, p=[0.73, 0.07, 0.15, 0.03, 0.02])

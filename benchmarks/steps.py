@@ -12,12 +12,17 @@ import torch
 
 from benchmarks import published
 from benchmarks.timing import Times, seconds
-from dr import cli, device, engine, models, recipes, surgery
-from dr.dataset import EpochSampler
-from dr.prepared import Prepared
-from dr.recipes import Recipe
-from dr.run import start
-from dr.training import loaders, train_epoch
+from dr.cli import run as cli
+from dr.core import device
+from dr.datasets.prepared import Prepared
+from dr.datasets.torch_datasets import EpochSampler
+from dr.inference import backends
+from dr.networks import build as models
+from dr.networks import surgery
+from dr.recipes import load as recipes
+from dr.recipes.schema import Recipe
+from dr.training.loop import loaders, train_epoch
+from dr.training.state import start
 
 
 class Ready(list):
@@ -70,7 +75,7 @@ def bare_rate(*, batch_size: int, batches: int) -> Times:
     accelerator = device.accelerator("auto", precision=recipe.precision, on_cpu="fp32")
     side = recipe.image_size
     grader = models.build(recipe, num_outputs=1, pretrained=False).eval()
-    network, _ = engine.ready(grader, name="auto", device=accelerator.device, views=1000, side_px=side)
+    network, _ = backends.ready(grader, name="auto", device=accelerator.device, views=1000, side_px=side)
     images = torch.randint(0, 255, (batch_size, 3, side, side), dtype=torch.uint8)
 
     def forward() -> None:

@@ -109,7 +109,7 @@ def zips(tmp_path_factory, main_members, extra_members) -> tuple[Path, Path]:
 def no_pictures(monkeypatch):
     """Drawing takes longer than preparing forty photographs: tests of other things leave it out."""
     for name in ("class_balance", "crops_sheet"):
-        monkeypatch.setattr(f"dr.data_pictures.{name}", lambda *_, path, **__: path.write_bytes(b"not drawn"))
+        monkeypatch.setattr(f"dr.preprocessing.plots.{name}", lambda *_, path, **__: path.write_bytes(b"not drawn"))
 
 
 @pytest.fixture

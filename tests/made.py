@@ -7,11 +7,13 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import GRADES, objectives
-from dr.checkpoint import versions
-from dr.models import build
-from dr.recipes import Recipe, from_dict
-from dr.trials import Trial, plan
+from dr import GRADES
+from dr.grading import objectives
+from dr.inference.checkpoint import versions
+from dr.networks.build import build
+from dr.recipes.load import from_dict
+from dr.recipes.schema import Recipe
+from dr.training.sweep.plan import Trial, plan
 
 # timm's own network for tests: 0.3 million weights, milliseconds a batch
 TINY = from_dict(

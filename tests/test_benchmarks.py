@@ -14,7 +14,9 @@ from made import TINY, photograph
 from benchmarks import __main__ as command
 from benchmarks import photographs, published, rows, timing
 from benchmarks.timing import Times
-from dr import UsageError, demo, device
+from dr import UsageError
+from dr.core import device
+from dr.synthetic import demo
 
 
 def test_the_published_crop_cuts_each_channel_by_itself_and_resizes_it_back():

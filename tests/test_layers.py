@@ -1,105 +1,104 @@
-"""Imports point down: scripts, then stages, then what they are made of, then the pure centre."""
+"""Stages never import each other, and every other import points down the list of folders in docs/development.md."""
 
 import ast
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LAYERS = [
-    {"data", "train", "predict"},
-    {"prepare", "training", "sweep", "compare", "prediction", "export", "demo"},
-    {"outcome", "run_page", "prevalence", "scoring", "forward"},
-    {"card", "mistakes", "photographs", "runs_table", "run_pictures"},
-    {"data_page"},
-    {"run", "selection", "formats", "ensemble", "prediction_page"},
-    {"arrays", "folders", "tables", "pairs"},
-    {"charts", "run_facts", "sweep_table"},
-    {"inference", "engine", "checkpoint", "evaluation", "report", "data_pictures", "explain", "explained"},
-    {"calibration"},
-    {
-        "surgery",
-        "crossfit",
-        "dataset",
-        "loading",
-        "prepared",
-        "models",
-        "objectives",
-        "sources",
-        "workspace",
-        "device",
-        "duplicates",
-        "workers",
-        "page",
-        "style",
-    },
-    {
-        "fundus",
-        "novelty",
-        "archive",
-        "split",
-        "transforms",
-        "thresholds",
-        "metrics",
-        "cli",
-        "files",
-        "drawing",
-        "trials",
-        "classes",
-    },
-    {"recipes", "flags", "ranks", "run_files", "square"},
-]
-DEPTH = {module: depth for depth, layer in enumerate(LAYERS) for module in layer}
-FILES = [ROOT / f"{name}.py" for name in sorted(LAYERS[0])] + sorted((ROOT / "dr").glob("[!_]*.py"))
+STAGES = ("preprocessing", "training", "prediction")
+# from the top down: a folder imports those that stand after it; the stages meet only through files
+FOLDERS = (
+    "commands",
+    "synthetic",
+    *STAGES,
+    "inference",
+    "pages",
+    "grading",
+    "networks",
+    "datasets",
+    "sources",
+    "imaging",
+    "cli",
+    "recipes",
+    "core",
+)
+COMMANDS = [ROOT / "dr" / "commands" / f"{name}.py" for name in ("data", "train", "predict")]
 
 
-def imported_modules(path: Path) -> set[str]:
-    """Names of the modules of dr that a file imports, anywhere in it."""
+def imported(path: Path) -> set[str]:
+    """The modules of dr that a file imports, anywhere in it, as `folder.module`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "dr":
-            found |= {alias.name for alias in node.names if alias.name in DEPTH}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dr."):
-            found.add(node.module.split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dr."):
+            found |= {f"{node.module}.{alias.name}".removeprefix("dr.") for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("dr.") for alias in node.names if alias.name.startswith("dr.")}
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_imports_point_down(path):
-    wrong = {name for name in imported_modules(path) if DEPTH[name] < DEPTH[path.stem]}
-    assert not wrong, f"{path.name} imports {wrong} from a layer above its own"
+def modules() -> list[Path]:
+    return sorted(path for path in (ROOT / "dr").rglob("*.py") if path.parent != ROOT / "dr")
 
 
-def test_the_lowest_layer_imports_nothing_of_the_package_but_recipes_flags_and_ranks():
-    for path in FILES:
-        if path.stem in LAYERS[-2]:
-            assert imported_modules(path) <= LAYERS[-1], path.name
+def folder_of(path: Path) -> str:
+    return path.relative_to(ROOT / "dr").parts[0]
 
 
-def test_scripts_tell_the_story_in_few_lines():
-    for name in LAYERS[0]:
-        assert len((ROOT / f"{name}.py").read_text().splitlines()) <= 40
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT / "dr")))
+def test_imports_point_down_and_stages_do_not_meet(path):
+    own = folder_of(path)
+    below = FOLDERS[FOLDERS.index(own) + 1 :]
+    allowed = {own} | {name for name in below if not (own in STAGES and name in STAGES)}
+    wrong = sorted(name for name in imported(path) if name.partition(".")[0] not in allowed)
+    assert not wrong, f"{path.relative_to(ROOT)} may not import {', '.join(wrong)}"
+
+
+def test_every_folder_has_its_place_in_the_list():
+    assert {folder_of(path) for path in modules()} == set(FOLDERS)
+
+
+def test_few_imports_cross_the_folders():
+    crossing = {
+        (own, name.partition(".")[0]) for path in modules() for own in [folder_of(path)] for name in imported(path)
+    }
+    assert len([pair for pair in crossing if pair[0] != pair[1]]) <= 90
+
+
+def test_init_files_are_empty_but_for_the_packages_own():
+    assert not [path for path in modules() if path.name == "__init__.py" and path.read_text()]
+
+
+def test_commands_tell_the_story_in_few_lines():
+    for path in COMMANDS:
+        assert len(path.read_text().splitlines()) <= 50
 
 
 @pytest.mark.parametrize(
     ("words", "homes"),
-    [('("train", "val", "test")', []), ('"val": ("val", ', ["sources.py"]), ('"drop", "majority"', ["__init__.py"])],
+    [
+        ('("train", "val", "test")', []),
+        ('"val": ("val", ', ["sources/kaggle.py"]),
+        ('"drop", "majority"', ["__init__.py"]),
+    ],
 )
-def test_sides_and_policies_are_spelt_in_one_place(words, homes):
-    assert [path.name for path in (ROOT / "dr").glob("*.py") if words in path.read_text()] == homes
+def test_splits_and_policies_are_spelt_in_one_place(words, homes):
+    paths = chain(modules(), [ROOT / "dr" / "__init__.py"])
+    assert [str(path.relative_to(ROOT / "dr")) for path in paths if words in path.read_text()] == homes
 
 
 @pytest.mark.parametrize(
     ("module", "without"),
     [
-        ("workers", {"pandas", "scipy", "matplotlib", "sklearn", "albumentations", "torch"}),
-        ("prediction", {"scipy", "matplotlib", "sklearn", "albumentations", "pytorch_grad_cam"}),
+        ("preprocessing.worker_pool", {"pandas", "scipy", "matplotlib", "sklearn", "albumentations", "torch"}),
+        ("prediction.pipeline", {"scipy", "matplotlib", "sklearn", "albumentations", "pytorch_grad_cam"}),
     ],
 )
-def test_what_starts_often_imports_nothing_large(module, without):
-    told = f"import sys; import dr.{module}; print(*sys.modules)"
-    imported = subprocess.check_output([sys.executable, "-c", told], cwd=ROOT, text=True, timeout=60).split()
-    assert "cv2" in imported
-    assert not without & set(imported)
+def test_modules_that_start_often_import_nothing_large(module, without):
+    code = f"import sys; import dr.{module}; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True, timeout=60).split()
+    assert "cv2" in loaded
+    assert not without & set(loaded)

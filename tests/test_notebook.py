@@ -12,9 +12,9 @@ import torch
 from nbclient import NotebookClient
 from packaging.requirements import Requirement
 
-from dr import demo
-from dr.models import build
-from dr.recipes import Recipe
+from dr.networks.build import build
+from dr.recipes.schema import Recipe
+from dr.synthetic import demo
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOK = ROOT / "notebooks" / "kaggle_submission.ipynb"

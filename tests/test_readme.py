@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dr import cli, demo
+from dr.cli import run as cli
+from dr.synthetic import demo
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -14,9 +14,9 @@ import psutil
 import pytest
 from made import write_photographs, write_prepared
 
-import predict
-import train
-from dr import cli, device
+from dr.cli import run as cli
+from dr.commands import predict, train
+from dr.core import device
 
 ROOT = Path(__file__).parent.parent
 MAINS = {"train": train.main, "predict": predict.main}

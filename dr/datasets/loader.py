@@ -1,0 +1,39 @@
+"""Datasets -> batches, by processes that load ahead."""
+
+from multiprocessing.util import get_temp_dir
+
+import cv2
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
+
+from dr.core import distributed
+from dr.core.processes import end_with_parent
+
+
+def start_worker(_: int) -> None:
+    """One thread for each loading process: more would fight over the cores. It ends with its parent."""
+    end_with_parent()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+
+
+def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sampler=None, drop_last=False, collate=None):
+    """A DataLoader whose workers stay alive between epochs; without `sampler` it goes through in order.
+
+    Of N processes each loads every N-th batch: step by step they see together what one process with batches N times as
+    large would see. With `drop_last` all load equally many.
+    """
+    if workers:
+        get_temp_dir()  # workers take over this one: folders of their own would stay where they are killed
+    batches = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last)
+    return DataLoader(
+        dataset,
+        batch_sampler=BatchSamplerShard(batches, distributed.COUNT, distributed.RANK, even_batches=False),
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=start_worker,
+        collate_fn=collate,
+        generator=torch.Generator(),  # its own: seeds of workers must not be drawn from the numbers that dropout uses
+    )

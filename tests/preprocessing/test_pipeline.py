@@ -1,0 +1,463 @@
+"""Two small archives become a prepared folder, in one go or in several, and its tables and report tell the truth."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from pkgutil import resolve_name
+
+import cv2
+import pandas as pd
+import pytest
+from conftest import draw_retina, encode, write_folder, write_zip
+
+from dr import UsageError
+from dr.preprocessing import worker_pool
+from dr.preprocessing.pipeline import Settings, _write_tables, prepare
+from dr.preprocessing.workspace import KEPT, Workspace, folder_in
+from dr.sources.detect import open_sources
+
+SMALL = Settings(size=64, per_class=6, val_fraction=0.25, seed=10)
+TABLES = ("labels_train.csv", "labels_val.csv", "duplicates.csv")
+
+
+def run(archives, directory, *, settings=SMALL, force=False):
+    main, extra = archives
+    sources = open_sources(str(main), str(extra or "none"))
+    return prepare(sources, directory=str(directory), settings=settings, workers=1, force=force)
+
+
+def tables_of(directory):
+    return {name: (directory / "kaggle_retina" / name).read_bytes() for name in TABLES}
+
+
+def photographs_of(directory):
+    root = directory / "kaggle_retina"
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*.jpeg")}
+
+
+def labels(directory):
+    return pd.concat(pd.read_csv(directory / "kaggle_retina" / name, dtype=str) for name in TABLES[:2])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, zips):
+    """A finished folder and its report."""
+    directory = tmp_path_factory.mktemp("finished")
+    return directory, run(zips, directory)
+
+
+# --- what is written ------------------------------------------------------------------------------
+
+
+def test_every_row_has_its_file_and_every_file_its_row(finished):
+    directory, _ = finished
+    root = directory / "kaggle_retina"
+    for side in ("train", "val"):
+        content = pd.read_csv(root / f"labels_{side}.csv", dtype=str)
+        assert list(content.columns) == ["path", "diagnosis", "source", "original", "patient", "group"]
+        assert content["group"].isna().all()  # no copies
+        assert content["path"].tolist() == sorted(f"{side}/{path.name}" for path in (root / side).iterdir())
+        assert (content["path"] == f"{side}/" + content["source"] + "_" + content["original"] + ".jpeg").all()
+
+
+def test_every_photograph_keeps_its_grade_and_patient(finished, main_members, extra_members):
+    rows = labels(finished[0])
+    lines = main_members["kaggle_retina/train.csv"] + extra_members["train_image_resized/trainLabels.csv"]
+    grades = dict(line.split(",") for line in lines.decode().splitlines())
+    assert rows["diagnosis"].tolist() == rows["original"].map(grades).tolist()
+    assert rows["patient"].tolist() == rows["original"].str.replace(r"_(left|right)", "", regex=True).tolist()
+
+
+def test_the_counts_are_those_of_the_tables(finished):
+    directory, report = finished
+    assert report["counts"] == {
+        "validation": [2, 1, 1, 1, 1],
+        "train: main": [6, 3, 3, 3, 3],
+        "train: 2015": [0, 3, 3, 3, 3],
+    }
+    rows = labels(directory)
+    assert Counter(rows["path"].str.split("/").str[0] + " " + rows["source"]) == {
+        "val main": 6,
+        "train main": 18,
+        "train 2015": 12,
+    }
+    assert report["short_of_per_class"] == {}
+    assert report["skipped"] == []
+    assert report["left_out"] == {"its grade is full": 4}
+    assert report["duplicates"] == {"photographs": 0, "groups": 0, "contradicting_groups": 0}
+
+
+def test_the_report_is_what_is_returned_and_its_hashes_are_true(finished):
+    directory, report = finished
+    root = directory / "kaggle_retina"
+    assert json.loads((root / "report.json").read_text()) == report
+    expected = {*TABLES[:2], *photographs_of(directory)}
+    assert set(report["sha256"]) == expected
+    for name in expected:
+        assert report["sha256"][name] == hashlib.sha256((root / name).read_bytes()).hexdigest()
+    assert report["settings"]["seed"] == 10
+    assert report["settings"]["main archive"] == "main.zip"
+
+
+def test_the_pictures_are_pngs_and_nothing_is_left_over(finished):
+    directory, _ = finished
+    root = directory / "kaggle_retina"
+    for name in ("class_balance.png", "crops.png"):
+        assert cv2.imread(str(root / name)).shape[1] > 300
+        assert (root / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert [path.name for path in directory.iterdir()] == ["kaggle_retina"]
+    assert {path.name for path in root.iterdir()} == {
+        *("train", "val", "prepared.jsonl", "settings.json", "report.json"),
+        *("class_balance.png", "crops.png", "report.html", *TABLES),
+    }
+
+
+def test_photographs_are_square_jpegs_of_the_size_asked_for(finished):
+    for content in photographs_of(finished[0]).values():
+        assert content.startswith(b"\xff\xd8")
+    for path in (finished[0] / "kaggle_retina" / "val").iterdir():
+        assert cv2.imread(str(path)).shape == (64, 64, 3)
+
+
+def unpacked(folder, members, *, wrapped):
+    path = write_folder(folder, members if wrapped else {name.split("/", 1)[1]: data for name, data in members.items()})
+    for inside in [path, *path.rglob("*")]:
+        inside.chmod(0o555 if inside.is_dir() else 0o444)
+    return path
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_read_only_folder_gives_what_its_zip_gives(
+    tmp_path, finished, main_members, extra_members, no_pictures, wrapped
+):
+    members = {"main": main_members, "2015": extra_members}
+    folders = [unpacked(tmp_path / name, content, wrapped=wrapped) for name, content in members.items()]
+    run(folders, tmp_path / "data")
+    assert tables_of(tmp_path / "data") == tables_of(finished[0])
+    assert photographs_of(tmp_path / "data") == photographs_of(finished[0])
+
+
+def test_without_2015_grades_stay_short_and_are_reported_with_their_counts(tmp_path, zips, no_pictures):
+    report = run((zips[0], None), tmp_path)
+    assert report["counts"] == {"validation": [2, 1, 1, 1, 1], "train: main": [6, 3, 3, 3, 3]}
+    assert report["short_of_per_class"] == {"1": 3, "2": 3, "3": 3, "4": 3}
+    assert report["settings"]["2015 archive"] == "none"
+
+
+def test_all_takes_every_photograph_there_is(tmp_path, zips, no_pictures):
+    report = run(zips, tmp_path, settings=Settings(size=64, per_class="all", val_fraction=0.25))
+    assert report["counts"]["train: 2015"] == [4, 4, 4, 4, 4]
+    assert report["left_out"] == {}
+    assert report["short_of_per_class"] == {}
+    assert report["settings"]["per_class"] == "all"
+
+
+# --- photographs that cannot be used --------------------------------------------------------------
+
+
+def test_photographs_that_cannot_be_read_are_named_and_all_others_done(tmp_path, main_members, zips, no_pictures):
+    broken = dict(main_members)
+    del broken["kaggle_retina/train/m00.png"]
+    broken["kaggle_retina/train/m05.png"] = broken["kaggle_retina/train/m05.png"][:300]
+    broken["kaggle_retina/train/m10.png"] = b""
+    report = run((write_zip(tmp_path / "main.zip", broken), zips[1]), tmp_path)
+    assert report["skipped"] == [
+        {"source": "main", "original": "m00", "reason": "its file is not in the archive"},
+        {"source": "main", "original": "m05", "reason": "it is truncated: its end is missing"},
+        {"source": "main", "original": "m10", "reason": "the file is empty"},
+    ]
+    rows = labels(tmp_path)
+    assert rows["source"].eq("main").sum() == 21
+    here = photographs_of(tmp_path)  # and those left out, which may be needed when the others are mended
+    assert sorted(path for path in here if not path.startswith("prepared/")) == sorted(rows["path"])
+
+
+def test_others_are_drawn_for_2015_photographs_that_cannot_be_read(tmp_path, zips, extra_members, no_pictures):
+    reference = run(zips, tmp_path / "reference")
+    drawn = labels(tmp_path / "reference").query("source == '2015' and diagnosis == '3'")["original"]
+    broken = extra_members | {f"train_image_resized/train/{drawn.iloc[0]}.jpeg": b"broken"}
+    report = run((zips[0], write_zip(tmp_path / "2015.zip", broken)), tmp_path / "data")
+    assert [skipped["original"] for skipped in report["skipped"]] == [drawn.iloc[0]]
+    assert report["counts"] == reference["counts"]
+
+
+def test_a_main_archive_without_a_readable_photograph_is_refused(tmp_path, zips, main_members):
+    broken = {name: b"broken" if name.endswith(".png") else data for name, data in main_members.items()}
+    path = write_zip(tmp_path / "main.zip", broken)
+    with pytest.raises(UsageError) as refused:
+        run((path, zips[1]), tmp_path)
+    reason = "it is not an image, or its beginning or end is missing"
+    assert str(refused.value) == f"{path}: none of its photographs could be read (m00: {reason}); is it damaged?"
+
+
+def test_an_empty_side_has_a_table_without_rows(tmp_path):
+    workspace = Workspace(folder_in(tmp_path), identity={}, force=False, sides=("train", "val"))
+    (workspace.staging / "main_a.png").write_bytes(b"pixels")
+    workspace.add({"source": "main", "original": "a"} | dict.fromkeys(KEPT) | {"file": "main_a.png"})
+    row = {"source": "main", "original": "a", "patient": "a", "diagnosis": 3, "group": None, "split": "train"}
+    assert _write_tables(pd.DataFrame([row]), workspace) == {"train": ["main_a.png"], "val": []}
+    header = "path,diagnosis,source,original,patient,group\n"
+    assert (workspace.root / "labels_train.csv").read_text() == f"{header}train/main_a.png,3,main,a,a,\n"
+    assert (workspace.root / "labels_val.csv").read_text() == header
+
+
+# --- duplicates -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_copies(tmp_path, main_members, extra_members):
+    """m00 is there again as 0_left of 2015, m08 again with another grade as zz; 0_right is the fellow of 0_left."""
+    photo, _ = draw_retina(shape=(96, 128), seed=0, radius=44)
+    main = main_members | {"kaggle_retina/train/zz.png": main_members["kaggle_retina/train/m08.png"]}
+    main["kaggle_retina/train.csv"] += b"zz,4\n"
+    copy = encode(cv2.convertScaleAbs(photo, alpha=0.9), ".jpeg", cv2.IMWRITE_JPEG_QUALITY, 80)
+    extra = extra_members | {"train_image_resized/train/0_left.jpeg": copy}
+    return write_zip(tmp_path / "main.zip", main), write_zip(tmp_path / "2015.zip", extra)
+
+
+@pytest.mark.parametrize(
+    ("policy", "outcome"),
+    [("drop", "duplicates with contradicting grades"), ("keep", "kept")],
+)
+def test_duplicates_are_listed_with_what_became_of_them(tmp_path, with_copies, no_pictures, policy, outcome):
+    chosen = Settings(size=64, per_class="all", val_fraction=0.25, conflicts=policy)
+    report = run(with_copies, tmp_path, settings=chosen)
+    listed = pd.read_csv(tmp_path / "kaggle_retina" / "duplicates.csv")
+    assert listed.to_numpy().tolist() == [
+        [1, "main", "m00", 0, False, "kept"],
+        [1, "2015", "0_left", 0, False, "duplicate"],
+        [2, "main", "m08", 1, True, outcome],
+        [2, "main", "zz", 4, True, outcome],
+    ]
+    assert report["duplicates"] == {"photographs": 4, "groups": 2, "contradicting_groups": 1}
+    used = set(labels(tmp_path)["original"])
+    assert {"m00", "0_left"} & used == {"m00"}
+    assert {"m08", "zz"} & used == ({"m08", "zz"} if policy == "keep" else set())
+    group = labels(tmp_path).set_index("original")["group"].dropna().to_dict()
+    # 0_right shares no picture with m00, but its patient does, by the copy that was left out
+    joined = {"m00": "1", **({"0_right": "1"} if "0_right" in used else {})}
+    assert group == joined | ({"m08": "2", "zz": "2"} if policy == "keep" else {})
+
+
+def test_no_patient_of_2015_stands_on_both_sides_by_way_of_a_copy(tmp_path, with_copies, no_pictures):
+    for seed in range(4):
+        chosen = Settings(size=64, per_class="all", val_fraction=0.5, seed=seed)
+        run(with_copies, tmp_path / str(seed), settings=chosen)
+        side = labels(tmp_path / str(seed)).set_index("original")["path"].str.split("/").str[0]
+        assert ("0_right" in side) == (side["m00"] == "train")
+
+
+# --- stopped and started again --------------------------------------------------------------------
+
+
+@pytest.fixture
+def count_prepared(monkeypatch):
+    """How often a photograph was really prepared, by name."""
+    counted = Counter()
+    original = worker_pool._prepare_one
+
+    def prepare_one(*, member, **options):
+        counted[member.info.filename] += 1
+        return original(member=member, **options)
+
+    monkeypatch.setattr(worker_pool, "_prepare_one", prepare_one)
+    return counted
+
+
+def stop_at(call, *, number):
+    """`call`, which raises KeyboardInterrupt instead the number-th time."""
+    calls = []
+
+    def stopped(*args, **options):
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return call(*args, **options)
+
+    return stopped
+
+
+@pytest.mark.parametrize(
+    ("target", "number"),
+    [
+        ("dr.preprocessing.worker_pool._prepare_one", 1),
+        ("dr.preprocessing.worker_pool._prepare_one", 17),
+        ("dr.preprocessing.workspace.Workspace.add", 17),
+        ("dr.preprocessing.workspace.Workspace.place", 1),
+        ("pathlib.Path.replace", 60),  # after 40 photographs, while they go to their sides
+        ("dr.preprocessing.pipeline.write_csv", 2),
+        ("dr.preprocessing.plots.crops_sheet", 1),
+        ("dr.preprocessing.pipeline.sha256", 20),
+        ("dr.preprocessing.workspace.Workspace.remove_others", 1),
+    ],
+)
+def test_a_stopped_run_is_continued_without_doing_finished_work_again(
+    tmp_path, zips, finished, no_pictures, count_prepared, monkeypatch, target, number
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(target, stop_at(resolve_name(target), number=number))
+        with pytest.raises(KeyboardInterrupt):
+            run(zips, tmp_path)
+    assert not (tmp_path / "kaggle_retina" / "report.json").exists()
+    report = run(zips, tmp_path)
+    assert "already_finished" not in report
+    assert tables_of(tmp_path) == tables_of(finished[0])
+    assert photographs_of(tmp_path) == photographs_of(finished[0])
+    assert report["sha256"] == finished[1]["sha256"]
+    again = (
+        1 if target in ("dr.preprocessing.worker_pool._prepare_one", "dr.preprocessing.workspace.Workspace.add") else 0
+    )  # the one it was stopped in
+    assert sum(count_prepared.values()) <= 40 + again
+
+
+def test_a_record_cut_short_by_a_kill_costs_one_photograph(tmp_path, zips, finished, no_pictures, count_prepared):
+    run(zips, tmp_path)
+    root = tmp_path / "kaggle_retina"
+    (root / "report.json").unlink()
+    lines = (root / "prepared.jsonl").read_text().splitlines()
+    (root / "prepared.jsonl").write_text("\n".join(lines)[:-30])
+    (root / "train" / ".main_m01.jpeg.77.part").write_bytes(b"half")
+    count_prepared.clear()
+    run(zips, tmp_path)
+    assert sum(count_prepared.values()) == 1 + 4  # and those that no side has, which are removed at the end
+    assert tables_of(tmp_path) == tables_of(finished[0])
+    assert list(root.rglob("*.part")) == []
+    (root / "report.json").unlink()
+    count_prepared.clear()
+    run(zips, tmp_path)
+    assert sum(count_prepared.values()) == 4  # the record after the one cut short was not lost
+
+
+def test_a_folder_that_was_killed_before_its_first_photograph_is_known_again(tmp_path, zips, no_pictures):
+    root = tmp_path / "kaggle_retina"
+    root.mkdir()
+    (root / ".settings.json.77.part").write_bytes(b"{")
+    assert run(zips, tmp_path)["skipped"] == []
+
+
+def test_a_photograph_that_was_deleted_is_prepared_again(tmp_path, zips, finished, no_pictures):
+    run(zips, tmp_path)
+    (tmp_path / "kaggle_retina" / labels(tmp_path)["path"].iloc[3]).unlink()
+    assert "already_finished" not in run(zips, tmp_path)
+    assert photographs_of(tmp_path) == photographs_of(finished[0])
+
+
+def test_a_finished_folder_is_left_as_it_is(finished, zips, monkeypatch):
+    directory, report = finished
+    monkeypatch.setattr("dr.imaging.fundus.decode", None)
+    assert run(zips, directory) == report | {"already_finished": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 96}, "size 64, not 96"),
+        ({"per_class": "all"}, "per_class 6, not all"),
+        ({"val_fraction": 0.5}, "val_fraction 0.25, not 0.5"),
+        ({"seed": 11}, "seed 10, not 11"),
+        ({"conflicts": "keep"}, "conflicts drop, not keep"),
+    ],
+)
+def test_other_settings_are_refused_by_name(finished, zips, change, words):
+    directory, report = finished
+    with pytest.raises(UsageError) as refused:
+        run(zips, directory, settings=Settings(**{**vars(SMALL), **change}))
+    root = directory / "kaggle_retina"
+    assert str(refused.value) == f"{root}: it was prepared with {words}; choose another -d, or --force to replace it"
+    assert json.loads((root / "report.json").read_text()) == report
+
+
+def test_other_archives_are_refused_by_name(finished, zips):
+    with pytest.raises(UsageError, match=r"it was prepared with 2015 archive 2015\.zip, not none;"):
+        run((zips[0], None), finished[0])
+
+
+def test_a_folder_of_an_earlier_version_is_refused_as_such(tmp_path, zips):
+    root = write_folder(tmp_path / "kaggle_retina", {"settings.json": b'{"size": 64, "seed": 10}'})
+    with pytest.raises(UsageError) as refused:
+        run(zips, tmp_path)
+    words = "it was prepared by another version; choose another -d, or --force to replace it"
+    assert str(refused.value) == f"{root}: {words}"
+
+
+def test_a_corrected_label_table_is_noticed(tmp_path, main_members, no_pictures):
+    folder = write_folder(tmp_path / "main", main_members)
+    run((folder, None), tmp_path)
+    path = folder / "kaggle_retina" / "train.csv"
+    path.write_bytes(path.read_bytes().replace(b"m23,4", b"m23,3"))
+    with pytest.raises(UsageError, match=r"it was prepared with labels [0-9a-f]{12}, not [0-9a-f]{12}; choose"):
+        run((folder, None), tmp_path)
+
+
+def test_force_replaces_what_other_settings_prepared(tmp_path, zips, no_pictures):
+    reference = run(zips, tmp_path / "fresh", settings=Settings(size=48, per_class=3, val_fraction=0.25))
+    run(zips, tmp_path / "data")
+    report = run(zips, tmp_path / "data", settings=Settings(size=48, per_class=3, val_fraction=0.25), force=True)
+    assert report["sha256"] == reference["sha256"]
+    assert photographs_of(tmp_path / "data") == photographs_of(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path, zips, force):
+    root = write_folder(tmp_path / "kaggle_retina", {"train/mine.jpeg": b"mine"})
+    with pytest.raises(UsageError) as refused:
+        run(zips, tmp_path, force=force)
+    assert str(refused.value) == f"{root}: it holds files that are not from data.py; choose another -d"
+    assert [path.name for path in root.rglob("*")] == ["train", "mine.jpeg"]
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path, zips):
+    (tmp_path / "data").write_bytes(b"mine")
+    with pytest.raises(UsageError) as refused:
+        run(zips, tmp_path / "data")
+    root = tmp_path / "data" / "kaggle_retina"
+    assert str(refused.value) == f"{root}: a file stands in the way of this folder; choose another -d"
+
+
+def test_a_worker_that_was_ended_from_outside_is_told_in_words(tmp_path, zips, monkeypatch):
+    def submit(*_, **__):
+        raise BrokenProcessPool
+
+    monkeypatch.setattr("dr.preprocessing.worker_pool.ProcessPoolExecutor.submit", submit)
+    with pytest.raises(UsageError, match=r"ended from outside, .*; start again with fewer --workers to go on"):
+        prepare(open_sources(str(zips[0]), "none"), directory=str(tmp_path), settings=SMALL, workers=2)
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 15}, "--size must lie between 16 and 4096 pixels, got 15"),
+        ({"size": 4097}, "--size must lie between 16 and 4096 pixels, got 4097"),
+        ({"per_class": 0}, "--per_class must be at least 1 or 'all', got 0"),
+        ({"val_fraction": 0.0}, "--val_fraction must lie between 0 and 1, got 0.0"),
+        ({"val_fraction": 1.0}, "--val_fraction must lie between 0 and 1, got 1.0"),
+        ({"val_fraction": float("nan")}, "--val_fraction must lie between 0 and 1, got nan"),
+        ({"conflicts": "ask"}, "--conflicts must be one of drop, majority, keep, got ask"),
+    ],
+)
+def test_settings_are_checked_when_they_are_made(change, words):
+    with pytest.raises(UsageError) as refused:
+        Settings(**change)
+    assert str(refused.value) == words
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
+def test_a_folder_that_another_process_fills_is_refused(tmp_path, zips, no_pictures):
+    (tmp_path / "kaggle_retina").mkdir()
+    holds = "import sys, time; from pathlib import Path; from dr.core.files import alone\n"
+    holds += "with alone(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
+    command = [sys.executable, "-c", holds, tmp_path / "kaggle_retina"]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UsageError, match="kaggle_retina: another process fills it; wait for its end, or name"):
+            run(zips, tmp_path)
+        assert list((tmp_path / "kaggle_retina").iterdir()) == []
+        other.kill()
+    assert run(zips, tmp_path)["skipped"] == []

@@ -1,0 +1,317 @@
+"""Every photograph stands on one side or says why not; no person stands on both; the same seed gives the same split."""
+
+from collections import Counter
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dr import POLICIES
+from dr.preprocessing.split import assign, drawing_order, settle_duplicates
+
+
+def photographs(rows) -> pd.DataFrame:
+    """(source, original, patient, diagnosis, group), ... -> a table as it comes from the sources."""
+    return pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group"]).assign(side=None)
+
+
+@st.composite
+def sided_tables(draw):
+    """Tables whose main archive has a side for each photograph: with a validation side of its own, or without."""
+    table = draw(tables())
+    sides = st.sampled_from(("train", "test", "val") if draw(st.booleans()) else ("train", "test"))
+    drawn = [draw(sides) if source == "main" else None for source in table["source"]]
+    return table.assign(side=pd.Series(drawn, index=table.index, dtype=object))
+
+
+@st.composite
+def tables(draw, *, linked=True):
+    """Up to 40 of the main archive and both eyes of up to 20 patients of 2015; `linked`: some are duplicates."""
+    main = draw(st.lists(st.integers(0, 4), min_size=1, max_size=40))
+    eyes = draw(st.lists(st.integers(0, 4), max_size=40))
+    rows = [("main", f"m{n}", f"m{n}", grade) for n, grade in enumerate(main)]
+    rows += [("2015", f"{n // 2}_{('left', 'right')[n % 2]}", f"{n // 2}", grade) for n, grade in enumerate(eyes)]
+    groups = list(range(len(rows)))
+    if linked:
+        pairs = st.tuples(st.integers(0, len(rows) - 1), st.integers(0, len(rows) - 1))
+        for i, j in draw(st.lists(pairs, max_size=6)):
+            groups = [groups[i] if group == groups[j] else group for group in groups]
+    return photographs([(*row, group) for row, group in zip(rows, groups, strict=True)])
+
+
+choices = st.fixed_dictionaries(
+    {
+        "per_class": st.none() | st.integers(1, 12),
+        "val_fraction": st.floats(0.05, 0.6),
+        "seed": st.integers(0, 1000),
+    }
+)
+
+
+def split(table, policy="drop", **chosen):
+    settled, _ = settle_duplicates(table, policy=policy)
+    return assign(settled, **chosen)
+
+
+def sides(table) -> dict[tuple[str, str], str | None]:
+    return {(row.source, row.original): row.split for row in table.itertuples()}
+
+
+def persons(table) -> list[set]:
+    """Photographs joined by duplicates and by patients, the plain way: merge what overlaps until nothing does."""
+    merged = []
+    for _, rows in [*table.groupby("group"), *table.groupby(["source", "patient"])]:
+        person = set(rows.index)
+        for other in [other for other in merged if other & person]:
+            merged.remove(other)
+            person |= other
+        merged.append(person)
+    return merged
+
+
+@given(tables(), st.sampled_from(POLICIES), choices)
+@settings(deadline=None, max_examples=50)
+def test_every_photograph_is_on_one_side_or_left_out_with_a_reason(table, policy, chosen):
+    result = split(table, policy, **chosen)
+    assert sorted(result.index) == list(table.index)
+    assert set(result["split"].dropna()) <= {"train", "val"}
+    assert (result["split"].isna() == result["left_out"].notna()).all()
+    known = {
+        "duplicate",
+        "duplicates with contradicting grades",
+        "its patient stands in validation",
+        "its grade is full",
+    }
+    assert set(result["left_out"].dropna()) <= known
+
+
+@given(tables(), st.sampled_from(POLICIES), choices)
+@settings(deadline=None, max_examples=50)
+def test_validation_is_of_the_main_archive_alone(table, policy, chosen):
+    result = split(table, policy, **chosen)
+    assert set(result[result["split"] == "val"]["source"]) <= {"main"}
+
+
+@given(tables(linked=False), choices)
+@settings(deadline=None, max_examples=50)
+def test_validation_has_the_share_of_each_grade_to_the_nearest_photograph(table, chosen):
+    result = split(table, **chosen)
+    in_val = result[result["split"] == "val"]["diagnosis"].value_counts()
+    for grade, count in table[table["source"] == "main"]["diagnosis"].value_counts().items():
+        assert abs(in_val.get(grade, 0) - chosen["val_fraction"] * count) <= 0.5
+
+
+@given(tables(), st.sampled_from(POLICIES), choices)
+@settings(deadline=None, max_examples=50)
+def test_validation_never_has_more_than_the_share_of_each_grade(table, policy, chosen):
+    result = split(table, policy, **chosen)
+    usable = result[(result["source"] == "main") & ~result["left_out"].fillna("").str.startswith("duplicate")]
+    in_val = result[result["split"] == "val"]["diagnosis"].value_counts()
+    for grade, count in usable["diagnosis"].value_counts().items():
+        assert in_val.get(grade, 0) <= chosen["val_fraction"] * count + 0.5
+
+
+@given(tables(), st.sampled_from(POLICIES), choices)
+@settings(deadline=None, max_examples=50)
+def test_no_person_stands_on_both_sides_not_even_by_way_of_duplicates(table, policy, chosen):
+    result = split(table, policy, **chosen)
+    for person in persons(table):
+        assert len(set(result.loc[list(person), "split"].dropna())) <= 1
+
+
+@given(tables(), st.sampled_from(POLICIES), choices)
+@settings(deadline=None, max_examples=50)
+def test_training_has_at_most_per_class_of_each_grade_and_no_less_than_there_are(table, policy, chosen):
+    result = split(table, policy, **chosen)
+    counts = Counter(result[result["split"] == "train"]["diagnosis"])
+    full = Counter(result[result["left_out"] == "its grade is full"]["diagnosis"])
+    if chosen["per_class"] is None:
+        assert not full
+        return
+    assert all(count <= chosen["per_class"] for count in counts.values())
+    assert all(counts[grade] == chosen["per_class"] for grade in full)
+
+
+@given(tables(linked=False), choices)
+@settings(deadline=None, max_examples=50)
+def test_2015_only_tops_up_what_the_main_archive_lacks(table, chosen):
+    result = split(table, **chosen)
+    full = result[result["left_out"] == "its grade is full"]
+    for grade in set(full[full["source"] == "main"]["diagnosis"]):
+        trained = result[(result["split"] == "train") & (result["diagnosis"] == grade)]
+        assert set(trained["source"]) == {"main"}
+
+
+@given(tables(), st.sampled_from(POLICIES), choices, st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=50)
+def test_the_same_seed_gives_the_same_split_whatever_the_order_of_rows(table, policy, chosen, random):
+    order = list(table.index)
+    random.shuffle(order)
+    shuffled = table.loc[order].assign(group=100 - table["group"]).reset_index(drop=True)
+    assert sides(split(table, policy, **chosen)) == sides(split(shuffled, policy, **chosen))
+
+
+@given(sided_tables(), st.sampled_from(POLICIES), choices)
+@settings(deadline=None, max_examples=50)
+def test_a_split_of_the_source_is_kept_and_nobody_of_it_is_learned_from_elsewhere(table, policy, chosen):
+    result = split(table, policy, **{**chosen, "per_class": None}).sort_index()
+    own = table["side"].eq("val").any()
+    stays = table["side"].notna() if own else table["side"].eq("test")
+    assert (result["split"].isna() == result["left_out"].notna()).all()
+    assert result["split"][stays].tolist() == table["side"][stays].tolist()
+    assert not result["split"][~stays].eq("test").any()
+    for person in persons(table):
+        found = result.loc[sorted(person)]
+        kept, free = found[stays[found.index]], found[~stays[found.index]]
+        if kept["split"].isin(["test", "val"]).any():
+            assert free["split"].isna().all()
+        assert free["split"].dropna().nunique() <= 1
+
+
+def numbered(count, *, start=0):
+    return photographs([("main", f"m{n}", f"m{n}", n % 5, n) for n in range(start, start + count)])
+
+
+def test_another_seed_gives_another_split():
+    first, second = (split(numbered(100), per_class=None, val_fraction=0.2, seed=seed) for seed in (1, 2))
+    assert sides(first) != sides(second)
+
+
+def test_the_split_of_a_known_table_never_changes():
+    result = split(numbered(20), per_class=None, val_fraction=0.25, seed=10)
+    assert sorted(result[result["split"] == "val"]["original"]) == ["m10", "m12", "m13", "m19", "m6"]
+
+
+def test_more_photographs_do_not_reshuffle_the_others():
+    chosen = {"per_class": None, "val_fraction": 0.2, "seed": 10}
+    before = sides(split(numbered(500), **chosen))
+    after = sides(split(pd.concat([numbered(500), numbered(25, start=500)], ignore_index=True), **chosen))
+    moved = [photograph for photograph, side in before.items() if after[photograph] != side]
+    assert len(moved) <= 10  # at the border of the share alone: a new draw would move about 160
+
+
+def test_the_drawing_order_depends_on_nothing_but_seed_and_name():
+    names = pd.Series(["main/a", "main/b"])
+    order = drawing_order(names, seed=10)
+    assert order.tolist() == drawing_order(names[::-1], seed=10)[::-1].tolist()
+    assert order.str.len().tolist() == [16, 16]
+    assert not order.equals(drawing_order(names, seed=11))
+
+
+# --- duplicates -----------------------------------------------------------------------------------
+
+COPIES = [
+    ("2015", "9_left", "9", 1, 0),
+    ("main", "b", "b", 1, 0),
+    ("main", "a", "a", 1, 0),
+    ("main", "c", "c", 2, 1),
+    ("main", "d", "d", 3, 1),
+    ("main", "e", "e", 2, 1),
+    ("main", "f", "f", 0, 2),
+    ("main", "g", "g", 4, 3),
+    ("main", "h", "h", 0, 3),
+]
+
+
+def settled(policy):
+    table, listed = settle_duplicates(photographs(COPIES), policy=policy)
+    kept = table[table["left_out"].isna()]
+    return dict(zip(kept["original"], kept["diagnosis"], strict=True)), listed
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [
+        ("drop", {"a": 1, "f": 0}),
+        ("majority", {"a": 1, "c": 2, "f": 0}),
+        ("keep", {"a": 1, "c": 2, "d": 3, "e": 2, "f": 0, "g": 4, "h": 0}),
+    ],
+)
+def test_copies_that_agree_count_once_and_contradictions_follow_the_policy(policy, kept):
+    assert settled(policy)[0] == kept
+
+
+def test_the_majority_decides_the_grade_of_the_copy_that_is_kept():
+    rows = [("main", "a", "a", 4, 0), ("main", "b", "b", 1, 0), ("main", "c", "c", 1, 0)]
+    table, _ = settle_duplicates(photographs(rows), policy="majority")
+    kept = table[table["left_out"].isna()]
+    assert kept[["original", "diagnosis"]].to_numpy().tolist() == [["a", 1]]
+
+
+def test_the_list_of_duplicates_has_every_copy_with_its_own_grade_and_what_became_of_it():
+    listed = settled("majority")[1]
+    contradicting = "duplicates with contradicting grades"
+    assert listed.to_numpy().tolist() == [
+        [1, "main", "a", 1, False, "kept"],
+        [1, "main", "b", 1, False, "duplicate"],
+        [1, "2015", "9_left", 1, False, "duplicate"],
+        [2, "main", "c", 2, True, "kept"],
+        [2, "main", "d", 3, True, "duplicate"],
+        [2, "main", "e", 2, True, "duplicate"],
+        [3, "main", "g", 4, True, contradicting],
+        [3, "main", "h", 0, True, contradicting],
+    ]
+    assert list(listed.columns) == ["group", "source", "original", "diagnosis", "conflict", "outcome"]
+
+
+def test_without_duplicates_the_list_is_empty_and_has_its_header():
+    table, listed = settle_duplicates(numbered(5), policy="drop")
+    assert table["left_out"].isna().all()
+    assert list(listed.columns) == ["group", "source", "original", "diagnosis", "conflict", "outcome"]
+    assert len(listed) == 0
+
+
+SIDED = [
+    ("main", "a", "a", 0, 0, "train"),
+    ("main", "b", "b", 1, 0, "test"),
+    ("main", "c", "c", 1, 1, "train"),
+    ("main", "d", "d", 1, 1, "train"),
+    ("main", "e", "c", 1, 2, "test"),
+    ("main", "f", "f", 1, 3, "train"),
+    ("main", "g", "g", 1, 3, "train"),
+]
+
+
+def left_out_of(rows, **chosen):
+    table = pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group", "side"])
+    result = split(table, **{"per_class": None, "val_fraction": 0.2, "seed": 1, **chosen})
+    return result.dropna(subset="left_out").set_index("original")["left_out"].to_dict()
+
+
+def test_what_duplicates_a_test_photograph_or_its_patient_is_left_out_of_training_with_its_reason():
+    assert left_out_of(SIDED) == {
+        "a": "it duplicates a test photograph",
+        "c": "its patient stands in test",
+        "d": "duplicate",
+        "g": "duplicate",
+    }
+
+
+def test_a_source_with_a_validation_side_of_its_own_keeps_every_photograph():
+    rows = [*SIDED, ("main", "v", "v", 1, 0, "val")]
+    assert left_out_of(rows) == {}
+    assert list(left_out_of(rows, per_class=2).values()) == ["its grade is full"] * 2
+    extra = ("2015", "x", "x", 1, 3, None), ("2015", "y", "y", 1, 0, None), ("2015", "z", "y", 1, 9, None)
+    found = left_out_of([*rows, *extra])
+    assert [found[name] for name in "xyz"] == [
+        "duplicate",
+        "it duplicates a test photograph",
+        "its patient stands in test",
+    ]
+
+
+def test_the_fellow_eye_of_a_duplicate_in_validation_is_not_trained_on():
+    rows = [("main", "a", "a", 0, 0), ("2015", "1_left", "1", 0, 0), ("2015", "1_right", "1", 3, 1)]
+    result = split(photographs(rows), per_class=None, val_fraction=0.9, seed=1).set_index("original")
+    assert result.loc["a", "split"] == "val"
+    assert result.loc["1_left", "left_out"] == "duplicate"
+    assert result.loc["1_right", "left_out"] == "its patient stands in validation"
+
+
+def test_two_main_photographs_of_one_2015_patient_stay_together():
+    rows = [("main", f"m{n}", f"m{n}", 0, n) for n in range(40)]
+    rows += [("2015", f"{n}_{eye}", str(n), 0, 2 * n + right) for n in range(20) for right, eye in enumerate("lr")]
+    result = split(photographs(rows), per_class=None, val_fraction=0.5, seed=3).set_index("original")
+    sides_of_pairs = [set(result.loc[[f"m{2 * n}", f"m{2 * n + 1}"], "split"]) for n in range(20)]
+    assert Counter(map(frozenset, sides_of_pairs)) == {frozenset({"val"}): 10, frozenset({"train"}): 10}
