@@ -16,8 +16,8 @@ from benchmarks.__main__ import RESULTS, machine
 from dr.cli import run as cli
 from dr.core import device, files
 from dr.datasets.loader import loader
-from dr.datasets.prepared import Prepared
-from dr.datasets.torch_datasets import EpochSampler, TrainingPhotographs
+from dr.datasets.preprocessed import PreprocessedData
+from dr.datasets.torch_datasets import EpochSampler, TrainingImages
 from dr.networks import build as models
 from dr.recipes.schema import Recipe
 from dr.synthetic.drawing import photograph
@@ -75,7 +75,7 @@ def loader_rate(recipe: Recipe, folder: Path, *, workers: int) -> float:
         cv2.imwrite(str(folder / f"{i}.jpeg"), drawn)
     paths = [f"{i % PHOTOGRAPHS}.jpeg" for i in range(max(PHOTOGRAPHS, 40 * recipe.batch_size))]
     table = pd.DataFrame({"path": paths, "diagnosis": 0})
-    training = TrainingPhotographs(Prepared(folder, table, table, PREPARED_PX, ""), recipe)
+    training = TrainingImages(PreprocessedData(folder, table, table, PREPARED_PX, ""), recipe)
     order = EpochSampler(training.grades, sampling="shuffle", seed=recipe.seed)
     batches = loader(training, batch_size=recipe.batch_size, workers=workers, pin=False, sampler=order, drop_last=True)
     arrivals = [time.perf_counter() for _ in batches]

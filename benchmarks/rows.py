@@ -53,7 +53,7 @@ class Bench:
         """A row whose figure is how many times the rate of `other` ours is, at least `asked`."""
         middle, low, high = ratio(ours, other)
         spread = f"{low:.2f} to {high:.2f}" if len(ours.seconds) > 1 else ""
-        told = ours.in_words(unit), f"{words}: {other.in_words(unit)}"
+        told = ours.summary_lines(unit), f"{words}: {other.summary_lines(unit)}"
         self.rows.append(Row(name, *told, middle, f"at least {asked:g}", middle >= asked, spread))
 
     def below(self, name: str, ours: str, other: str, figure: float, *, asked: float) -> None:
@@ -114,7 +114,9 @@ def _steps_of_preparing(paths: list[Path]) -> dict[str, float]:
         "published: decode at full size": milliseconds(fundus.decode, data),
         "published: crop each channel, resize back": milliseconds(published.crop_channels, full),
         "ours: decode at the scale needed": milliseconds(_reduced, data),
-        "ours: find the retina, crop, shrink": milliseconds(lambda p: fundus.prepare(p, size_px=PREPARED_PX), reduced),
+        "ours: find the retina, crop, shrink": milliseconds(
+            lambda p: fundus.preprocess(p, size_px=PREPARED_PX), reduced
+        ),
     }
 
 
@@ -136,8 +138,8 @@ def prepare_archives(bench: Bench) -> None:
     ours, other = Times(tuple(done)), Times(tuple(unzipped))
     bench.below(
         f"prepare both archives ({count:,} photographs), whole `data.py`",
-        ours.in_words("s"),
-        f"unzip of as many: {other.in_words('s')}",
+        ours.summary_lines("s"),
+        f"unzip of as many: {other.summary_lines('s')}",
         statistics.median(ours.seconds) / statistics.median(other.seconds),
         asked=1.5,
     )
@@ -170,7 +172,7 @@ def training_batches(bench: Bench) -> None:
     for words, paths in (("camera originals", originals), ("photographs of the archive", small)):
         folder = bench.work / f"batch_{len(words)}"
         prepared = _prepared_as_data_py_does(paths, folder)
-        training = torch_datasets.TrainingPhotographs(prepared, Recipe())
+        training = torch_datasets.TrainingImages(prepared, Recipe())
         ways = {
             "ours": (lambda t=training: [t[0, i, 0] for i in range(len(t))], len(training)),
             "published": (lambda p=paths: list(published.batches(p, batch_size=BATCH, train=True)), len(paths)),
@@ -185,15 +187,15 @@ def training_batches(bench: Bench) -> None:
 def _prepared_as_data_py_does(paths: list[Path], folder: Path):
     import pandas as pd
 
-    from dr.datasets.prepared import Prepared
+    from dr.datasets.preprocessed import PreprocessedData
     from dr.preprocessing.worker_pool import JPEG
 
     folder.mkdir(exist_ok=True)
     for i, path in enumerate(paths):
-        prepared = fundus.decode_and_prepare(path.read_bytes(), size_px=PREPARED_PX)[0]
+        prepared = fundus.decode_and_preprocess(path.read_bytes(), size_px=PREPARED_PX)[0]
         cv2.imwrite(str(folder / f"{i}.jpeg"), prepared, JPEG)
     table = pd.DataFrame({"path": [f"{i}.jpeg" for i in range(len(paths))], "diagnosis": 0})
-    return Prepared(folder, table, table, PREPARED_PX, "")
+    return PreprocessedData(folder, table, table, PREPARED_PX, "")
 
 
 def training_step(bench: Bench) -> None:
@@ -213,7 +215,7 @@ def training_step(bench: Bench) -> None:
     ways = {"loaded": (reduced.epoch, 3 * BATCH), "bare": (reduced.bare_epoch, 3 * BATCH)}
     found = in_turns(ways, repeats=bench.repeats)
     over = 1 / ratio(found["loaded"], found["bare"])[0] - 1
-    told = found["loaded"].in_words("/s"), f"a batch that is there: {found['bare'].in_words('/s')}"
+    told = found["loaded"].summary_lines("/s"), f"a batch that is there: {found['bare'].summary_lines('/s')}"
     bench.below("what loading adds to a step, percent", *told, 100 * over, asked=5)
 
 
@@ -263,18 +265,22 @@ def predicting(bench: Bench) -> None:
     one = photographs.multiplied(test, bench.work / "one", count=1)
     start = in_turns({"ours": (lambda: ours(one), 1)}, repeats=bench.repeats)["ours"]
     middle = statistics.median(start.seconds)
-    bench.below("start-up: predict one photograph, seconds", start.in_words("s"), "", middle, asked=4)
+    bench.below("start-up: predict one photograph, seconds", start.summary_lines("s"), "", middle, asked=4)
 
 
-def cuts(bench: Bench) -> None:
+def thresholds(bench: Bench) -> None:
     """Exact cuts for 35,000 scores."""
     from dr.grading import thresholds
 
     rng = np.random.default_rng(10)
     truth = rng.choice(5, size=35_000, p=[0.73, 0.07, 0.15, 0.03, 0.02])
     scores = rng.normal(size=len(truth))  # without skill: the grades are mixed as finely as can be
-    took = in_turns({"ours": (lambda: thresholds.optimal_cuts(scores, truth, 5), 1)}, repeats=bench.repeats)["ours"]
-    bench.below("cuts for 35,000 scores, seconds", took.in_words("s"), "", statistics.median(took.seconds), asked=15)
+    took = in_turns({"ours": (lambda: thresholds.optimal_thresholds(scores, truth, 5), 1)}, repeats=bench.repeats)[
+        "ours"
+    ]
+    bench.below(
+        "cuts for 35,000 scores, seconds", took.summary_lines("s"), "", statistics.median(took.seconds), asked=15
+    )
 
 
-ALL = (prepare_originals, prepare_archives, training_batches, training_step, small_step, predicting, cuts)
+ALL = (prepare_originals, prepare_archives, training_batches, training_step, small_step, predicting, thresholds)

@@ -14,7 +14,7 @@ from benchmarks import published
 from benchmarks.timing import Times, seconds
 from dr.cli import run as cli
 from dr.core import device
-from dr.datasets.prepared import Prepared
+from dr.datasets.preprocessed import PreprocessedData
 from dr.datasets.torch_datasets import EpochSampler
 from dr.inference import backends
 from dr.networks import build as models
@@ -36,7 +36,7 @@ class Ready(list):
 class Steps:
     """Training by a recipe as train.py does it."""
 
-    def __init__(self, data: Prepared, recipe: Recipe, *, workers: int = 2):
+    def __init__(self, data: PreprocessedData, recipe: Recipe, *, workers: int = 2):
         accelerator = device.accelerator("auto", precision=recipe.precision)
         self.precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
         order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling="shuffle", seed=recipe.seed)
@@ -74,8 +74,8 @@ def bare_rate(*, batch_size: int, batches: int) -> Times:
     recipe = Recipe(pretrained="none")
     accelerator = device.accelerator("auto", precision=recipe.precision, on_cpu="fp32")
     side = recipe.image_size
-    grader = models.build(recipe, num_outputs=1, pretrained=False).eval()
-    network, _ = backends.ready(grader, name="auto", device=accelerator.device, views=1000, side_px=side)
+    network = models.build(recipe, num_outputs=1, pretrained=False).eval()
+    network, _ = backends.prepare_network(network, name="auto", device=accelerator.device, views=1000, side_px=side)
     images = torch.randint(0, 255, (batch_size, 3, side, side), dtype=torch.uint8)
 
     def forward() -> None:
@@ -88,7 +88,7 @@ def bare_rate(*, batch_size: int, batches: int) -> Times:
 
 def as_torch_comes() -> None:
     """Takes from this process what train.py does for CPUs."""
-    device._keep_freed_memory = lambda: None
+    device._retain_freed_memory = lambda: None
     surgery.widen_slow_convolutions = lambda _: None
 
 
@@ -101,7 +101,7 @@ def main() -> int:
         as_torch_comes()
     table = pd.DataFrame({"path": [path.name for path in sorted(args.folder.glob("*.jpeg"))], "diagnosis": 0})
     recipe = recipes.load("lite0_best", overrides={"pretrained": "none"})
-    steps = Steps(Prepared(args.folder, table, table, 512, ""), recipe)
+    steps = Steps(PreprocessedData(args.folder, table, table, 512, ""), recipe)
     steps.bare()
     print(recipe.batch_size / statistics.median(seconds(steps.bare) for _ in range(5)))
     return 0

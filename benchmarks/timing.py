@@ -27,7 +27,7 @@ class Times:
         """Photographs per second, by the median."""
         return self.count / statistics.median(self.seconds)
 
-    def in_words(self, unit: str) -> str:
+    def summary_lines(self, unit: str) -> str:
         """Median and range: as a rate for `unit` "/s", as a time for "s"."""
         values = self.seconds if unit == "s" else [self.count / each for each in self.seconds]
         low, middle, high = min(values), statistics.median(values), max(values)

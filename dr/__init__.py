@@ -7,7 +7,7 @@ GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 # What may become of duplicates with contradicting grades
 POLICIES = ("drop", "majority", "keep")
 # The sides of a split, as people call them
-SIDE_WORDS = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 class UsageError(Exception):

@@ -47,7 +47,7 @@ def photograph(grade: int, *, seed: int, side_px: int = 96) -> np.ndarray:
     return np.clip(photo + rng.normal(0, 3, photo.shape), 0, 255).astype(np.uint8)
 
 
-def write_photographs(folder: Path, grades: list[int], *, seed: int = 0, suffix: str = ".png", **size) -> list[Path]:
+def write_images(folder: Path, grades: list[int], *, seed: int = 0, suffix: str = ".png", **size) -> list[Path]:
     """One photograph for each grade, named photo_0, photo_1, ... -> their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"photo_{number}{suffix}" for number in range(len(grades))]
@@ -56,13 +56,13 @@ def write_photographs(folder: Path, grades: list[int], *, seed: int = 0, suffix:
     return paths
 
 
-def write_prepared(folder: Path, *, classes: tuple[str, ...] = GRADES, **counts: int) -> Path:
+def write_preprocessed(folder: Path, *, classes: tuple[str, ...] = GRADES, **counts: int) -> Path:
     """A folder as data.py writes it, with so many photographs (train=30, val=15, test=none) of grades 0, 1, ..., K-1,
     0, ... -> `folder`."""
     root = folder / "kaggle_retina"
     for number, (split, count) in enumerate(({"train": 30, "val": 15} | counts).items()):
         grades = [i % len(classes) for i in range(count)]
-        paths = write_photographs(root / split, grades, seed=1000 * number, suffix=".jpeg")
+        paths = write_images(root / split, grades, seed=1000 * number, suffix=".jpeg")
         table = pd.DataFrame({"path": [f"{split}/{path.name}" for path in paths], "diagnosis": grades})
         table.to_csv(root / f"labels_{split}.csv", index=False)
     (root / "settings.json").write_text(json.dumps({"size": 96, "classes": classes}))
@@ -72,15 +72,15 @@ def write_prepared(folder: Path, *, classes: tuple[str, ...] = GRADES, **counts:
 def checkpoint_content(
     recipe: Recipe = TINY,
     *,
-    cuts: tuple[float, ...] | None = (0.5, 1.5, 2.5, 3.5),
+    thresholds: tuple[float, ...] | None = (0.5, 1.5, 2.5, 3.5),
     classes: tuple[str, ...] = ("0", "1", "2", "3", "4"),
 ) -> dict:
     """The fields of a checkpoint with random weights."""
-    grader = build(recipe, num_outputs=objectives.build(recipe, num_classes=len(classes)).num_outputs)
+    network = build(recipe, num_outputs=objectives.build(recipe, num_classes=len(classes)).num_outputs)
     return {
-        "model": grader.backbone.state_dict(),
+        "model": network.backbone.state_dict(),
         "recipe": recipe.to_dict(),
-        "cuts": None if cuts is None else list(cuts),
+        "thresholds": None if thresholds is None else list(thresholds),
         "classes": list(classes),
         "metrics": {},
         "versions": versions(),

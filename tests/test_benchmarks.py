@@ -45,8 +45,8 @@ def test_the_published_way_grades_a_folder(tmp_path):
 def test_a_ratio_is_of_rates_not_of_times():
     ours, other = Times((2.0, 1.0, 1.0), count=10), Times((4.0, 4.0, 8.0), count=5)
     assert timing.ratio(ours, other) == (8.0, 4.0, 16.0)
-    assert ours.in_words("/s") == "10 /s (5 to 10)"
-    assert ours.in_words("s") == "1 s (1 to 2)"
+    assert ours.summary_lines("/s") == "10 /s (5 to 10)"
+    assert ours.summary_lines("s") == "1 s (1 to 2)"
 
 
 def test_ways_are_timed_in_turns():
@@ -108,7 +108,7 @@ def test_the_command_prints_the_rows_asked_for(tmp_path):
     cv2.imwrite(str(tmp_path / "originals" / "a.jpeg"), photograph(1, seed=1, side_px=300))
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--data", tmp_path, "--work", tmp_path / "work", "--repeats", "1",
-         "--rows", "cuts", "training_batches"],
+         "--rows", "thresholds", "training_batches"],
         capture_output=True, text=True, check=False, env=os.environ, cwd=timing.ROOT,
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from made import write_photographs, write_prepared
+from made import write_images, write_preprocessed
 
 from dr.cli import run as cli
 from dr.commands import predict, train
@@ -28,8 +28,8 @@ TINY_FLAGS = ["--set", "backbone=test_efficientnet", "--set", "image_size=64", "
 def workplace(tmp_path_factory):
     """A folder with prepared photographs and one short training, run as a command -> (folder, that command)."""
     folder = tmp_path_factory.mktemp("workplace")
-    write_prepared(folder / "data", train=20, val=10)
-    write_photographs(folder / "results" / "images", [0, 2, 4])
+    write_preprocessed(folder / "data", train=20, val=10)
+    write_images(folder / "results" / "images", [0, 2, 4])
     command = [sys.executable, str(ROOT / "train.py"), "-b", "10", "-e", "1", *TINY_FLAGS]
     return folder, subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
@@ -93,7 +93,7 @@ def test_prediction_finds_the_default_checkpoint_and_images(workplace, script):
 
 
 def test_an_unreadable_photograph_gives_exit_code_1_and_its_name(script, tmp_path):
-    write_photographs(tmp_path / "images", [1])
+    write_images(tmp_path / "images", [1])
     (tmp_path / "images" / "bad.png").touch()
     code, _, err = script("predict", "-i", tmp_path / "images", "-o", tmp_path, "--workers", 1)
     assert code == 1

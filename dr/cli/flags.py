@@ -6,7 +6,7 @@ import re
 
 from dr import POLICIES
 from dr.core import distributed
-from dr.recipes.schema import CHOICES, Recipe
+from dr.recipes.schema import OPTIONS, Recipe
 
 DEFAULT_NAME = "efficientnet_v2_m__size_380__crop__aug__adamw__lr_0001_10_01"
 DEFAULT_MODEL = f"weights/{DEFAULT_NAME}__best.pt"
@@ -43,7 +43,7 @@ def _prevalence(text: str) -> tuple[float, ...] | str:
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # allotted ones
 _WORKERS = {
     "type": int,
-    "default": max(1, _CORES // distributed.LOCAL_COUNT),
+    "default": max(1, _CORES // distributed.local_world_size),
     "help": "processes that prepare photographs (default: all cores)",
 }
 FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
@@ -107,10 +107,10 @@ FLAGS: dict[str, list[tuple[tuple[str, ...], dict]]] = {
         (("-o", "--output"), {"default": "results",
                               "help": "where result.csv, details.csv and report.html are written"}),
         (("-b", "--batch_size"), {"type": int, "default": 16, "help": "photographs in a batch"}),
-        (("--tta",), {"choices": CHOICES["tta"],
+        (("--tta",), {"choices": OPTIONS["tta"],
                       "help": "views of each photograph: its flips, its eight orientations, or five or ten shifted "
                               "ones (default: the recipe's)"}),
-        (("--tta_by",), {"choices": CHOICES["tta_by"],
+        (("--tta_by",), {"choices": OPTIONS["tta_by"],
                          "help": "what becomes of several views: their mean, or the grade most get "
                                  "(default: the recipe's)"}),
         (("--workers",), _WORKERS),

@@ -20,7 +20,7 @@ from dr import UsageError
 from dr.cli.flags import DEFAULT_NAME, FLAGS
 from dr.core import distributed
 
-CHOICES_OF_A_RUN = ("recipe", "overrides", "epochs", "batch_size", "pretrained", "seed", "sweep", "fold", "resume")
+RUN_FLAGS = ("recipe", "overrides", "epochs", "batch_size", "pretrained", "seed", "sweep", "fold", "resume")
 TRAIN_MEMORY = (  # what to do when it runs out in training
     "give a smaller -b together with --set accumulate=N, --set grad_checkpointing=true, or a smaller --set "
     "image_size=PIXELS"
@@ -117,7 +117,7 @@ def _told(error: Exception, *, go_on: str, memory: str) -> str | None:
         return (
             f"a loading process was ended, perhaps for want of shared memory; give fewer --workers, or 0, and {go_on}"
         )
-    if distributed.lost_another(error):
+    if distributed.lost_a_peer(error):
         return f"another process ended, and says why where it was started; {go_on}"
     return None
 
@@ -157,7 +157,7 @@ class _Ended(KeyboardInterrupt):
 def _ends_as_by_ctrl_c() -> Iterator[None]:
     """SIGTERM raises _Ended: by itself it would leave the processes that load photographs, and their folders. Not in
     one of several processes: torchrun ends those that wait in C++ for one that failed, where no exception is raised."""
-    if distributed.COUNT > 1 or threading.current_thread() is not threading.main_thread():
+    if distributed.world_size > 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
 
@@ -189,20 +189,20 @@ def run(
     if owns_process:
         atexit.register(_leave, ended, program=sys.modules["__main__"], process=os.getpid())
     try:
-        with _ends_as_by_ctrl_c(), distributed.main_alone_speaks():
+        with _ends_as_by_ctrl_c(), distributed.silence_other_ranks():
             code = main()
-        distributed.part()
-        code = code if distributed.MAIN else 0  # at a code that is not 0 torchrun ends those that are not ready
+        distributed.destroy()
+        code = code if distributed.is_main else 0  # at a code that is not 0 torchrun ends those that are not ready
     except KeyboardInterrupt as exc:
-        if distributed.MAIN:
+        if distributed.is_main:
             print(f"\nstopped; {go_on}", file=sys.stderr)
         code = 143 if isinstance(exc, _Ended) else 130
     except Exception as exc:
         if isinstance(exc, BrokenPipeError):
             os.dup2(_nowhere(), sys.stdout.fileno())  # what it still holds would fail at the end
         told = _told(exc, go_on=go_on, memory=memory)
-        place = distributed.before_telling(exc)
-        if not distributed.MAIN:
+        place = distributed.error_prefix(exc)
+        if not distributed.is_main:
             print(file=sys.stderr)  # the main process's progress bar stands in this line
         if told is None:
             print(place, end="", file=sys.stderr)

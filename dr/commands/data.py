@@ -11,7 +11,7 @@ def main() -> int:
     cli.check_there(zip_main=[args.zip_main], zip_2015=[None if args.zip_2015 == "none" else args.zip_2015])
     cli.check_outside(args.directory, [args.zip_main, args.zip_2015])
     with cli.importing():  # pandas takes a second: wrong flags are told before
-        from dr.preprocessing.pipeline import Settings, in_words, left_out_in_words, prepare
+        from dr.preprocessing.pipeline import Settings, prepare, skipped_lines, summary_lines
         from dr.sources.detect import Columns, open_sources
 
     settings = Settings(
@@ -30,8 +30,8 @@ def main() -> int:
         workers=args.workers,
         force=args.force,
     )
-    print(*in_words(report), f"its page: {args.directory}/kaggle_retina/report.html", sep="\n")
-    for line in left_out_in_words(report):
+    print(*summary_lines(report), f"its page: {args.directory}/kaggle_retina/report.html", sep="\n")
+    for line in skipped_lines(report):
         print(line, file=sys.stderr)
     return 1 if report["skipped"] else 0
 

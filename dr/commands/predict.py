@@ -13,18 +13,22 @@ def main() -> int:
     if args.export:
         cli.check_alone("export", args, ("prevalence", "labels", "submission", "tta", "tta_by"))
         with cli.importing():
-            from dr.prediction.onnx_export import export, in_words
+            from dr.prediction.onnx_export import export, summary_lines
 
-        print(*in_words(export(args.model, args.export), args.export), sep="\n")
+        print(*summary_lines(export(args.model, args.export), args.export), sep="\n")
         return 0
 
     cli.check_there(images=[args.images], submission=[args.submission])
     with cli.importing():  # torch takes seconds: wrong flags are told before
-        from dr.prediction.pipeline import in_words, predict
+        from dr.prediction.pipeline import predict, summary_lines
 
     options = {name: value for name, value in vars(args).items() if name not in ("model", "images", "export")}
     prediction = predict(args.model, args.images, **options)
-    print(*in_words(prediction), f"wrote {args.output}/result.csv with {len(prediction.result)} photographs", sep="\n")
+    print(
+        *summary_lines(prediction),
+        f"wrote {args.output}/result.csv with {len(prediction.result)} photographs",
+        sep="\n",
+    )
     if args.report:
         print(f"wrote {args.output}/report.html")
     unreadable = prediction.details[prediction.details["error"] != ""]

@@ -22,12 +22,12 @@ def _check_device(name: str) -> torch.device | None:
     """'auto' -> None; else the device, once a tensor has been put on it. Raises UsageError."""
     if name == "auto":
         return None
-    if distributed.COUNT > 1:
+    if distributed.world_size > 1:
         if name not in ("cpu", "cuda"):
             raise UsageError(
-                f"--device {name}: each of {distributed.COUNT} processes has its own; give auto, cpu or cuda"
+                f"--device {name}: each of {distributed.world_size} processes has its own; give auto, cpu or cuda"
             )
-        name = name if name == "cpu" else f"cuda:{distributed.LOCAL_RANK}"
+        name = name if name == "cpu" else f"cuda:{distributed.local_rank}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -59,7 +59,7 @@ def _cpu_multiplies_bf16() -> bool:
 _MALLOC = {-1: -1, -2: 2**28, -4: 0}
 
 
-def _keep_freed_memory() -> None:
+def _retain_freed_memory() -> None:
     """Lets this process, and those forked from it, keep the memory that they free. glibc gives large blocks back to the
     kernel, which clears them page by page when the next layer asks again: half the time of a training step on a CPU
     (`python -m benchmarks --rows small_step`). Nothing where there is no glibc."""
@@ -68,7 +68,7 @@ def _keep_freed_memory() -> None:
             ctypes.CDLL(None).mallopt(option, value)
 
 
-def give_back_freed_memory() -> None:
+def release_freed_memory() -> None:
     """What was kept goes back to the kernel at once: processes that are forked next would hold on to a copy of it."""
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
@@ -81,7 +81,7 @@ def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = No
     os.environ.pop("ACCELERATE_TORCH_DEVICE", None)
     AcceleratorState._reset_state(reset_partial_state=True)  # in a notebook the stage before may have used another
     chosen = _check_device(device) or torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    if device != "auto" and chosen.type != "cpu" and distributed.COUNT == 1:  # of several, each takes the next
+    if device != "auto" and chosen.type != "cpu" and distributed.world_size == 1:  # of several, each takes the next
         os.environ["ACCELERATE_TORCH_DEVICE"] = device
     if on_cpu is not None and chosen.type == "cpu":
         precision = on_cpu
@@ -89,19 +89,19 @@ def accelerator(device: str, *, precision: str = "auto", on_cpu: str | None = No
         precision = best_precision(chosen)
     if precision == "fp16" and chosen.type == "cpu":
         raise UsageError("precision fp16 needs a GPU; use bf16, fp32 or auto, or --device cuda")
-    if chosen.type == "cuda" and torch.cuda.device_count() < distributed.LOCAL_COUNT:
+    if chosen.type == "cuda" and torch.cuda.device_count() < distributed.local_world_size:
         raise UsageError(
-            f"{distributed.LOCAL_COUNT} processes were started, but there are {torch.cuda.device_count()} GPUs; "
+            f"{distributed.local_world_size} processes were started, but there are {torch.cuda.device_count()} GPUs; "
             f"give torchrun --nproc_per_node {torch.cuda.device_count()}"
         )
-    if chosen.type not in ("cuda", "cpu") and distributed.COUNT > 1:
+    if chosen.type not in ("cuda", "cpu") and distributed.world_size > 1:
         raise UsageError(
-            f"{distributed.COUNT} processes were started, which cannot share {chosen.type}; give --device cpu"
+            f"{distributed.world_size} processes were started, which cannot share {chosen.type}; give --device cpu"
         )
     if chosen.type == "cpu":
-        _keep_freed_memory()
-    distributed.meet("nccl" if chosen.type == "cuda" else "gloo")
-    with contextlib.nullcontext() if distributed.COUNT > 1 else _alone():
+        _retain_freed_memory()
+    distributed.init("nccl" if chosen.type == "cuda" else "gloo")
+    with contextlib.nullcontext() if distributed.world_size > 1 else _alone():
         return Accelerator(cpu=chosen.type == "cpu", mixed_precision="no" if precision == "fp32" else precision)
 
 

@@ -14,12 +14,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _STARTED = "LOCAL_RANK" in os.environ  # a WORLD_SIZE alone is what some schedulers leave in every process
-COUNT = int(os.environ["WORLD_SIZE"]) if _STARTED else 1
-RANK = int(os.environ["RANK"]) if _STARTED else 0
-LOCAL_COUNT = int(os.environ["LOCAL_WORLD_SIZE"]) if _STARTED else 1
-LOCAL_RANK = int(os.environ["LOCAL_RANK"]) if _STARTED else 0
-MAIN = RANK == 0  # the one that decides, writes files and prints
-ATTEMPT = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))  # above 0: torchrun --max-restarts started all again
+world_size = int(os.environ["WORLD_SIZE"]) if _STARTED else 1
+rank = int(os.environ["RANK"]) if _STARTED else 0
+local_world_size = int(os.environ["LOCAL_WORLD_SIZE"]) if _STARTED else 1
+local_rank = int(os.environ["LOCAL_RANK"]) if _STARTED else 0
+is_main = rank == 0  # the one that decides, writes files and prints
+restart_count = int(
+    os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+)  # above 0: torchrun --max-restarts started all again
 
 # The others wait while the main process fits cuts or draws, and while the slowest prepares its share. A process that
 # dies is not waited for: torchrun ends the others.
@@ -27,75 +29,75 @@ TIMEOUT = timedelta(hours=12)
 GRACE_S = 15.0  # within which torchrun has ended a process, after another one has failed
 
 
-def meet(backend: str) -> None:
+def init(backend: str) -> None:
     """Joins the processes, unless they are: by gloo on CPUs, by nccl on GPUs."""
-    if COUNT > 1:
+    if world_size > 1:
         import torch.distributed as dist
 
         if not dist.is_initialized():
             # torchrun may keep its store when it starts all again, with the addresses of those that are gone
             store, rank, count = next(dist.rendezvous("env://", timeout=TIMEOUT))
-            store = dist.PrefixStore(f"attempt {ATTEMPT}", store)
+            store = dist.PrefixStore(f"attempt {restart_count}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
 
 
-def part() -> None:
+def destroy() -> None:
     """Leaves in order what `meet` joined."""
-    if COUNT > 1:
+    if world_size > 1:
         import torch.distributed as dist
 
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-def once(make: Callable[[], T]) -> T:
+def broadcast(make: Callable[[], T]) -> T:
     """What `make` returns in the main process, in each of them; it is called there alone."""
-    if COUNT == 1:
+    if world_size == 1:
         return make()
     import torch.distributed as dist
 
-    made = [make() if MAIN else None]
+    made = [make() if is_main else None]
     dist.broadcast_object_list(made, src=0)
     return made[0]
 
 
-def gather(own: T) -> list[T]:
+def all_gather(own: T) -> list[T]:
     """What each process gives, in the order of their ranks, in each of them."""
-    if COUNT == 1:
+    if world_size == 1:
         return [own]
     import torch.distributed as dist
 
-    given: list = [None] * COUNT
+    given: list = [None] * world_size
     dist.all_gather_object(given, own)
     return given
 
 
 @contextlib.contextmanager
-def main_alone_speaks():
+def silence_other_ranks():
     """Nothing of what the other processes print is seen, nor their progress bars."""
     with contextlib.ExitStack() as stack:
-        if not MAIN:
+        if not is_main:
             nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123  no file, a device
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
 
 
-def before_telling(error: Exception) -> str:
+def error_prefix(error: Exception) -> str:
     """What stands before the words about an error, once it is clear that it is this process that has to tell it.
 
     An error that all meet is told by the main process, at once; torchrun then ends the others while they wait here. One
     that is still there after a while met it alone. Of the others, those that wait for it lose their connection, which
     is not worth telling: they are ended as well.
     """
-    if COUNT > 1 and (not MAIN or lost_another(error)):
+    if world_size > 1 and (not is_main or lost_a_peer(error)):
         time.sleep(GRACE_S)
-    return "" if MAIN else f"process {RANK} of {COUNT}: "
+    return "" if is_main else f"process {rank} of {world_size}: "
 
 
-def lost_another(error: Exception) -> bool:
+def lost_a_peer(error: Exception) -> bool:
     """Whether this is how torch.distributed says that another process is gone."""
-    if COUNT == 1:
+    if world_size == 1:
         return False
     named = type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError")
     return named or any(words in str(error) for words in ("gloo", "Connection closed by peer", "Connection reset"))

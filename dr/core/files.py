@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Keeps `folder` from other processes that ask for it in this way, until the end, a kill included. Where the system
     or the file system cannot lock folders it keeps nobody out. Raises UsageError where another process has it."""
     if fcntl is None:
@@ -40,7 +40,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def holding(path: Path, *, wait: bool) -> Iterator[None]:
+def lock_file(path: Path, *, wait: bool) -> Iterator[None]:
     """Keeps other processes that ask for it in this way from the file `path`, by a lock on a hidden file beside it,
     until the end, a kill included; processes that are forked meanwhile do not hold it. Where one has it: waits, or
     raises UsageError. Where the system cannot lock files it keeps nobody out."""
@@ -71,7 +71,7 @@ def holding(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a path beside `path` to write to; renames it into place at the end, removes it when anything fails."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -103,7 +103,7 @@ def writable_folder(path: str | Path) -> Path:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """`data` as the whole file."""
-    with whole(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(data)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version at import
 import albumentations as A
 
-from dr.imaging.resize import square
+from dr.imaging.resize import resize_and_crop
 
 
 class Elastic(A.ElasticTransform):
@@ -42,7 +42,7 @@ class Square(A.ImageOnlyTransform):
         self.size_px = size_px
 
     def apply(self, img: np.ndarray, **_: object) -> np.ndarray:
-        return square(img, size_px=self.size_px)
+        return resize_and_crop(img, size_px=self.size_px)
 
 
 def _published(size_px: int) -> list[A.BasicTransform]:

@@ -29,7 +29,7 @@ def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sample
     batches = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last)
     return DataLoader(
         dataset,
-        batch_sampler=BatchSamplerShard(batches, distributed.COUNT, distributed.RANK, even_batches=False),
+        batch_sampler=BatchSamplerShard(batches, distributed.world_size, distributed.rank, even_batches=False),
         num_workers=workers,
         pin_memory=pin,
         persistent_workers=workers > 0,

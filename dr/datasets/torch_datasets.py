@@ -11,12 +11,12 @@ from torch.utils.data import Dataset, Sampler
 
 from dr import UsageError
 from dr.datasets.augmentation import seed, train_transform
-from dr.datasets.prepared import Prepared
-from dr.imaging.resize import square, to_tensor
+from dr.datasets.preprocessed import PreprocessedData
+from dr.imaging.resize import resize_and_crop, to_tensor
 from dr.recipes.schema import Recipe
 
 
-def read_photograph(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """A prepared photograph -> (S, S, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
     # not imread, which on Windows opens no names beyond the code page
     try:
@@ -29,12 +29,12 @@ def read_photograph(path: Path) -> np.ndarray:
     return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
 
 
-class TrainingPhotographs(Dataset):
+class TrainingImages(Dataset):
     """(epoch, index, draw) -> {"image": (3, P, P) uint8, "grade", "index"}, augmented by nothing but seed, epoch, index
     and how often the photograph was drawn before in this epoch: how many workers load, and whether the run was resumed,
     changes nothing."""
 
-    def __init__(self, data: Prepared, recipe: Recipe):
+    def __init__(self, data: PreprocessedData, recipe: Recipe):
         self.paths = [data.root / path for path in data.train["path"]]
         self.grades = data.train["diagnosis"].to_numpy(copy=True)  # pandas' own is read-only
         self.transform = train_transform(recipe.augmentation, size_px=recipe.image_size, crop_px=recipe.crop_size)
@@ -46,11 +46,11 @@ class TrainingPhotographs(Dataset):
     def __getitem__(self, key: tuple[int, int, int]) -> dict:
         epoch, index, draw = key
         seed(self.transform, self.seed, epoch, index, draw)
-        image = self.transform(image=read_photograph(self.paths[index]))["image"]
+        image = self.transform(image=read_image(self.paths[index]))["image"]
         return {"image": to_tensor(image), "grade": int(self.grades[index]), "index": index}
 
 
-class EvaluationPhotographs(Dataset):
+class EvaluationImages(Dataset):
     """index of a label table -> {"image": (3, P, P) uint8, "grade", "index"}."""
 
     def __init__(self, root: Path, table: pd.DataFrame, recipe: Recipe):
@@ -62,14 +62,14 @@ class EvaluationPhotographs(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict:
-        image = square(read_photograph(self.paths[index]), size_px=self.size_px, crop_px=self.crop_px)
+        image = resize_and_crop(read_image(self.paths[index]), size_px=self.size_px, crop_px=self.crop_px)
         return {"image": to_tensor(image), "grade": int(self.grades[index]), "index": index}
 
 
-def measured_mean_std(data: Prepared, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_mean_std(data: PreprocessedData, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel (RGB, in 0..1) over all pixels of the training photographs, as the
     network sees them without augmentation."""
-    photographs = EvaluationPhotographs(data.root, data.train, recipe)
+    photographs = EvaluationImages(data.root, data.train, recipe)
     total, squares, pixels = np.zeros(3), np.zeros(3), 0
     for index in range(len(photographs)):
         image = photographs[index]["image"].numpy().reshape(3, -1) / 255

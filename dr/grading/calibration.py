@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
-from dr.grading import cross_fitting, metrics, thresholds
+from dr.grading import cross_fitting, metrics
 from dr.grading.objectives import Objective
+from dr.grading.thresholds import expected_f1_thresholds
 
 PRIOR_SD = 3.0  # of every parameter, on standardised scores or logits: finite where a class is absent or set apart
 SMALLEST = 1e-6  # probability; its logarithm is taken
@@ -91,7 +92,7 @@ def fit(evidence: np.ndarray, truth: np.ndarray, *, num_classes: int) -> Calibra
     return Calibration(float(slope), tuple(offsets.tolist()))
 
 
-def calibrated_cuts(
+def calibrated_thresholds(
     scores: np.ndarray, grades: np.ndarray, num_classes: int = 5, *, prevalence: np.ndarray | None = None
 ) -> np.ndarray:
     """scores (N,), grades (N,) -> the cuts (K-1,) of highest expected macro-F1 where grades are as likely as the
@@ -99,7 +100,7 @@ def calibrated_cuts(
     `prevalence` (K,), each grade is weighed so that it has that share. Raises ValueError as fit does."""
     likely = fit(scores, grades, num_classes=num_classes).probabilities(scores)
     weights = 1.0 if prevalence is None else prevalence / likely.mean(axis=0)
-    return thresholds.expected_cuts(scores, likely * weights)
+    return expected_f1_thresholds(scores, likely * weights)
 
 
 def _lowest(cost: Callable[[torch.Tensor], torch.Tensor], start: np.ndarray) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from dr.grading.thresholds import checked, cut, optimal_cuts
+from dr.grading.thresholds import apply_thresholds, checked, optimal_thresholds
 
 
-def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0, fit=optimal_cuts):
+def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0, fit=optimal_thresholds):
     """Grades from cuts that have not seen the sample -> (repeats, N) int64 in 0..num_classes - 1.
 
     scores (N,) finite float, grades (N,) int in 0..num_classes - 1, N >= 2. In each repeat the samples are halved at
@@ -23,8 +23,8 @@ def cross_fitted_grades(scores, grades, *, num_classes=5, repeats=20, seed=0, fi
     predicted = np.empty((repeats, len(scores)), np.int64)
     for repeat in range(repeats):
         for fitted, graded in halves(grades, num_classes=num_classes, rng=rng):
-            cuts = fit(scores[fitted], grades[fitted], num_classes)
-            predicted[repeat, graded] = cut(scores[graded], cuts)
+            thresholds = fit(scores[fitted], grades[fitted], num_classes)
+            predicted[repeat, graded] = apply_thresholds(scores[graded], thresholds)
     return predicted
 
 

@@ -2,26 +2,33 @@
 
 import numpy as np
 
-from dr.grading import calibration, cross_fitting, metrics, objectives, thresholds
+from dr.grading import calibration, cross_fitting, metrics, objectives
 from dr.grading.objectives import Objective
+from dr.grading.thresholds import (
+    apply_thresholds,
+    bagged_thresholds,
+    kappa_thresholds,
+    optimal_thresholds,
+    rounding_thresholds,
+)
 
-FITTED_CUTS = {
-    "calibrated": calibration.calibrated_cuts,
-    "optimal": thresholds.optimal_cuts,
-    "bagged": thresholds.bagged_cuts,
-    "kappa": thresholds.kappa_cuts,
+FITTED_THRESHOLDS = {
+    "calibrated": calibration.calibrated_thresholds,
+    "optimal": optimal_thresholds,
+    "bagged": bagged_thresholds,
+    "kappa": kappa_thresholds,
 }
 RECALLS_UP_TO = 10  # classes; more would fill a table with columns that nobody reads
 REPEATS, FEWER_REPEATS = 1000, 200  # of the bootstrap; fewer where one takes long
 LONG = 100_000  # samples times classes
 
 
-def fits_cuts(objective: Objective, rule: str) -> bool:
+def fits_thresholds(objective: Objective, rule: str) -> bool:
     """Whether a recipe's `cuts` are fitted to validation, so that grades of the same photographs flatter."""
-    return objective.has_cuts and rule in FITTED_CUTS
+    return objective.has_thresholds and rule in FITTED_THRESHOLDS
 
 
-def fit_cuts(
+def fit_thresholds(
     predictions: np.ndarray,
     truth: np.ndarray,
     *,
@@ -31,24 +38,24 @@ def fit_cuts(
 ) -> np.ndarray | None:
     """predictions (N, P), truth (N,) -> cuts (K-1,) by a recipe's `cuts`, with `prevalence` (K,) as if each grade had
     that share; None where the objective has none."""
-    if not objective.has_cuts:
+    if not objective.has_thresholds:
         return None
     if rule == "round":
-        return thresholds.rounding_cuts(objective.num_classes)
-    return FITTED_CUTS[rule](objective.scores(predictions), truth, objective.num_classes, prevalence=prevalence)
+        return rounding_thresholds(objective.num_classes)
+    return FITTED_THRESHOLDS[rule](objective.scores(predictions), truth, objective.num_classes, prevalence=prevalence)
 
 
-def crossed_grades(
+def cross_fitted_decisions(
     predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str, seed: int
 ) -> np.ndarray:
     """-> grades (repeats, N) by a decision that has not seen the sample: cuts of the other half where cuts are fitted,
     else the one decision there is."""
-    if fits_cuts(objective, rule):
+    if fits_thresholds(objective, rule):
         scores = objective.scores(predictions)
-        fit = FITTED_CUTS[rule]
+        fit = FITTED_THRESHOLDS[rule]
         return cross_fitting.cross_fitted_grades(scores, truth, num_classes=objective.num_classes, seed=seed, fit=fit)
-    cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)
-    return objectives.grades(objective, predictions, cuts)[None]
+    thresholds = fit_thresholds(predictions, truth, objective=objective, rule=rule)
+    return objectives.grades(objective, predictions, thresholds)[None]
 
 
 def _decisions(
@@ -56,14 +63,14 @@ def _decisions(
 ) -> dict[str, np.ndarray]:
     """-> {name: grades (T, N)} of the decisions whose macro-F1 is reported, T of one kind, whose mean counts."""
     decided = {}
-    if objective.has_cuts:
+    if objective.has_thresholds:
         scores, classes = objective.scores(predictions), objective.num_classes
         fixed = {
-            "rounded": thresholds.rounding_cuts(classes),
-            "optimal": thresholds.optimal_cuts(scores, truth, classes),
+            "rounded": rounding_thresholds(classes),
+            "optimal": optimal_thresholds(scores, truth, classes),
         }
-        decided = {name: thresholds.cut(scores, cuts)[None] for name, cuts in fixed.items()}
-    crossed = crossed_grades(predictions, truth, objective=objective, rule=rule, seed=seed)
+        decided = {name: apply_thresholds(scores, thresholds)[None] for name, thresholds in fixed.items()}
+    crossed = cross_fitted_decisions(predictions, truth, objective=objective, rule=rule, seed=seed)
     return decided | {"cross_fitted": crossed}
 
 
@@ -77,14 +84,14 @@ def evaluate(
     of several epochs is chosen by them.
     """
     classes = objective.num_classes
-    cuts = fit_cuts(predictions, truth, objective=objective, rule=rule)
+    thresholds = fit_thresholds(predictions, truth, objective=objective, rule=rule)
     decided = _decisions(predictions, truth, objective=objective, rule=rule, seed=seed)
     figures = {
         f"macro_f1_{name}": float(np.mean([metrics.macro_f1(truth, one, classes) for one in graded]))
         for name, graded in decided.items()
     }
     kappas = [metrics.quadratic_kappa(truth, one, classes) for one in decided["cross_fitted"]]
-    grades = objectives.grades(objective, predictions, cuts)
+    grades = objectives.grades(objective, predictions, thresholds)
     plain = measure(truth, grades, objectives.class_scores(objective, predictions))
     figures |= {
         "kappa": plain["kappa"],
@@ -95,7 +102,7 @@ def evaluate(
     if classes <= RECALLS_UP_TO:
         recall = metrics.recall_per_class(truth, grades, classes)
         figures |= {f"recall_{grade}": float(value) for grade, value in enumerate(recall)}
-    return figures, cuts
+    return figures, thresholds
 
 
 def measure(truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray) -> dict[str, float]:
@@ -129,12 +136,12 @@ def intervals(
     truth: np.ndarray,
     *,
     objective: Objective,
-    cuts: np.ndarray | None,
+    thresholds: np.ndarray | None,
     rule: str = "optimal",
     seed: int,
 ) -> dict[str, list[float]]:
     """95 % bootstrap intervals of the figures of `evaluate` but recalls, the cuts held fixed -> {name: [low, high]}."""
-    grades = objectives.grades(objective, predictions, cuts)
+    grades = objectives.grades(objective, predictions, thresholds)
     found = measured_intervals(truth, grades, objectives.class_scores(objective, predictions), seed=seed)
     del found["macro_f1"]  # with cuts fitted to the same photographs it flatters: evaluate has it as macro_f1_optimal
     for name, graded in _decisions(predictions, truth, objective=objective, rule=rule, seed=seed).items():

@@ -124,7 +124,7 @@ def majority(truth):
     return float(np.bincount(truth).max() / len(truth))
 
 
-def no_better(measured: Mapping[str, Any]) -> dict[str, bool]:
+def below_majority(measured: Mapping[str, Any]) -> dict[str, bool]:
     """What a checkpoint holds as `metrics` -> the sides, of validation and test, on which its accuracy is no better
     than that of always giving the most frequent class; of each, whether it tells classes apart all the same: whether
     the interval of its kappa lies above 0. Cuts for macro-F1 pay for rare grades with accuracy."""
@@ -198,7 +198,7 @@ def mean_intervals(truth, graded, *, num_classes=5, repeats=1000, level=0.95, se
     """truth (N,), graded (T, N), T decisions whose figures are averaged -> {figure: (low, high)} of macro_f1, kappa
     (quadratic) and accuracy, percentile bootstrap over samples. Raises ValueError as the head of this file says."""
     codes = _codes(truth, graded, num_classes)
-    seen = bootstrap(lambda drawn: _mean_figures(drawn, num_classes), codes, repeats=repeats, seed=seed)
+    seen = bootstrap(lambda drawn: _mean_metrics(drawn, num_classes), codes, repeats=repeats, seed=seed)
     low, high = np.quantile(seen, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return {name: (float(low[k]), float(high[k])) for k, name in enumerate(AVERAGED)}
 
@@ -213,7 +213,7 @@ def paired_differences(truth, one, other, *, num_classes=5, repeats=1000, level=
     """
 
     def difference(*drawn):
-        return np.subtract(*(_mean_figures(codes, num_classes) for codes in drawn))
+        return np.subtract(*(_mean_metrics(codes, num_classes) for codes in drawn))
 
     both = [_codes(truth, np.atleast_2d(grades), num_classes) for grades in (one, other)]
     found, seen = difference(*both), bootstrap(difference, *both, repeats=repeats, seed=seed)
@@ -227,7 +227,7 @@ def _codes(truth, graded, num_classes):
     return np.stack([known * num_classes + row for known, row in checked], axis=1)
 
 
-def _mean_figures(codes, num_classes):
+def _mean_metrics(codes, num_classes):
     """(N, T) as _codes gives them -> (3,) the means over T of macro-F1, kappa, accuracy."""
     matrices = [np.bincount(one, minlength=num_classes**2).reshape(num_classes, num_classes) for one in codes.T]
     return np.mean([[figure(counts) for figure in (_macro_f1, _quadratic_kappa, _accuracy)] for counts in matrices], 0)

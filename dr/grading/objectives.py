@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from dr import UsageError
-from dr.grading import thresholds
+from dr.grading.thresholds import apply_thresholds
 from dr.recipes.schema import Recipe
 
 
@@ -23,7 +23,7 @@ class Objective(Protocol):
 
     num_classes: int
     num_outputs: int
-    has_cuts: bool
+    has_thresholds: bool
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """outputs (N, num_outputs), targets (N, K) -> loss of each sample (N,)."""
@@ -49,7 +49,7 @@ class Regression:
     loss_name: str = "smooth_l1"
     class_weights: torch.Tensor | None = None
     num_outputs: int = field(default=1, init=False)
-    has_cuts: bool = field(default=True, init=False)
+    has_thresholds: bool = field(default=True, init=False)
 
     def loss(self, outputs, targets):
         grades = targets @ torch.arange(self.num_classes, dtype=targets.dtype, device=targets.device)
@@ -75,7 +75,7 @@ class Ordinal:
 
     num_classes: int
     class_weights: torch.Tensor | None = None
-    has_cuts: bool = True
+    has_thresholds: bool = True
 
     @property
     def num_outputs(self) -> int:
@@ -104,7 +104,7 @@ class Classification:
     num_classes: int
     focal_gamma: float = 0.0  # 0 is cross-entropy
     class_weights: torch.Tensor | None = None
-    has_cuts: bool = field(default=False, init=False)
+    has_thresholds: bool = field(default=False, init=False)
 
     @property
     def num_outputs(self) -> int:
@@ -133,7 +133,7 @@ class Binary:
     class_weights: torch.Tensor | None = None
     num_classes: int = field(default=2, init=False)
     num_outputs: int = field(default=1, init=False)
-    has_cuts: bool = field(default=True, init=False)
+    has_thresholds: bool = field(default=True, init=False)
 
     def loss(self, outputs, targets):
         losses = F.binary_cross_entropy_with_logits(outputs[:, 0], targets[:, 1], reduction="none")
@@ -154,10 +154,10 @@ def _sample_weights(class_weights: torch.Tensor | None, targets: torch.Tensor) -
     return 1.0 if class_weights is None else targets @ class_weights.to(targets.device)
 
 
-def grades(objective: Objective, predictions: np.ndarray, cuts: np.ndarray | None) -> np.ndarray:
+def grades(objective: Objective, predictions: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
     """predictions (N, P), cuts (K-1,) where the objective has them -> grades (N,) int64 in 0..K-1."""
-    if objective.has_cuts:
-        return thresholds.cut(objective.scores(predictions), cuts)
+    if objective.has_thresholds:
+        return apply_thresholds(objective.scores(predictions), thresholds)
     return objective.probabilities(predictions).argmax(axis=1)
 
 
@@ -203,7 +203,7 @@ def build(recipe: Recipe, *, num_classes: int = 5, class_weights: torch.Tensor |
             raise UsageError(f"recipe: objective binary is for two classes, here are {num_classes}")
         return Binary(class_weights)
     if recipe.objective == "ordinal":
-        return Ordinal(num_classes, class_weights, has_cuts=recipe.cuts != "likeliest")
+        return Ordinal(num_classes, class_weights, has_thresholds=recipe.thresholds != "argmax")
     if recipe.objective == "classification":
         return Classification(num_classes, recipe.focal_gamma if recipe.loss == "focal" else 0.0, class_weights)
     return Regression(num_classes, recipe.loss, class_weights)

@@ -10,20 +10,20 @@ MOST_PLACES = 500  # that expected_cuts tries
 MIXED = -1  # stands for the grade of several samples that share one score but not one grade
 
 
-def cut(scores, cuts):
+def apply_thresholds(scores, thresholds):
     """Grade scores by cuts.
 
     scores (N,) finite float; cuts (K-1,) finite float, ascending; the grade between two equal cuts is never given
     -> grades (N,) int64 in 0..K-1. Raises ValueError for scores or cuts that are not finite or not one-dimensional,
     and for cuts that descend.
     """
-    scores, cuts = _finite(scores, "scores"), _finite(cuts, "cuts")
-    if np.any(cuts[1:] < cuts[:-1]):
-        raise ValueError(f"cuts must ascend, got {cuts.tolist()}")
-    return np.searchsorted(cuts, scores, side="right").astype(np.int64)
+    scores, thresholds = _finite(scores, "scores"), _finite(thresholds, "thresholds")
+    if np.any(thresholds[1:] < thresholds[:-1]):
+        raise ValueError(f"cuts must ascend, got {thresholds.tolist()}")
+    return np.searchsorted(thresholds, scores, side="right").astype(np.int64)
 
 
-def rounding_cuts(num_classes=5):
+def rounding_thresholds(num_classes=5):
     """Cuts that round a score to the nearest grade -> (num_classes - 1,) float64: .5, 1.5, 2.5, 3.5 for five grades.
 
     Raises ValueError for fewer than two classes.
@@ -33,7 +33,7 @@ def rounding_cuts(num_classes=5):
     return np.arange(num_classes - 1) + 0.5
 
 
-def optimal_cuts(scores, grades, num_classes=5, *, prevalence=None):
+def optimal_thresholds(scores, grades, num_classes=5, *, prevalence=None):
     """The cuts with the highest macro-F1 that any cuts reach on these samples, where a class neither present nor given
     counts 0. With `prevalence` (K,), each grade is weighed so that it has that share.
 
@@ -48,7 +48,7 @@ def optimal_cuts(scores, grades, num_classes=5, *, prevalence=None):
     """
     scores, grades = _in_order(scores, grades, num_classes)
     positions = _best_positions(scores, grades, _weights(grades, prevalence), num_classes)
-    return _cuts_at(scores, positions, num_classes)
+    return _thresholds_at(scores, positions, num_classes)
 
 
 def _weights(grades, prevalence):
@@ -60,7 +60,7 @@ def _weights(grades, prevalence):
     return (shares / np.maximum(np.bincount(grades, minlength=len(shares)), 1))[grades] * len(grades)
 
 
-def bagged_cuts(scores, grades, num_classes=5, *, prevalence=None, repeats=25, seed=0):
+def bagged_thresholds(scores, grades, num_classes=5, *, prevalence=None, repeats=25, seed=0):
     """The mean of the optimal cuts of bootstrap samples (Breiman, Machine Learning 1996;24:123): steadier than the
     optimal cuts where samples are few -> (num_classes - 1,) float64, ascending.
 
@@ -69,11 +69,11 @@ def bagged_cuts(scores, grades, num_classes=5, *, prevalence=None, repeats=25, s
     scores, grades = checked(scores, grades, num_classes)
     rng = np.random.default_rng(seed)
     rows = rng.integers(len(scores), size=(repeats, len(scores)))
-    found = [optimal_cuts(scores[drawn], grades[drawn], num_classes, prevalence=prevalence) for drawn in rows]
+    found = [optimal_thresholds(scores[drawn], grades[drawn], num_classes, prevalence=prevalence) for drawn in rows]
     return np.mean(found, axis=0)
 
 
-def kappa_cuts(scores, grades, num_classes=5, *, prevalence=None):
+def kappa_thresholds(scores, grades, num_classes=5, *, prevalence=None):
     """The cuts with the highest quadratic weighted kappa that any cuts reach on these samples -> (num_classes - 1,)
     finite float64, ascending. Arguments and errors are those of optimal_cuts.
 
@@ -100,7 +100,7 @@ def kappa_cuts(scores, grades, num_classes=5, *, prevalence=None):
         if chosen is None or (chance > 0 and found / chance < ratio * (1 - 1e-12)):
             ratio, chosen = found / chance if chance > 0 else ratio, at
         else:
-            return _cuts_at(scores, places[chosen], num_classes)
+            return _thresholds_at(scores, places[chosen], num_classes)
 
 
 def _least_sum(below):
@@ -116,7 +116,7 @@ def _least_sum(below):
     return _traced_back(begins)
 
 
-def expected_cuts(scores, masses):
+def expected_f1_thresholds(scores, masses):
     """The cuts with the highest macro-F1 to be expected, F1 taken of expected counts, where it is known of each sample
     how likely it is of each grade (the plug-in rule of Koyejo et al., NeurIPS 2014).
 
@@ -141,7 +141,7 @@ def expected_cuts(scores, masses):
         totals = np.where(ascending, f1, -np.inf) + best[:, None]
         begins.append(totals.argmax(axis=0))
         best = totals.max(axis=0)
-    return _cuts_at(scores, places[_traced_back(begins)], num_classes)
+    return _thresholds_at(scores, places[_traced_back(begins)], num_classes)
 
 
 def _best_positions(scores, grades, weights, num_classes):
@@ -243,7 +243,7 @@ def _any_parts(below, above, pairs):
     return allowed
 
 
-def _cuts_at(scores, positions, num_classes):
+def _thresholds_at(scores, positions, num_classes):
     """Sorted scores (N,), samples below each cut (K-1,) int in 0..N -> cuts (K-1,) finite float64, ascending."""
     last = len(scores) - 1
     lower, upper = scores[np.maximum(positions - 1, 0)], scores[np.minimum(positions, last)]
@@ -251,10 +251,10 @@ def _cuts_at(scores, positions, num_classes):
     # Between neighbouring floats the midpoint may round onto the lower score, which would then get the higher grade.
     middle = np.where(lower < middle, middle, upper)
 
-    rounding = rounding_cuts(num_classes)
+    rounding = rounding_thresholds(num_classes)
     above_all = np.maximum(scores[last] + 0.5, np.nextafter(scores[last], np.inf))  # + 0.5 is lost on a large score
-    cuts = np.where(positions == 0, np.minimum(rounding, scores[0] - 0.5), middle)
-    return np.where(positions == len(scores), np.maximum(rounding, above_all), cuts)
+    thresholds = np.where(positions == 0, np.minimum(rounding, scores[0] - 0.5), middle)
+    return np.where(positions == len(scores), np.maximum(rounding, above_all), thresholds)
 
 
 def _finite(values, name):

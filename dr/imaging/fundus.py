@@ -35,7 +35,7 @@ BLURRED = 2.0
 _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel  # OpenCV 4, 5
 
 
-class UnreadablePhotograph(Exception):  # noqa: N818  (it names the photograph's state)
+class UnreadableImage(Exception):  # noqa: N818  (it names the photograph's state)
     """The bytes are not a photograph that can be used; the text says why."""
 
 
@@ -55,8 +55,8 @@ class Retina:
 def size_of(data: bytes) -> tuple[int, int]:
     """(width, height) in pixels as the header declares them, without decoding. Raises UnreadablePhotograph."""
     if not data:
-        raise UnreadablePhotograph("the file is empty")
-    too_large = UnreadablePhotograph(f"it declares more than {MAX_PIXELS:,} pixels, far more than a photograph has")
+        raise UnreadableImage("the file is empty")
+    too_large = UnreadableImage(f"it declares more than {MAX_PIXELS:,} pixels, far more than a photograph has")
     try:
         with warnings.catch_warnings():  # of damaged EXIF data, and of half the size that Pillow refuses
             warnings.simplefilter("ignore")
@@ -65,7 +65,7 @@ def size_of(data: bytes) -> tuple[int, int]:
     except Image.DecompressionBombError as exc:
         raise too_large from exc
     except Exception as exc:  # Pillow's plug-ins raise OSError, SyntaxError, struct.error and more on bad headers
-        raise UnreadablePhotograph("it is not an image, or its beginning or end is missing") from exc
+        raise UnreadableImage("it is not an image, or its beginning or end is missing") from exc
     if width * height > MAX_PIXELS:
         raise too_large
     return width, height
@@ -101,7 +101,7 @@ def decode(data: bytes, *, min_side_px: int | None = None) -> np.ndarray:
     """
     width, height = size_of(data)
     if _truncated(data):
-        raise UnreadablePhotograph("it is truncated: its end is missing")
+        raise UnreadableImage("it is truncated: its end is missing")
     _set_log_level(0)  # silent: the reason is ours to tell, in one line
     flag = cv2.IMREAD_COLOR
     if min_side_px is not None and data[:2] == b"\xff\xd8":
@@ -111,9 +111,9 @@ def decode(data: bytes, *, min_side_px: int | None = None) -> np.ndarray:
     try:
         photo = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as exc:
-        raise UnreadablePhotograph("it is damaged: it cannot be decoded") from exc
+        raise UnreadableImage("it is damaged: it cannot be decoded") from exc
     if photo is None:
-        raise UnreadablePhotograph("it is damaged: it cannot be decoded")
+        raise UnreadableImage("it is damaged: it cannot be decoded")
     return photo
 
 
@@ -285,7 +285,7 @@ def find_retina(photo: np.ndarray) -> Retina:
     return Retina((0, 0, width, height), False, tuple(int(v) for v in surround))
 
 
-def square(photo: np.ndarray, *, colour: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
+def pad_to_square(photo: np.ndarray, *, colour: tuple[int, int, int] = (0, 0, 0)) -> np.ndarray:
     """(H, W, 3) -> (S, S, 3), S the longer side: the shorter is padded evenly with `colour`, nothing is stretched."""
     height, width = photo.shape[:2]
     side = max(height, width)
@@ -302,15 +302,15 @@ def shrink(photo: np.ndarray, *, side_px: int) -> np.ndarray:
     return cv2.resize(photo, (side_px, side_px), interpolation=cv2.INTER_AREA)
 
 
-def prepare(photo: np.ndarray, *, size_px: int, crop: bool = True) -> tuple[np.ndarray, Retina]:
+def preprocess(photo: np.ndarray, *, size_px: int, crop: bool = True) -> tuple[np.ndarray, Retina]:
     """(H, W, 3) uint8 BGR -> the photograph the network sees, (S, S, 3) uint8 with S <= size_px, and where it was
     cropped: not at all without `crop`, or where it is small."""
     retina = find_retina(photo) if crop and not is_small(photo) else whole_frame(photo)
     x0, y0, x1, y1 = retina.box
-    return shrink(square(photo[y0:y1, x0:x1], colour=retina.surround), side_px=size_px), retina
+    return shrink(pad_to_square(photo[y0:y1, x0:x1], colour=retina.surround), side_px=size_px), retina
 
 
-def decode_and_prepare(data: bytes, *, size_px: int, crop: bool = True) -> tuple[np.ndarray, Retina, np.ndarray]:
+def decode_and_preprocess(data: bytes, *, size_px: int, crop: bool = True) -> tuple[np.ndarray, Retina, np.ndarray]:
     """Bytes -> (prepared photograph, its Retina, the decoded photograph it came from). Raises UnreadablePhotograph.
 
     A JPEG that will be shrunk is decoded at a reduced scale, as if the retina filled the shorter side of the frame;
@@ -318,11 +318,11 @@ def decode_and_prepare(data: bytes, *, size_px: int, crop: bool = True) -> tuple
     """
     enough = math.ceil(DECODED * size_px)
     photo = decode(data, min_side_px=max(enough, WORKING_SIDE_PX))
-    prepared, retina = prepare(photo, size_px=size_px, crop=crop)
+    prepared, retina = preprocess(photo, size_px=size_px, crop=crop)
     if len(prepared) < size_px and max(photo.shape) < max(size_of(data)):
         shorter = math.ceil(enough * min(photo.shape[:2]) / len(prepared))
         photo = decode(data, min_side_px=shorter)
-        prepared, retina = prepare(photo, size_px=size_px, crop=crop)
+        prepared, retina = preprocess(photo, size_px=size_px, crop=crop)
     return prepared, retina, photo
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 
-def square(photo: np.ndarray, *, size_px: int, crop_px: int | None = None) -> np.ndarray:
+def resize_and_crop(photo: np.ndarray, *, size_px: int, crop_px: int | None = None) -> np.ndarray:
     """photo (H, W, 3) uint8 RGB -> (size_px, size_px, 3) uint8, or its centre of crop_px. Shrunk by the mean of areas:
     small lesions do not alias."""
     shrinks = size_px < max(photo.shape[:2])

@@ -17,16 +17,16 @@ from accelerate import init_empty_weights
 
 from dr import GRADES, UsageError, __version__
 from dr.core import files
-from dr.datasets.prepared import Fold
+from dr.datasets.preprocessed import Fold
 from dr.grading import calibration, metrics, objectives
 from dr.grading.calibration import Calibration
 from dr.imaging import novelty
-from dr.networks.build import Grader, build, load_tensors, same_shape
+from dr.networks.build import GradingNetwork, build, load_tensors, same_shape
 from dr.recipes.load import from_dict
 from dr.recipes.load import load as load_recipe
 from dr.recipes.schema import Recipe
 
-PUBLISHED_CUTS = [0.5, 1.5, 2.5, 3.5]
+PUBLISHED_THRESHOLDS = [0.5, 1.5, 2.5, 3.5]
 PUBLISHED_PREPARED_PX = 512
 
 
@@ -49,10 +49,10 @@ class Checkpoint:
     than always giving the most frequent one."""
 
     path: Path
-    grader: Grader
+    network: GradingNetwork
     objective: objectives.Objective
     recipe: Recipe
-    cuts: list[float] | None
+    thresholds: list[float] | None
     classes: tuple[str, ...]
     prepared_px: int
     crop: bool = True
@@ -60,7 +60,7 @@ class Checkpoint:
     validation: tuple[np.ndarray, np.ndarray] | None = None
     calibration: Calibration | None = None
     training: novelty.Reference | None = None
-    seen_names: np.ndarray | None = None
+    seen_name_hashes: np.ndarray | None = None
     useless_on: Sequence[str] = ()
 
 
@@ -91,7 +91,7 @@ def _bare_state_dict(tensors: Mapping, path: Path) -> dict:
     return {
         "model": {key.removeprefix("module."): value for key, value in tensors.items()},  # saved from DataParallel
         "recipe": load_recipe(None).to_dict(),
-        "cuts": PUBLISHED_CUTS,
+        "thresholds": PUBLISHED_THRESHOLDS,
         "classes": list(GRADES),
         "data": {"size": PUBLISHED_PREPARED_PX},
     }
@@ -108,10 +108,10 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
     _check_fields(content, path)
     recipe = from_dict(dict(content["recipe"]), place=str(path))
     objective = objectives.build(recipe, num_classes=len(content["classes"]))
-    _check_cuts(content["cuts"], objective, path)
+    _check_thresholds(content["thresholds"], objective, path)
     with init_empty_weights(include_buffers=False):  # the file fills them: random ones take seconds to draw
-        grader = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
-    own = grader.backbone.state_dict()
+        network = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
+    own = network.backbone.state_dict()
     wrong = [key for key in own if not same_shape(content["model"].get(key), own[key])]
     if wrong or len(own) != len(content["model"]):
         key = wrong[0] if wrong else next(key for key in content["model"] if key not in own)
@@ -120,8 +120,8 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
             f"with {objective.num_outputs} output{'s'[: objective.num_outputs > 1]} (first: {key}); "
             "give the checkpoint that train.py wrote"
         )
-    grader.backbone.load_state_dict({key: content["model"][key].to(own[key].dtype) for key in own}, assign=True)
-    grader.to(memory_format=torch.channels_last)
+    network.backbone.load_state_dict({key: content["model"][key].to(own[key].dtype) for key in own}, assign=True)
+    network.to(memory_format=torch.channels_last)
     data, seen = content["data"], {}
     for side in ("validation", "test"):
         if side in content:
@@ -131,10 +131,10 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         held_out = HeldOut(Fold(**data["fold"]), *seen["test"])
     return Checkpoint(
         path=path,
-        grader=grader.eval(),
+        network=network.eval(),
         objective=objective,
         recipe=recipe,
-        cuts=content["cuts"],
+        thresholds=content["thresholds"],
         classes=tuple(content["classes"]),
         prepared_px=data["size"],
         crop=data.get("crop", True),
@@ -142,8 +142,10 @@ def read(tensors: Mapping, path: Path) -> Checkpoint:
         validation=seen.get("validation"),
         calibration=_calibration(content, seen.get("validation"), objective, path),
         training=_training(content, path),
-        seen_names=data["names"].numpy() if "names" in data else None,
-        useless_on=[side for side, skilled in metrics.no_better(content.get("metrics", {})).items() if not skilled],
+        seen_name_hashes=data["names"].numpy() if "names" in data else None,
+        useless_on=[
+            side for side, skilled in metrics.below_majority(content.get("metrics", {})).items() if not skilled
+        ],
     )
 
 
@@ -180,7 +182,7 @@ def _check_fields(content: Mapping, path: Path) -> None:
         "model": isinstance(content["model"], Mapping),
         "recipe": isinstance(content["recipe"], Mapping),
         "classes": isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes),
-        "cuts": "cuts" in content,
+        "thresholds": "thresholds" in content,
         "data": isinstance(data, Mapping)
         and isinstance(data.get("size"), int)
         and isinstance(data.get("names", torch.empty(0)), torch.Tensor),
@@ -190,12 +192,14 @@ def _check_fields(content: Mapping, path: Path) -> None:
             raise UsageError(f"{path}: field {field!r} is missing or damaged; give the checkpoint that train.py wrote")
 
 
-def _check_cuts(cuts: object, objective: objectives.Objective, path: Path) -> None:
+def _check_thresholds(thresholds: object, objective: objectives.Objective, path: Path) -> None:
     """Raises UsageError unless there is an ascending cut between each two grades, or None where there are no cuts."""
-    if objective.has_cuts:
-        numbers = isinstance(cuts, list) and all(isinstance(value, float) and math.isfinite(value) for value in cuts)
-        fit = numbers and len(cuts) == objective.num_classes - 1 and cuts == sorted(cuts)
+    if objective.has_thresholds:
+        numbers = isinstance(thresholds, list) and all(
+            isinstance(value, float) and math.isfinite(value) for value in thresholds
+        )
+        fit = numbers and len(thresholds) == objective.num_classes - 1 and thresholds == sorted(thresholds)
     else:
-        fit = cuts is None
+        fit = thresholds is None
     if not fit:
-        raise UsageError(f"{path}: field 'cuts' is missing or damaged; give the checkpoint that train.py wrote")
+        raise UsageError(f"{path}: field 'thresholds' is missing or damaged; give the checkpoint that train.py wrote")

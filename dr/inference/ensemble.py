@@ -29,7 +29,7 @@ def load(paths: Sequence[str]) -> list[Checkpoint]:
                     f"{one.path}: its {what} ({other}) is not that of {loaded[0].path} ({first}); "
                     "their predictions cannot be averaged, give them one by one"
                 )
-        if one.objective.has_cuts != loaded[0].objective.has_cuts:
+        if one.objective.has_thresholds != loaded[0].objective.has_thresholds:
             raise UsageError(
                 f"{one.path} and {loaded[0].path}: one decides by cuts, the other by the likeliest grade; "
                 "give them one by one"
@@ -67,7 +67,7 @@ def validation(checkpoints: Sequence[Checkpoint]) -> list[tuple[np.ndarray, np.n
     return None if None in own else own
 
 
-def mix(checkpoints: Sequence[Checkpoint]) -> np.ndarray | None:
+def class_prevalence(checkpoints: Sequence[Checkpoint]) -> np.ndarray | None:
     """The share of each grade among the validation photographs of all (K,), half a photograph of a grade that none has:
     of those that folds hold out the most are of training, where data.py may have balanced the grades. None where a
     checkpoint keeps no validation."""
@@ -82,7 +82,7 @@ def probabilities(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) ->
     """predictions (N, P) -> calibrated probabilities (N, K) for validation's mix of grades, None where a checkpoint has
     no calibration."""
     likely = calibrated(checkpoints, predictions)
-    natural = mix(checkpoints)
+    natural = class_prevalence(checkpoints)
     if folds(checkpoints) is None or natural is None:
         return likely
     truth = validation(checkpoints)[0][1]
@@ -104,7 +104,7 @@ def calibrated(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) -> np
     return None if None in fitted else np.mean([each.probabilities(seen) for each in fitted], axis=0)
 
 
-def cuts(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], str | None]:
+def thresholds(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], str | None]:
     """-> the cuts (K-1,) to grade with, for each checkpoint, and where they are from, in words; None without cuts.
 
     Folds of one set share the cuts that their recipe's rule fits to the scores of all the photographs that each has
@@ -112,16 +112,16 @@ def cuts(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], st
     each keeps its own.
     """
     first = checkpoints[0]
-    own = [None if one.cuts is None else np.array(one.cuts) for one in checkpoints]
-    if first.cuts is None:
+    own = [None if one.thresholds is None else np.array(one.thresholds) for one in checkpoints]
+    if first.thresholds is None:
         return own, None
     held_out, source = folds(checkpoints), f"the mean of those of {len(own)} checkpoints"
-    if all(one.recipe.cuts == "round" for one in checkpoints):
+    if all(one.recipe.thresholds == "round" for one in checkpoints):
         source = "scores are rounded, nothing was fitted"
     elif held_out is not None:
         predictions, truth = validation(checkpoints)[0]
-        rule, natural = first.recipe.cuts, mix(checkpoints)
-        fitted = evaluation.fit_cuts(predictions, truth, objective=first.objective, rule=rule, prevalence=natural)
+        rule, natural = first.recipe.thresholds, class_prevalence(checkpoints)
+        fitted = evaluation.fit_thresholds(predictions, truth, objective=first.objective, rule=rule, prevalence=natural)
         own = [fitted] * len(own)
         numbers = ", ".join(str(each.fold.number) for each in held_out)
         these = f"folds {numbers} of {held_out[0].fold.of}"

@@ -14,7 +14,7 @@ from torch import nn
 from dr.core import distributed
 from dr.grading.objectives import Objective, class_scores, grades
 
-View = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) uint8 -> the same shape
+TTAView = Callable[[torch.Tensor], torch.Tensor]  # (N, 3, H, W) uint8 -> the same shape
 SHIFT = 1 / 16  # of the side, to each corner: what the five crops of AlexNet's test are to a picture that stays whole
 
 
@@ -22,7 +22,7 @@ def _as_it_is(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _transposed(images: torch.Tensor, *, flip: View) -> torch.Tensor:
+def _transposed(images: torch.Tensor, *, flip: TTAView) -> torch.Tensor:
     return flip(images.transpose(-2, -1))
 
 
@@ -40,7 +40,7 @@ _CORNERS = [(0, 0), (-1, -1), (-1, 1), (1, -1), (1, 1)]
 _FIVE = [partial(_shifted, down=down, right=right, mirrored=False) for down, right in _CORNERS]
 _MIRRORED = [partial(_shifted, down=down, right=right, mirrored=True) for down, right in _CORNERS]
 _FLIPS = [_as_it_is, *(partial(torch.flip, dims=dims) for dims in ((-1,), (-2,), (-2, -1)))]
-VIEWS: dict[str, Sequence[View]] = {  # of a recipe's `tta`; five and ten after Krizhevsky et al., NeurIPS 2012
+TTA_VIEWS: dict[str, Sequence[TTAView]] = {  # of a recipe's `tta`; five and ten after Krizhevsky et al., NeurIPS 2012
     "none": [_as_it_is],
     "flips": _FLIPS,
     "d4": [*_FLIPS, *(partial(_transposed, flip=flip) for flip in _FLIPS)],
@@ -64,7 +64,7 @@ def infer(
     batches: Iterable[dict],
     *,
     accelerator: Accelerator,
-    views: Sequence[View] = VIEWS["none"],
+    views: Sequence[TTAView] = TTA_VIEWS["none"],
 ) -> tuple[np.ndarray, list[torch.Tensor]]:
     """batches of {"index": (N,) int64, scorer.image: (N, 3, P, P) uint8} -> index (M,) int64 ascending, and for each
     scorer its outputs (V, M, num_outputs) float32 on the CPU, V views. Of several processes each brings its own batches
@@ -83,7 +83,7 @@ def infer(
             outputs.append(torch.stack(seen))
         indices.append(batch["index"].cpu())
     own = torch.cat(indices), [torch.cat(outputs, dim=1) for outputs in gathered]
-    everyones = distributed.gather(own)
+    everyones = distributed.all_gather(own)
     index, first = np.unique(torch.cat([index for index, _ in everyones]).numpy(), return_index=True)
     by_scorer = zip(*(outputs for _, outputs in everyones), strict=True)
     return index, [torch.cat(outputs, dim=1)[:, first] for outputs in by_scorer]
@@ -100,13 +100,13 @@ def mean_predictions(scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor])
 
 
 def voted_grades(
-    scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor], *, cuts: Sequence[np.ndarray | None]
+    scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor], *, thresholds: Sequence[np.ndarray | None]
 ) -> np.ndarray:
     """Outputs of each scorer (V, M, num_outputs), its cuts -> grades (M,) int64: the grade that most views get, of
     equally many the likeliest one by the mean of all."""
     votes = [
         grades(scorer.objective, scorer.objective.predictions(view.double()).numpy(), own)
-        for scorer, seen, own in zip(scorers, outputs, cuts, strict=True)
+        for scorer, seen, own in zip(scorers, outputs, thresholds, strict=True)
         for view in seen
     ]
     given = np.array(votes)  # (voters, M)
@@ -116,11 +116,11 @@ def voted_grades(
 
 
 def decide(
-    scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor], *, cuts: Sequence[np.ndarray | None], by: str
+    scorers: Sequence[Scorer], outputs: Sequence[torch.Tensor], *, thresholds: Sequence[np.ndarray | None], by: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outputs of each scorer (V, M, num_outputs), its cuts, a recipe's `tta_by` -> predictions (M, P), grades (M,)."""
     predictions = mean_predictions(scorers, outputs)
     if by == "vote":
-        return predictions, voted_grades(scorers, outputs, cuts=cuts)
-    mean_cuts = None if cuts[0] is None else np.mean(cuts, axis=0)
-    return predictions, grades(scorers[0].objective, predictions, mean_cuts)
+        return predictions, voted_grades(scorers, outputs, thresholds=thresholds)
+    mean_thresholds = None if thresholds[0] is None else np.mean(thresholds, axis=0)
+    return predictions, grades(scorers[0].objective, predictions, mean_thresholds)

@@ -14,7 +14,7 @@ from torch import nn
 
 from dr import UsageError
 from dr.grading.objectives import Binary, Objective, Ordinal, Regression
-from dr.networks.build import Grader
+from dr.networks.build import GradingNetwork
 
 FINEST = 4  # a map whose places are smaller than so many pixels is not the end of a network
 MOST_PREFIX_TOKENS = 8  # class and register tokens, which stand at no place of the picture
@@ -22,7 +22,7 @@ STRENGTH = 0.6  # of the colour where the heat is greatest; blue to green, which
 
 
 def heat(
-    grader: Grader, objective: Objective, images: torch.Tensor, *, grades: np.ndarray, layer: nn.Module
+    network: GradingNetwork, objective: Objective, images: torch.Tensor, *, grades: np.ndarray, layer: nn.Module
 ) -> np.ndarray:
     """images (N, 3, P, P) uint8 RGB -> (N, P, P) float32 in 0..1, 1 where a photograph's own heat is greatest.
 
@@ -38,9 +38,9 @@ def heat(
         return kept[-1].clone()  # the next layer may work in place
 
     hook = layer.register_forward_hook(begin_gradients)
-    with _only_looked_at(grader), torch.inference_mode(False), torch.enable_grad():
+    with _only_looked_at(network), torch.inference_mode(False), torch.enable_grad():
         try:
-            outputs = grader(images.to(grader.mean.device).float())
+            outputs = network(images.to(network.mean.device).float())
         finally:
             hook.remove()
         spoken = [_evidence(one, objective=objective, grade=int(k)) for one, k in zip(outputs, grades, strict=True)]
@@ -83,11 +83,11 @@ def _ordinal_evidence(output: torch.Tensor, grade: int) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _only_looked_at(grader: Grader) -> Iterator[None]:
+def _only_looked_at(network: GradingNetwork) -> Iterator[None]:
     """The network in evaluation mode and without gradients of its own, then as it was."""
-    training = {module: module.training for module in grader.modules()}
-    required = {tensor: tensor.requires_grad for tensor in grader.parameters()}
-    grader.eval().requires_grad_(False)
+    training = {module: module.training for module in network.modules()}
+    required = {tensor: tensor.requires_grad for tensor in network.parameters()}
+    network.eval().requires_grad_(False)
     try:
         yield
     finally:
@@ -124,11 +124,11 @@ def _side(module: nn.Module, output: object, batch: int) -> int | None:
     return _token_side(output.shape[1]) if output.ndim == 3 and normalised else None
 
 
-def last_map(grader: Grader, picture: torch.Tensor) -> nn.Module:
+def last_map(network: GradingNetwork, picture: torch.Tensor) -> nn.Module:
     """picture (1, 3, P, P) uint8 RGB -> the last layer, in the order in which they are computed, that gives a map of
     several places which the outputs depend on: before the global pooling, or before a class token has gathered what it
     needs. Raises UsageError for a network that has none."""
-    picture = picture.to(grader.mean.device).float().requires_grad_()
+    picture = picture.to(network.mean.device).float().requires_grad_()
     seen: list[tuple[nn.Module, torch.Tensor]] = []
     coarse = picture.shape[-1] // FINEST
 
@@ -137,10 +137,10 @@ def last_map(grader: Grader, picture: torch.Tensor) -> nn.Module:
         if side is not None and 1 < side <= coarse:
             seen.append((module, output))
 
-    hooks = [module.register_forward_hook(note) for module in grader.backbone.modules()]
-    with _only_looked_at(grader), torch.inference_mode(False), torch.enable_grad():
+    hooks = [module.register_forward_hook(note) for module in network.backbone.modules()]
+    with _only_looked_at(network), torch.inference_mode(False), torch.enable_grad():
         try:
-            outputs = grader(picture)
+            outputs = network(picture)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -149,6 +149,6 @@ def last_map(grader: Grader, picture: torch.Tensor) -> nn.Module:
             if gradient is not None and _as_map(gradient).abs().amax() > 0:
                 return module
     raise UsageError(
-        f"{type(grader.backbone).__name__} has no layer with several places for pictures of {picture.shape[-1]} "
+        f"{type(network.backbone).__name__} has no layer with several places for pictures of {picture.shape[-1]} "
         "pixels, so no heat can be shown; give --explain 0"
     )

@@ -40,7 +40,7 @@ class Float32Linear(nn.Linear):
             return F.linear(inputs.float(), self.weight, self.bias)
 
 
-class Grader(nn.Module):
+class GradingNetwork(nn.Module):
     """(N, 3, H, W) uint8 RGB -> (N, num_outputs) float32: normalisation, then the backbone with all weights."""
 
     def __init__(self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -193,7 +193,9 @@ def _load_matching(model: nn.Module, tensors: Mapping, *, head: str, source: str
     model.load_state_dict(fitting, strict=False)
 
 
-def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True, sync_batch_norm: bool = False) -> Grader:
+def build(
+    recipe: Recipe, *, num_outputs: int, pretrained: bool = True, sync_batch_norm: bool = False
+) -> GradingNetwork:
     """The network of a recipe, channels_last; with `pretrained` it starts from the weights that the recipe names, else
     from random ones (a checkpoint is about to be loaded). With `sync_batch_norm` batch statistics are those of all
     processes. Raises UsageError."""
@@ -216,17 +218,17 @@ def build(recipe: Recipe, *, num_outputs: int, pretrained: bool = True, sync_bat
         _load_matching(backbone, tensors, head=head, source=source)
     if recipe.pooling == "gem":
         surgery.pool_by_gem(backbone, recipe.backbone)
-    grader = Grader(backbone, mean=recipe.mean or tuple(mean), std=recipe.std or tuple(std))
-    return grader.to(memory_format=torch.channels_last)
+    network = GradingNetwork(backbone, mean=recipe.mean or tuple(mean), std=recipe.std or tuple(std))
+    return network.to(memory_format=torch.channels_last)
 
 
-def check(grader: Grader, recipe: Recipe, *, num_outputs: int) -> None:
+def check(network: GradingNetwork, recipe: Recipe, *, num_outputs: int) -> None:
     """Raises UsageError for a network that cannot take the recipe's pictures or does not give `num_outputs` for each,
     before hours are spent on it."""
     side = recipe.crop_size or recipe.image_size
     try:
         with torch.inference_mode():
-            shape = tuple(grader.eval()(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape)
+            shape = tuple(network.eval()(torch.zeros(1, 3, side, side, dtype=torch.uint8)).shape)
     except (RuntimeError, AssertionError, AttributeError, TypeError, ValueError) as exc:  # as each network has it
         reason = (str(exc) or type(exc).__name__).splitlines()[0]
         raise UsageError(

@@ -28,7 +28,7 @@ from dr.pages.style import (
 FIGURES = {"recall": BLUE, "precision": ORANGE, "f1": GREEN}
 
 
-def class_figures(
+def class_metrics(
     figures: Mapping[str, np.ndarray],
     intervals: Mapping[str, np.ndarray],
     *,

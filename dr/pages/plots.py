@@ -126,14 +126,14 @@ def _percent(share: float) -> str:
 
 
 def score_histograms(
-    scores: np.ndarray, truth: np.ndarray, cuts: np.ndarray, *, path: Path, classes: Sequence[str] = GRADES
+    scores: np.ndarray, truth: np.ndarray, thresholds: np.ndarray, *, path: Path, classes: Sequence[str] = GRADES
 ) -> Figure:
     """scores (N,) float, truth (N,) int in 0..K-1, cuts (K-1,) ascending: a histogram per true grade, all cut alike."""
-    scores, truth, cuts = np.asarray(scores, float), np.asarray(truth), np.asarray(cuts, float)
-    names = names_of(classes, len(cuts) + 1)
+    scores, truth, thresholds = np.asarray(scores, float), np.asarray(truth), np.asarray(thresholds, float)
+    names = names_of(classes, len(thresholds) + 1)
     finite = np.isfinite(scores)
-    low, high = _score_range(cuts, scores[finite])
-    borders = np.concatenate([[low], np.clip(cuts, low, high), [high]])
+    low, high = _score_range(thresholds, scores[finite])
+    borders = np.concatenate([[low], np.clip(thresholds, low, high), [high]])
     figure = new_figure(10, 0.95 * len(names) + 1.3)
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False).ravel()
     bins = np.linspace(low, high, 61)
@@ -141,7 +141,14 @@ def score_histograms(
         heights, _ = np.histogram(np.clip(scores[finite & (truth == grade)], low, high), bins)
         axes.axvspan(borders[grade], borders[grade + 1], color="#ececec", linewidth=0, zorder=0)
         axes.stairs(heights, bins, fill=True, color=colour, zorder=2)
-        axes.vlines(cuts[(low < cuts) & (cuts < high)], 0, 1, INK, transform=axes.get_xaxis_transform(), linewidth=1)
+        axes.vlines(
+            thresholds[(low < thresholds) & (thresholds < high)],
+            0,
+            1,
+            INK,
+            transform=axes.get_xaxis_transform(),
+            linewidth=1,
+        )
         plain(axes)
         axes.spines["left"].set_visible(False)
         axes.set(xlim=(low, high), ylim=(0, 1.08 * heights.max(initial=1)), yticks=[])
@@ -157,11 +164,11 @@ def score_histograms(
     return save(figure, path)
 
 
-def _score_range(cuts: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+def _score_range(thresholds: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
     """From the lowest to the highest of scores and cuts and a margin, without those that are absurdly far from the
     grades 0..K-1; half a grade at least beyond every cut, where the outermost grades are named."""
-    count = len(cuts) + 1
-    near = cuts[(-count < cuts) & (cuts < 2 * count)]
+    count = len(thresholds) + 1
+    near = thresholds[(-count < thresholds) & (thresholds < 2 * count)]
     usual = scores[(-0.2 * count <= scores) & (scores <= 1.2 * count - 1)]
     inner, outer = 0.02 * count, 0.1 * count
     low = min(usual.min(initial=count) - inner, near.min(initial=count) - outer)

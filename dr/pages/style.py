@@ -49,7 +49,7 @@ def plain(axes: Axes, *, title: str = "") -> None:
 
 
 def save(figure: Figure, path: Path) -> Figure:
-    with files.whole(path) as part:
+    with files.atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=DPI, facecolor="auto")
     return figure
 

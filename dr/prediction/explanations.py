@@ -10,7 +10,7 @@ from torch import nn
 
 from dr.core import distributed
 from dr.imaging import fundus
-from dr.imaging.resize import square, to_tensor
+from dr.imaging.resize import resize_and_crop, to_tensor
 from dr.inference import gradcam
 from dr.inference.checkpoint import Checkpoint
 from dr.pages import html as page
@@ -40,17 +40,17 @@ def one_map(
     them, but S as large as the photograph allows up to `shown_px`, and the mean heat (S, S) of the networks. One that
     sees another frame (the background cropped away or not) has no part."""
     widest = max(checkpoints, key=lambda one: (one.prepared_px, one.crop))
-    shown, _, _ = fundus.decode_and_prepare(data, size_px=max(shown_px, widest.prepared_px), crop=widest.crop)
+    shown, _, _ = fundus.decode_and_preprocess(data, size_px=max(shown_px, widest.prepared_px), crop=widest.crop)
     photo = cv2.cvtColor(shown, cv2.COLOR_BGR2RGB)
     heats = []
     for one, layer in zip(checkpoints, layers, strict=True):
         if one.crop != widest.crop:
             continue
-        prepared, _, _ = fundus.decode_and_prepare(data, size_px=one.prepared_px, crop=one.crop)
+        prepared, _, _ = fundus.decode_and_preprocess(data, size_px=one.prepared_px, crop=one.crop)
         seen = cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB)
         whole_px, crop_px = one.recipe.image_size, one.recipe.crop_size
-        image = to_tensor(square(seen, size_px=whole_px, crop_px=crop_px))
-        heat = gradcam.heat(one.grader, one.objective, image[None], grades=np.array([grade]), layer=layer)[0]
+        image = to_tensor(resize_and_crop(seen, size_px=whole_px, crop_px=crop_px))
+        heat = gradcam.heat(one.network, one.objective, image[None], grades=np.array([grade]), layer=layer)[0]
         before = (whole_px - len(heat)) // 2  # what was not seen stays cold
         heat = np.pad(heat, (before, whole_px - len(heat) - before))
         heats.append(cv2.resize(heat, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR))
@@ -69,14 +69,14 @@ def maps(
     share them."""
     shown_px = SHOWN_PX if len(chosen) <= MOST_LARGE else 0
     own = []
-    for row, why in chosen[distributed.RANK :: distributed.COUNT]:
+    for row, why in chosen[distributed.rank :: distributed.world_size]:
         name, grade = details.loc[row, "file"], int(details.loc[row, "grade"])
         photo, heat = one_map(read(name), checkpoints, grade=grade, layers=layers, shown_px=shown_px)
         pictures = {"photo": photo, "heat": gradcam.overlay(photo, heat)}
         told = {"file": name, "grade": grade, "score": float(details.loc[row, "score"]), "why": why}
         own.append(told | {key: page.data_uri(page.jpeg(picture)) for key, picture in pictures.items()})
     place = {details.loc[row, "file"]: number for number, (row, _) in enumerate(chosen)}
-    return sorted((one for share in distributed.gather(own) for one in share), key=lambda one: place[one["file"]])
+    return sorted((one for share in distributed.all_gather(own) for one in share), key=lambda one: place[one["file"]])
 
 
 def find_layers(checkpoints: Sequence[Checkpoint]) -> list[nn.Module]:
@@ -86,5 +86,5 @@ def find_layers(checkpoints: Sequence[Checkpoint]) -> list[nn.Module]:
     for one in checkpoints:
         side = one.recipe.crop_size or one.recipe.image_size
         noise = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, 3, side, side), np.uint8))
-        found.append(gradcam.last_map(one.grader, noise))
+        found.append(gradcam.last_map(one.network, noise))
     return found

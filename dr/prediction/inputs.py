@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dr import UsageError
 from dr.datasets.loader import loader
 from dr.imaging import fundus, novelty
-from dr.imaging.resize import square, to_tensor
+from dr.imaging.resize import resize_and_crop, to_tensor
 from dr.prediction import report as prediction_page
 from dr.sources.archive import IMAGE_SUFFIXES, Archive, composed, is_image, stem
 from dr.sources.kaggle import path_ends, read_member, read_table, shallowest, without_ending
@@ -23,7 +23,7 @@ from dr.sources.kaggle import path_ends, read_member, read_table, shallowest, wi
 SAMPLE = "sample_submission.csv"
 
 
-def find_photographs(images: str | Path, *, but: Collection[Path] = ()) -> tuple[Archive, list[str]]:
+def find_images(images: str | Path, *, but: Collection[Path] = ()) -> tuple[Archive, list[str]]:
     """A folder, a zip or one photograph -> (archive, names of its photographs, `but` not these files). Raises
     UsageError when there are none."""
     path = Path(images)
@@ -96,7 +96,7 @@ def select(names: list[str], ids: list[str], *, images: str, submission: str) ->
     return [found[i] for i in ids]
 
 
-class View(NamedTuple):
+class InputSpec(NamedTuple):
     """How a network sees a photograph: prepared at one size with its background cropped away or not, then resized to
     another, of which the centre may be cut out; in pixels."""
 
@@ -111,7 +111,7 @@ class View(NamedTuple):
         return "image_" + "_".join(map(str, self))
 
 
-class Photographs(Dataset):
+class InferenceImages(Dataset):
     """index -> {"index", "record", a (3, P, P) uint8 for each view, or no image where `record["error"]`}, and with
     `looks` the "look" that the page keeps. `training`: what each network's training photographs look like.
 
@@ -123,11 +123,11 @@ class Photographs(Dataset):
         archive: Archive,
         names: list[str],
         *,
-        views: Iterable[View],
-        training: Sequence[tuple[View, novelty.Reference]] = (),
-        looks: bool = False,
+        views: Iterable[InputSpec],
+        training: Sequence[tuple[InputSpec, novelty.Reference]] = (),
+        thumbnails: bool = False,
     ):
-        self.archive, self.names, self.training, self.looks = archive, names, training, looks
+        self.archive, self.names, self.training, self.thumbnails = archive, names, training, thumbnails
         self.views = list(dict.fromkeys(views))
 
     def __len__(self) -> int:
@@ -138,16 +138,16 @@ class Photographs(Dataset):
         try:
             data = self.archive.read(self.names[index])
             ways = sorted({(view.prepared_px, view.crop) for view in self.views})
-            prepared = {way: fundus.decode_and_prepare(data, size_px=way[0], crop=way[1])[:2] for way in ways}
-        except (fundus.UnreadablePhotograph, OSError) as exc:
+            prepared = {way: fundus.decode_and_preprocess(data, size_px=way[0], crop=way[1])[:2] for way in ways}
+        except (fundus.UnreadableImage, OSError) as exc:
             reason = getattr(exc, "strerror", None) or str(exc)  # of a file, without its number and path
             return {"index": index, "record": record | {"error": reason}}
         item = {"index": index, "record": record | self._measured(prepared)}
-        if self.looks:
-            item["look"] = prediction_page.look(*prepared[ways[-1]])
+        if self.thumbnails:
+            item["look"] = prediction_page.make_thumbnail(*prepared[ways[-1]])
         for view in self.views:
             photo = cv2.cvtColor(prepared[view.prepared_px, view.crop][0], cv2.COLOR_BGR2RGB)
-            item[view.key] = to_tensor(square(photo, size_px=view.image_px, crop_px=view.crop_px))
+            item[view.key] = to_tensor(resize_and_crop(photo, size_px=view.image_px, crop_px=view.crop_px))
         return item
 
     def _measured(self, prepared: dict[tuple[int, bool], tuple[np.ndarray, fundus.Retina]]) -> dict:
@@ -168,7 +168,7 @@ class Photographs(Dataset):
 def collate(items: list[dict]) -> dict:
     """Items -> a batch of those that have an image; the records of all, the looks of those that have one."""
     batch = {"records": [(item["index"], item["record"]) for item in items]}
-    batch["looks"] = [(item["record"]["file"], item["look"]) for item in items if "look" in item]
+    batch["thumbnails"] = [(item["record"]["file"], item["look"]) for item in items if "look" in item]
     readable = [item for item in items if not item["record"]["error"]]
     batch["index"] = torch.tensor([item["index"] for item in readable], dtype=torch.int64)
     for key in readable[0] if readable else ():
@@ -184,19 +184,21 @@ class Batches(NamedTuple):
     photographs: int
 
 
-def begin(photographs: Photographs, *, batch_size: int, workers: int, pin: bool) -> Batches:
+def begin(photographs: InferenceImages, *, batch_size: int, workers: int, pin: bool) -> Batches:
     """Starts the processes that load; of several processes each is given its share."""
     workers = min(workers, -(-len(photographs) // batch_size))
     batches = loader(photographs, batch_size=batch_size, workers=workers, pin=pin, collate=collate)
     return Batches(iter(batches), sum(map(len, batches.batch_sampler)))
 
 
-def readable(batches: Batches, records: dict[int, dict], looks: dict[str, prediction_page.Look]) -> Iterator[dict]:
+def readable(
+    batches: Batches, records: dict[int, dict], thumbnails: dict[str, prediction_page.Thumbnail]
+) -> Iterator[dict]:
     """Passes on the batches that hold an image and gathers the records and looks of all, with a progress bar."""
     with tqdm(total=batches.photographs, desc="grading", unit=" photographs") as progress:
         for batch in batches.loading:
             records.update(batch["records"])
-            looks.update(batch["looks"])
+            thumbnails.update(batch["thumbnails"])
             if len(batch["index"]):
                 yield batch
             progress.update(len(batch["records"]))

@@ -21,17 +21,17 @@ class Graph(nn.Module):
 
     def __init__(self, chosen: Checkpoint):
         super().__init__()
-        self.grader, self.objective = chosen.grader, chosen.objective
+        self.network, self.objective = chosen.network, chosen.objective
         fitted = chosen.calibration
-        self.register_buffer("cuts", None if chosen.cuts is None else torch.tensor(chosen.cuts))
+        self.register_buffer("thresholds", None if chosen.thresholds is None else torch.tensor(chosen.thresholds))
         self.register_buffer("slope", None if fitted is None else torch.tensor(fitted.slope))
         self.register_buffer("offsets", None if fitted is None else torch.tensor(fitted.offsets))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        predictions = _predictions(self.objective, self.grader(images))
+        predictions = _predictions(self.objective, self.network(images))
         own = _probabilities(self.objective, predictions)
         scores = _scores(self.objective, predictions)
-        grades = own.argmax(dim=1) if self.cuts is None else (scores[:, None] >= self.cuts).sum(dim=1)
+        grades = own.argmax(dim=1) if self.thresholds is None else (scores[:, None] >= self.thresholds).sum(dim=1)
         probabilities = own
         if self.slope is not None:
             seen = scores if own is None else own
@@ -77,10 +77,10 @@ def facts(chosen: Checkpoint) -> dict:
         "cropped": chosen.crop,
         "image_size": recipe.image_size,
         "crop_size": recipe.crop_size,
-        "mean": [round(value / 255, 6) for value in chosen.grader.mean.flatten().tolist()],
-        "std": [round(value / 255, 6) for value in chosen.grader.std.flatten().tolist()],
+        "mean": [round(value / 255, 6) for value in chosen.network.mean.flatten().tolist()],
+        "std": [round(value / 255, 6) for value in chosen.network.std.flatten().tolist()],
         "objective": recipe.objective,
-        "cuts": chosen.cuts,
+        "thresholds": chosen.thresholds,
         "classes": list(chosen.classes),
         "backbone": recipe.backbone,
         "recipe": recipe.to_dict(),
@@ -133,12 +133,12 @@ def export(models: list[str], path: str | Path) -> dict:
     onnx.helper.set_model_props(model, {name: json.dumps(value, ensure_ascii=False) for name, value in known.items()})
     model.producer_name = "retinopathy-grading"
     onnx.checker.check_model(model, full_check=True)
-    if distributed.MAIN:
+    if distributed.is_main:
         files.write_bytes(path, model.SerializeToString())
     return known
 
 
-def in_words(known: dict, path: str | Path) -> list[str]:
+def summary_lines(known: dict, path: str | Path) -> list[str]:
     """The facts of an export -> lines for a person."""
     side = known["crop_size"] or known["image_size"]
     lines = [f"wrote {path}: images (N, 3, {side}, {side}) uint8 RGB, prepared at {known['prepared_size']} pixels"]

@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 
 from dr.core import device, distributed, files
-from dr.datasets.prepared import name_hash
+from dr.datasets.preprocessed import name_hash
 from dr.imaging import novelty
 from dr.inference import ensemble
 from dr.inference.checkpoint import Checkpoint
 from dr.inference.forward import Scorer, decide, mean_predictions
 from dr.prediction import explanations, scoring
 from dr.prediction import report as prediction_page
-from dr.prediction.inputs import find_photographs, ids, select, submission_ids
+from dr.prediction.inputs import find_images, ids, select, submission_ids
 from dr.prediction.prevalence import Shift
 from dr.prediction.prevalence import check as check_prevalence
-from dr.prediction.run_networks import Seen, forward
+from dr.prediction.run_networks import NetworkOutputs, forward
 from dr.sources.archive import Archive, other_pictures, passed_over, stem
 from dr.sources.class_names import numbers_of
 from dr.sources.kaggle import path_ends
@@ -37,7 +37,7 @@ class Prediction:
     result: pd.DataFrame
     details: pd.DataFrame
     classes: tuple[str, ...]
-    cuts: str | None
+    thresholds: str | None
     engine: str
     metrics: dict | None = None
     notes: Sequence[str] = ()
@@ -53,40 +53,44 @@ class Decision:
     grades: np.ndarray
     probabilities: np.ndarray | None
     calibrated: bool
-    cuts: Sequence[np.ndarray | None]
-    cuts_in_words: str | None
+    thresholds: Sequence[np.ndarray | None]
+    thresholds_source: str | None
     evidence: np.ndarray | None
 
     @property
-    def mean_cuts(self) -> np.ndarray | None:
+    def mean_thresholds(self) -> np.ndarray | None:
         """(K-1,), of all networks; None without cuts."""
-        return None if self.cuts[0] is None else np.mean(self.cuts, axis=0)
+        return None if self.thresholds[0] is None else np.mean(self.thresholds, axis=0)
 
 
 def _decide(
-    seen: Seen, scorers: Sequence[Scorer], checkpoints: Sequence[Checkpoint], *, stated: Sequence[float] | str | None,
+    seen: NetworkOutputs,
+    scorers: Sequence[Scorer],
+    checkpoints: Sequence[Checkpoint],
+    *,
+    stated: Sequence[float] | str | None,
     by: str,
-) -> Decision:  # fmt: skip
+) -> Decision:
     """What is decided, for validation's mix of grades or the `stated` one."""
-    cuts, words = ensemble.cuts(checkpoints)
+    thresholds, words = ensemble.thresholds(checkpoints)
     if stated is None:
-        predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)
+        predictions, grades = decide(scorers, seen.outputs, thresholds=thresholds, by=by)
         own = checkpoints[0].objective.probabilities(predictions)
         likely = ensemble.probabilities(checkpoints, predictions)
         calibrated = likely is not None
-        return Decision(predictions, grades, likely if calibrated else own, calibrated, cuts, words, own)
+        return Decision(predictions, grades, likely if calibrated else own, calibrated, thresholds, words, own)
     shift = Shift(checkpoints, mean_predictions(scorers, seen.outputs), stated)
-    cuts = shift.cuts or cuts
-    predictions, grades = decide(scorers, seen.outputs, cuts=cuts, by=by)
+    thresholds = shift.thresholds or thresholds
+    predictions, grades = decide(scorers, seen.outputs, thresholds=thresholds, by=by)
     grades = grades if shift.grades is None else shift.grades
-    return Decision(predictions, grades, shift.probabilities, True, cuts, shift.in_words(), shift.evidence)
+    return Decision(predictions, grades, shift.probabilities, True, thresholds, shift.describe(), shift.evidence)
 
 
 def _named(images: str, submission: str | None, *, output: str) -> tuple[Archive, dict[str, str]]:
     """The photographs to grade, in the order of a submission where one is given, none that an earlier run drew -> their
     archive, {name: id}."""
     wanted = submission_ids(submission) if submission else None
-    archive, names = find_photographs(images, but=[Path(output) / name for name in scoring.FILES])
+    archive, names = find_images(images, but=[Path(output) / name for name in scoring.FILES])
     if wanted is None:
         return archive, dict(zip(names, ids(names), strict=True))
     chosen = select(names, wanted, images=images, submission=submission)
@@ -130,7 +134,7 @@ def predict(
     precision = precisions.pop() if len(precisions) == 1 else "auto"
     accelerator = device.accelerator(device_name, precision=precision, on_cpu="fp32")
     layers = explanations.find_layers(checkpoints) if report and explain else []
-    if distributed.MAIN:
+    if distributed.is_main:
         files.writable_folder(output)
 
     seen, scorers, used = forward(
@@ -138,44 +142,52 @@ def predict(
         list(id_of),
         checkpoints,
         tta=tta,
-        looks=report and len(id_of) <= prediction_page.MOST_THUMBNAILS,
+        thumbnails=report and len(id_of) <= prediction_page.MOST_THUMBNAILS,
         batch_size=batch_size,
         workers=workers,
         engine_name=engine_name,
         accelerator=accelerator,
     )
-    decision = distributed.once(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
+    decision = distributed.broadcast(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
     result, details = _tables(seen, decision, first, id_of=id_of, truth=truth, ordered=submission is not None)
     measured = (
-        None if truth is None else distributed.once(lambda: _scored(seen, decision, truth, checkpoints, id_of=id_of))
+        None
+        if truth is None
+        else distributed.broadcast(lambda: _scored(seen, decision, truth, checkpoints, id_of=id_of))
     )
-    if distributed.MAIN:
+    if distributed.is_main:
         _write(Path(output), result, details, measured)
     if report:
         content = prediction_page.Content(
             details=details,
             checkpoints=checkpoints,
-            cuts=decision.mean_cuts,
-            cuts_in_words=decision.cuts_in_words,
+            thresholds=decision.mean_thresholds,
+            thresholds_source=decision.thresholds_source,
             calibrated=decision.calibrated,
             images=images,
             tta=tta,
             engine=used,
             metrics=measured,
-            flattering=[] if measured is None else scoring.flattering(measured),
+            optimistic_notes=[] if measured is None else scoring.optimistic_notes(measured),
             warnings=useless(checkpoints),
         )
         page = Path(output) / PAGE
-        made_from = {"looks": seen.looks, "explain": explain, "layers": layers, "read": archive.read, "start": start}
+        made_from = {
+            "thumbnails": seen.thumbnails,
+            "explain": explain,
+            "layers": layers,
+            "read": archive.read,
+            "start": start,
+        }
         prediction_page.make(page, content, **made_from)
     notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
     notes += _notes_on_names(archive, id_of, graded=len(result), submitted=submission is not None)
-    return Prediction(result, details, first.classes, decision.cuts_in_words, used, measured, notes)
+    return Prediction(result, details, first.classes, decision.thresholds_source, used, measured, notes)
 
 
 def _truth(labels: str, id_of: Mapping[str, str], *, classes: Sequence[str]) -> pd.Series:
     """The true grades in the table `labels`, by id. Raises UsageError."""
-    truth = scoring.of_photographs(scoring.read_labels(labels, classes=classes), id_of, path=labels)
+    truth = scoring.of_images(scoring.read_labels(labels, classes=classes), id_of, path=labels)
     scoring.check(list(id_of.values()), truth, path=labels)
     return truth
 
@@ -191,7 +203,12 @@ def _write(output: Path, result: pd.DataFrame, details: pd.DataFrame, measured: 
 
 
 def _scored(
-    seen: Seen, decision: Decision, truth: pd.Series, checkpoints: Sequence[Checkpoint], *, id_of: Mapping[str, str]
+    seen: NetworkOutputs,
+    decision: Decision,
+    truth: pd.Series,
+    checkpoints: Sequence[Checkpoint],
+    *,
+    id_of: Mapping[str, str],
 ) -> dict | None:
     """What metrics.json holds; None where no photograph that has a label could be graded."""
     named = {i: id_of[record["file"]] for i, record in seen.records.items()}
@@ -203,7 +220,9 @@ def _scored(
     hashes = [
         [name_hash(end.replace("/", "_")) for end in path_ends(name)] for name in graded.ids if name in truth.index
     ]
-    seen_by = {str(one.path): set(one.seen_names.tolist()) for one in checkpoints if one.seen_names is not None}
+    seen_by = {
+        str(one.path): set(one.seen_name_hashes.tolist()) for one in checkpoints if one.seen_name_hashes is not None
+    }
     known = {path: sum(not names.isdisjoint(own) for own in hashes) for path, names in seen_by.items()}
     return None if content is None else content | {"seen_before": {path: n for path, n in known.items() if n}}
 
@@ -251,7 +270,7 @@ def _notes_on_names(archive: Archive, id_of: Mapping[str, str], *, graded: int, 
 
 
 def _tables(
-    seen: Seen,
+    seen: NetworkOutputs,
     decision: Decision,
     first: Checkpoint,
     *,
@@ -262,7 +281,11 @@ def _tables(
     """-> result, details, with `truth` where there are labels, sorted by name where they are not `ordered` already."""
     scores = first.objective.scores(decision.predictions)
     doubt = prediction_page.doubts(
-        scores, decision.grades, objective=first.objective, cuts=decision.mean_cuts, evidence=decision.evidence
+        scores,
+        decision.grades,
+        objective=first.objective,
+        thresholds=decision.mean_thresholds,
+        evidence=decision.evidence,
     )
     graded = {"score": scores.round(4), "grade": decision.grades, "doubt": doubt.round(4)}
     graded = pd.DataFrame(graded, index=seen.index)
@@ -289,13 +312,13 @@ def _tables(
     return result.reset_index(drop=True), details.reset_index(drop=True)
 
 
-def in_words(prediction: Prediction) -> list[str]:
+def summary_lines(prediction: Prediction) -> list[str]:
     """-> lines for a person: by which cuts, how good, what to know, by what, and how many of each grade."""
     counts = prediction.result["diagnosis"].value_counts()
     named = zip(numbers_of(prediction.classes), prediction.classes, strict=True)
     return [
-        *([] if prediction.cuts is None else [prediction.cuts]),
-        *([] if prediction.metrics is None else scoring.in_words(prediction.metrics)),
+        *([] if prediction.thresholds is None else [prediction.thresholds]),
+        *([] if prediction.metrics is None else scoring.summary_lines(prediction.metrics)),
         *prediction.notes,
         f"graded by {prediction.engine}",
         "  ".join(f"{name}: {counts.get(number, 0)}" for number, name in named),

@@ -70,16 +70,18 @@ class Shift:
         trained = trained / trained.sum()  # half a photograph of a class that validation has none of
         self.estimated = isinstance(stated, str)
         if self.estimated:
-            prior = ensemble.mix(checkpoints)  # not that of what folds hold out, which data.py may have balanced
+            prior = ensemble.class_prevalence(
+                checkpoints
+            )  # not that of what folds hold out, which data.py may have balanced
             self.prevalence = estimate(likely, trained, prior=prior) if len(likely) else prior
         else:
             self.prevalence = np.maximum(stated, SMALLEST)
         ratio = self.prevalence / trained
         self.probabilities = reweighted(likely, ratio)
-        self.cuts, self.grades, self.evidence = None, None, None
-        if first.objective.has_cuts:
-            self.cuts = [
-                calibration.calibrated_cuts(
+        self.thresholds, self.grades, self.evidence = None, None, None
+        if first.objective.has_thresholds:
+            self.thresholds = [
+                calibration.calibrated_thresholds(
                     first.objective.scores(scores), truth, first.objective.num_classes, prevalence=self.prevalence
                 )
                 for scores, truth in seen
@@ -91,10 +93,14 @@ class Shift:
             self.grades = evidence.argmax(axis=1)
             self.evidence = evidence / _sure_leads(gains, costs)[self.grades, None]
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         shares = " ".join(f"{share:.3f}" for share in self.prevalence)
         source = "estimated by EM (Saerens et al., 2002)" if self.estimated else "stated"
-        decided = f"cuts {' '.join(f'{cut:.3f}' for cut in np.mean(self.cuts, axis=0))}" if self.cuts else "grades"
+        decided = (
+            f"cuts {' '.join(f'{value:.3f}' for value in np.mean(self.thresholds, axis=0))}"
+            if self.thresholds
+            else "grades"
+        )
         return f"{decided}: of the highest expected macro-F1 for a prevalence of {shares}, {source}"
 
 
@@ -106,7 +112,7 @@ def check(checkpoints: Sequence[Checkpoint], stated: Sequence[float] | str, *, b
                 f"--prevalence: {one.path} keeps no validation scores to move its cuts by; give a checkpoint that "
                 "train.py wrote, or leave --prevalence out"
             )
-    if by == "vote" and not checkpoints[0].objective.has_cuts:
+    if by == "vote" and not checkpoints[0].objective.has_thresholds:
         raise UsageError(
             f"--prevalence: {checkpoints[0].path} has no cuts, and the mean of its views is re-weighed, not their "
             "votes; add --tta_by mean"

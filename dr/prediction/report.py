@@ -22,7 +22,7 @@ from dr.prediction import explanations
 
 # whether they are calibrated -> what the page says of probabilities
 PROBABILITIES = ("the networks' own, not calibrated", "calibrated on validation; they may prefer another grade")
-WITHOUT_CUTS = "none: the class that the networks hold likeliest"
+WITHOUT_THRESHOLDS = "none: the class that the networks hold likeliest"
 MOST_THUMBNAILS = 10_000  # about 65 MB of page, 80 MB of memory; beyond, a browser would rather have a table
 FLAGS = {  # words of `flags` -> how they read, the column with the measured value, its decimals, what they mean
     "no_retina": ("no retina", None, 0, "no retina was found; the whole frame was graded"),
@@ -50,7 +50,7 @@ EXPLANATION = {
 
 
 @dataclass(frozen=True)
-class Look:
+class Thumbnail:
     """What the page keeps of a photograph: a thumbnail (bytes of a JPEG), its perceptual hash and its signature."""
 
     thumbnail: bytes
@@ -58,22 +58,22 @@ class Look:
     signature: np.ndarray
 
 
-def look(prepared: np.ndarray, retina: fundus.Retina) -> Look:
+def make_thumbnail(prepared: np.ndarray, retina: fundus.Retina) -> Thumbnail:
     """(S, S, 3) uint8 BGR prepared photograph and where it was cropped -> its Look."""
     x0, y0, x1, y1 = fundus.inside(prepared, retina, small=fundus.is_small(prepared))
     inside = prepared[y0:y1, x0:x1]
     small = page.thumbnail(cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB))
-    return Look(small, duplicates.perceptual_hash(inside), duplicates.signature(inside))
+    return Thumbnail(small, duplicates.perceptual_hash(inside), duplicates.signature(inside))
 
 
-def copies(looks: Sequence[Look | None]) -> list[int | None]:
+def copies(thumbnails: Sequence[Thumbnail | None]) -> list[int | None]:
     """Looks (N,), None of what could not be read -> a number that photographs of one picture share, None of others."""
-    places = [place for place, one in enumerate(looks) if one is not None]
-    found: list[int | None] = [None] * len(looks)
+    places = [place for place, one in enumerate(thumbnails) if one is not None]
+    found: list[int | None] = [None] * len(thumbnails)
     if not places:
         return found
-    hashes = np.array([looks[place].hash for place in places], np.uint64)
-    pairs = duplicates.same_pictures(hashes, lambda i: looks[places[i]].signature)
+    hashes = np.array([thumbnails[place].hash for place in places], np.uint64)
+    pairs = duplicates.same_pictures(hashes, lambda i: thumbnails[places[i]].signature)
     groups = duplicates.groups(len(places), pairs)
     several = np.flatnonzero(np.bincount(groups) > 1)
     for place, group in zip(places, groups, strict=True):
@@ -87,7 +87,7 @@ def doubts(
     grades: np.ndarray,
     *,
     objective: Objective,
-    cuts: np.ndarray | None,
+    thresholds: np.ndarray | None,
     evidence: np.ndarray | None,
 ) -> np.ndarray:
     """scores (N,), grades (N,), cuts (K-1,) -> doubt (N,) in 0..1.
@@ -96,14 +96,14 @@ def doubts(
     0.5 one minus the margin of the two classes). Without cuts one minus how far a grade is ahead of the next in
     `evidence` (N, K), which it was decided by.
     """
-    if cuts is None:
+    if thresholds is None:
         given = np.arange(evidence.shape[1]) == grades[:, None]
         ahead = evidence[given] - np.where(given, -np.inf, evidence).max(axis=1)
         return (1 - ahead).clip(0, 1)
     if isinstance(objective, Binary):
-        cut = min(max(float(cuts[0]), 1e-6), 1 - 1e-6)
+        cut = min(max(float(thresholds[0]), 1e-6), 1 - 1e-6)
         return (1 - np.where(scores < cut, (cut - scores) / cut, (scores - cut) / (1 - cut))).clip(0, 1)
-    return (1 - 2 * np.abs(scores[:, None] - cuts).min(axis=1)).clip(0, 1)
+    return (1 - 2 * np.abs(scores[:, None] - thresholds).min(axis=1)).clip(0, 1)
 
 
 def _plain(value: object, digits: int) -> float | None:
@@ -133,22 +133,22 @@ def _rows(details: pd.DataFrame, groups: Sequence[int | None]) -> list[dict]:
     return rows
 
 
-def _range(objective: Objective, cuts: np.ndarray | None) -> list[float]:
+def _range(objective: Objective, thresholds: np.ndarray | None) -> list[float]:
     """The ends of the scale that scores are shown on: all grades, and room beyond the outermost cuts."""
     highest = float(objective.num_classes - 1)
-    if cuts is None or isinstance(objective, Binary):
+    if thresholds is None or isinstance(objective, Binary):
         return [0.0, 1.0 if isinstance(objective, Binary) else highest]
-    return [min(0.0, float(cuts[0]) - 0.5), max(highest, float(cuts[-1]) + 0.5)]
+    return [min(0.0, float(thresholds[0]) - 0.5), max(highest, float(thresholds[-1]) + 0.5)]
 
 
 def _recipe(checkpoints: Sequence[Checkpoint], tta: str) -> str:
     systems = dict.fromkeys(f"{one.recipe.backbone} at {one.recipe.image_size} pixels" for one in checkpoints)
     recipe = checkpoints[0].recipe
-    return f"{', '.join(systems)}; {recipe.objective}, loss {recipe.loss}, cuts {recipe.cuts}; views: {tta}"
+    return f"{', '.join(systems)}; {recipe.objective}, loss {recipe.loss}, cuts {recipe.thresholds}; views: {tta}"
 
 
-def _doubt_in_words(objective: Objective, cuts: np.ndarray | None) -> str:
-    if cuts is None:
+def _doubt_text(objective: Objective, thresholds: np.ndarray | None) -> str:
+    if thresholds is None:
         return "one minus how far the grade is ahead of the next class, by what it was decided by"
     if isinstance(objective, Binary):
         return "1 at the cut, 0 where the probability is 0 or 1"
@@ -168,14 +168,14 @@ class Content:
 
     details: pd.DataFrame
     checkpoints: Sequence[Checkpoint]
-    cuts: np.ndarray | None
-    cuts_in_words: str | None
+    thresholds: np.ndarray | None
+    thresholds_source: str | None
     calibrated: bool
     images: str
     tta: str
     engine: str
     metrics: dict | None = None
-    flattering: Sequence[str] = ()
+    optimistic_notes: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
 
@@ -184,18 +184,20 @@ def _facts(content: Content) -> list[tuple[str, str]]:
     return [
         ("Model", ", ".join(str(one.path) for one in content.checkpoints)),
         ("Recipe", _recipe(content.checkpoints, content.tta)),
-        ("Cuts", (content.cuts_in_words or WITHOUT_CUTS).removeprefix("cuts ")),
+        ("Cuts", (content.thresholds_source or WITHOUT_THRESHOLDS).removeprefix("cuts ")),
         ("Graded by", content.engine),
         ("Probabilities", PROBABILITIES[content.calibrated] if likely else "none"),
     ]
 
 
-def write(path: Path, content: Content, *, looks: dict[str, Look], maps: Sequence[dict], seconds: float) -> None:
+def write(
+    path: Path, content: Content, *, thumbnails: dict[str, Thumbnail], maps: Sequence[dict], seconds: float
+) -> None:
     """Writes the page: looks by file (empty where there are too many photographs), maps as `explanations.maps` makes
     them, seconds that the prediction took."""
     details, first = content.details, content.checkpoints[0]
     labels = [f"{k} {name}" for k, name in enumerate(GRADES)] if first.classes == GRADES else list(first.classes)
-    seen = [looks.get(name) for name in details["file"]]
+    seen = [thumbnails.get(name) for name in details["file"]]
     rows = _rows(details, copies(seen))
     flags_of = {row["file"]: row["flags"] for row in rows}
     counts = details["grade"].value_counts()
@@ -213,19 +215,21 @@ def write(path: Path, content: Content, *, looks: dict[str, Look], maps: Sequenc
         counts=[(label, int(counts.get(k, 0))) for k, label in enumerate(labels)],
         facts=_facts(content),
         metrics=content.metrics,
-        flattering=content.flattering,
+        optimistic_notes=content.optimistic_notes,
         warnings=content.warnings,
         explained=[one | {"flags": flags_of[one["file"]]} for one in maps],
         explanation=EXPLANATION[first.recipe.objective == "regression"],
         labels=labels,
-        cuts=None if content.cuts is None else [float(cut) for cut in content.cuts],
-        range=_range(first.objective, content.cuts),
+        thresholds=None if content.thresholds is None else [float(cut) for cut in content.thresholds],
+        range=_range(first.objective, content.thresholds),
         flags=[
             {"name": name, "label": label, "column": column, "digits": digits, "meaning": meaning}
             for name, (label, column, digits, meaning) in FLAGS.items()
         ],
-        doubt=_doubt_in_words(first.objective, content.cuts),
-        thumbnails=[None if one is None else base64.b64encode(one.thumbnail).decode() for one in seen] if looks else [],
+        doubt=_doubt_text(first.objective, content.thresholds),
+        thumbnails=[None if one is None else base64.b64encode(one.thumbnail).decode() for one in seen]
+        if thumbnails
+        else [],
         most_thumbnails=MOST_THUMBNAILS,
         left_out=len(rows) > MOST_THUMBNAILS,
     )
@@ -235,7 +239,7 @@ def make(
     path: Path,
     content: Content,
     *,
-    looks: dict[str, Look],
+    thumbnails: dict[str, Thumbnail],
     explain: int | str,
     layers: Sequence[nn.Module],
     read: Callable[[str], bytes],
@@ -248,6 +252,6 @@ def make(
     maps = []
     if chosen:
         maps = explanations.maps(content.details, chosen, checkpoints=content.checkpoints, layers=layers, read=read)
-    everyones = {file: one for own in distributed.gather(looks) for file, one in own.items()}
-    if distributed.MAIN:
-        write(path, content, looks=everyones, maps=maps, seconds=time.monotonic() - start)
+    everyones = {file: one for own in distributed.all_gather(thumbnails) for file, one in own.items()}
+    if distributed.is_main:
+        write(path, content, thumbnails=everyones, maps=maps, seconds=time.monotonic() - start)

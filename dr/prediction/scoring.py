@@ -64,7 +64,7 @@ class Graded:
     unreadable: Sequence[str]
 
 
-def of_photographs(labels: pd.Series, id_of: Mapping[str, str], *, path: str) -> pd.Series:
+def of_images(labels: pd.Series, id_of: Mapping[str, str], *, path: str) -> pd.Series:
     """True grades by the path that a table has, {photograph: its id} -> by id, where a path means one of them.
     Raises UsageError where it may mean two, or two paths mean one with different grades."""
     meant = by_path_ends(labels.index, id_of, place=f"--labels {path}")
@@ -171,7 +171,7 @@ def _shown(figure: dict) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
-def flattering(content: dict) -> list[str]:
+def optimistic_notes(content: dict) -> list[str]:
     """A line for each network that was trained or chosen with photographs of these names."""
     return [
         f"these figures flatter: {count} of {content['photographs']} photographs have names that {path} was trained or "
@@ -180,7 +180,7 @@ def flattering(content: dict) -> list[str]:
     ]
 
 
-def in_words(content: dict) -> list[str]:
+def summary_lines(content: dict) -> list[str]:
     """What metrics.json holds -> lines for a person."""
     named = {"macro_f1": "macro-F1", "kappa": "kappa", "accuracy": "accuracy", "auc": "AUC"}
     figures = ", ".join(f"{word} {_shown(content['metrics'][name])}" for name, word in named.items())
@@ -194,7 +194,7 @@ def in_words(content: dict) -> list[str]:
     }
     if any(left_out.values()):
         lines.append("not scored: " + ", ".join(f"{count} {what}" for what, count in left_out.items() if count))
-    lines += flattering(content)
+    lines += optimistic_notes(content)
     if bad := content["unreadable"]:
         more = ", ..." if len(bad) > NAMED else ""
         lines.append(f"not in these figures: {len(bad)} that could not be read ({', '.join(bad[:NAMED])}{more})")

@@ -18,7 +18,7 @@ import pandas as pd
 
 from dr import GRADES, __version__
 from dr.core import distributed
-from dr.core.files import alone, sha256, write_csv, write_json
+from dr.core.files import lock_folder, sha256, write_csv, write_json
 from dr.imaging import fundus
 from dr.pages import html as page
 from dr.pages.style import MOST_CLASSES
@@ -28,7 +28,7 @@ from dr.preprocessing.selection import Settings, changed, choose
 from dr.preprocessing.worker_pool import assist
 from dr.preprocessing.workspace import Workspace, folder_in
 from dr.sources.archive import other_pictures, passed_over
-from dr.sources.kaggle import COMPETITION, SIDES, Source
+from dr.sources.kaggle import COMPETITION, SPLITS, Source
 
 LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient", "group"]
 PER_CLASS = 1000  # of the competition archive, unless --per_class says another number
@@ -168,21 +168,21 @@ def prepare(
     tried again. Of several processes, which all see the folder, the main one decides and writes the tables; the others
     help with the photographs. Raises UsageError.
     """
-    distributed.meet("gloo")
-    if not distributed.MAIN:
+    distributed.init("gloo")
+    if not distributed.is_main:
         return assist(archives={name: source.archive for name, source in sources.items()}, workers=workers)
     content = _prepare(sources, directory=directory, settings=settings, workers=workers, force=force)
-    return distributed.once(lambda: content)
+    return distributed.broadcast(lambda: content)
 
 
 def _prepare(sources: dict[str, Source], *, directory: str, settings: Settings, workers: int, force: bool) -> dict:
     main = sources["main"]
     if settings.per_class is None:
         settings = replace(settings, per_class=PER_CLASS if main.kind == COMPETITION else "all")
-    names = tuple(side for side in SIDES if side != "test" or main.table["side"].eq("test").any())
+    names = tuple(side for side in SPLITS if side != "test" or main.table["side"].eq("test").any())
     identity = _identity(settings, sources)
     root = folder_in(Path(directory))
-    with alone(root):
+    with lock_folder(root):
         workspace = Workspace(root, identity=identity, force=force, sides=names)
         return _fill(workspace, sources, identity=identity, settings=settings, workers=workers)
 
@@ -239,7 +239,7 @@ def _named(grade: str | int, classes: list[str]) -> str:
     return f"grade {grade}" if tuple(classes) == GRADES else f"class {classes[int(grade)]}"
 
 
-def in_words(report: dict) -> list[str]:
+def summary_lines(report: dict) -> list[str]:
     """The content of report.json -> the lines that data.py prints."""
     lines = ["already prepared with these settings; nothing to do"] if report.get("already_finished") else []
     for count in report.get("unlisted", {}).values():
@@ -281,7 +281,7 @@ def in_words(report: dict) -> list[str]:
     return lines
 
 
-def left_out_in_words(report: dict) -> list[str]:
+def skipped_lines(report: dict) -> list[str]:
     """The content of report.json -> the lines that data.py prints of photographs that could not be used."""
     lines = [
         f"left out: {skipped['source']}/{skipped['original']}: {skipped['reason']}" for skipped in report["skipped"]

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from dr import SIDE_WORDS
+from dr import SPLIT_NAMES
 from dr.pages import html as page
 from dr.pages.style import MOST_CLASSES
 from dr.preprocessing.workspace import Workspace
@@ -30,7 +30,7 @@ def fates(
     for name, source in sources.items():
         rows = assigned[assigned["source"] == name]
         fate = {
-            SIDE_WORDS[side]: int(rows["split"].eq(side).sum()) for side in SIDE_WORDS if rows["split"].eq(side).any()
+            SPLIT_NAMES[side]: int(rows["split"].eq(side).sum()) for side in SPLIT_NAMES if rows["split"].eq(side).any()
         }
         fate |= {str(reason): int(count) for reason, count in rows["left_out"].value_counts().items()}
         fate["could not be used"] = sum(key[0] == name for key in failed)
@@ -49,7 +49,7 @@ def by_class(
     for name, source in sources.items():
         tables = {"found": source.table}
         here = assigned[assigned["source"] == name]
-        tables |= {word: here[here["split"] == side] for side, word in SIDE_WORDS.items()}
+        tables |= {word: here[here["split"] == side] for side, word in SPLIT_NAMES.items()}
         for word, table in tables.items():
             counts = table["diagnosis"].value_counts().reindex(range(num_classes), fill_value=0)
             if len(table):
@@ -83,7 +83,7 @@ def _groups(listed: pd.DataFrame, assigned: pd.DataFrame, *, workspace: Workspac
         for index, row in members.head(MOST_COPIES).iterrows():
             photo = workspace.read(workspace.file(row["source"], row["original"]))
             side = assigned["split"].get(index)
-            kept = f"kept, {SIDE_WORDS[side]}" if isinstance(side, str) else assigned["left_out"].get(index)
+            kept = f"kept, {SPLIT_NAMES[side]}" if isinstance(side, str) else assigned["left_out"].get(index)
             copies.append(
                 {
                     "name": f"{row['source']}/{row['original']}",
@@ -119,7 +119,7 @@ def write(
         settings=content["settings"],
         classes=classes,
         many=len(classes) > MOST_CLASSES,
-        sides=[(word, int(assigned["split"].eq(side).sum())) for side, word in SIDE_WORDS.items()],
+        sides=[(word, int(assigned["split"].eq(side).sum())) for side, word in SPLIT_NAMES.items()],
         fates=fate,
         reasons=list(dict.fromkeys(reason for counts in fate.values() for reason in counts)),
         by_class=by_class(sources, assigned, num_classes=len(classes)),

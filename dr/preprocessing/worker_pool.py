@@ -67,8 +67,8 @@ def _prepare_one(*, member: Member | Held, out: Path, size_px: int, crop: bool, 
     """Reads, crops and writes one photograph as `out` with an ending -> its record; a photograph that cannot be used
     gives `error` instead."""
     try:
-        prepared, retina, photo = fundus.decode_and_prepare(member.read(), size_px=size_px, crop=crop)
-    except (fundus.UnreadablePhotograph, OSError) as exc:
+        prepared, retina, photo = fundus.decode_and_preprocess(member.read(), size_px=size_px, crop=crop)
+    except (fundus.UnreadableImage, OSError) as exc:
         return {"error": str(exc)}
     suffix, options = (".png", ()) if lossless or fundus.is_small(photo) else (".jpeg", JPEG)
     out = out.with_name(out.name + suffix)
@@ -145,28 +145,28 @@ def _prepare_share(tasks: list[Task], *, job: Job, archives: dict[str, Archive],
     """Every N-th task is done here; then come the records of the other processes, which did the others."""
     own = []
     for record in _prepare_all(
-        tasks[distributed.RANK :: distributed.COUNT], job=job, archives=archives, workers=workers
+        tasks[distributed.rank :: distributed.world_size], job=job, archives=archives, workers=workers
     ):
         if "error" not in record:
             _note(job.log, record)
-        if distributed.COUNT > 1:
+        if distributed.world_size > 1:
             own.append(record)
         yield record
-    for rank, records in enumerate(distributed.gather(own)):
-        yield from records if rank != distributed.RANK else ()
+    for rank, records in enumerate(distributed.all_gather(own)):
+        yield from records if rank != distributed.rank else ()
 
 
 def prepare_all(tasks: list[Task], *, job: Job, archives: dict[str, Archive], workers: int) -> Iterator[dict]:
     """Tasks -> records as they are finished, those of other processes last; what could be used is noted. Called by the
     main process; of several, those that `assist` do their share."""
-    distributed.once(lambda: (tasks, job))
+    distributed.broadcast(lambda: (tasks, job))
     return _prepare_share(tasks, job=job, archives=archives, workers=workers)
 
 
 def assist(*, archives: dict[str, Archive], workers: int) -> dict:
     """What the other processes do: their share of the tasks, as often as there are any -> the report that the main
     process ends with."""
-    while not isinstance(given := distributed.once(dict), dict):
+    while not isinstance(given := distributed.broadcast(dict), dict):
         tasks, job = given
         for _ in _prepare_share(tasks, job=job, archives=archives, workers=workers):
             pass

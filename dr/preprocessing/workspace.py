@@ -9,9 +9,9 @@ import pandas as pd
 
 from dr import UsageError
 from dr.core.files import write_json
-from dr.datasets.prepared import FOLDER
+from dr.datasets.preprocessed import FOLDER
 from dr.imaging import fundus
-from dr.sources.kaggle import SIDES
+from dr.sources.kaggle import SPLITS
 
 STAGING = "prepared"
 # of what prepared.jsonl says of each photograph, in memory
@@ -51,16 +51,16 @@ class Workspace:
 
     def _photographs(self) -> list[Path]:
         return [
-            path for folder in (STAGING, *SIDES) for path in (self.root / folder).glob("*") if path.suffix in ENDINGS
+            path for folder in (STAGING, *SPLITS) for path in (self.root / folder).glob("*") if path.suffix in ENDINGS
         ]
 
     def _remove_own(self) -> None:
-        tables = ("report.json", *(f"labels_{side}.csv" for side in SIDES), "duplicates.csv", self.log.name)
+        tables = ("report.json", *(f"labels_{side}.csv" for side in SPLITS), "duplicates.csv", self.log.name)
         for name in (*tables, "class_balance.png", "crops.png", "report.html"):
             (self.root / name).unlink(missing_ok=True)
         for path in self._photographs():
             path.unlink()
-        for side in set(SIDES) - set(self.sides):
+        for side in set(SPLITS) - set(self.sides):
             if (self.root / side).is_dir() and not any((self.root / side).iterdir()):
                 (self.root / side).rmdir()
 
@@ -96,7 +96,7 @@ class Workspace:
 
     def find(self, name: str) -> Path:
         """Where a finished photograph lies now."""
-        return next(path for folder in (STAGING, *SIDES) if (path := self.root / folder / name).exists())
+        return next(path for folder in (STAGING, *SPLITS) if (path := self.root / folder / name).exists())
 
     def read(self, name: str) -> np.ndarray:
         """A finished photograph, (S, S, 3) uint8 BGR."""

@@ -25,10 +25,10 @@ def _known(key: str, place: str) -> None:
         raise UsageError(f"{place}: there is no choice {key!r}; {remedy}")
 
 
-def _in_words(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     """A type of a field -> what a person writes for it."""
     if type(None) in get_args(kind):
-        return f"{_in_words(next(option for option in get_args(kind) if option is not type(None)))} or none"
+        return f"{_type_name(next(option for option in get_args(kind) if option is not type(None)))} or none"
     if get_origin(kind) is tuple:
         example = {int: "whole numbers, as [30, 45]", float: "numbers, as [0.5, 0.5, 0.5]"}
         return f"a list of {example[get_args(kind)[0]]}"
@@ -49,7 +49,7 @@ def _fit(key: str, value: Any, place: str) -> Any:
             return float(value)
         if option in (int, bool, str) and type(value) is option:
             return value
-    raise UsageError(f"{place}: {key} must be {_in_words(expected)}, got {value!r}")
+    raise UsageError(f"{place}: {key} must be {_type_name(expected)}, got {value!r}")
 
 
 def from_dict(choices: dict[str, Any], *, place: str = "recipe") -> Recipe:

@@ -7,7 +7,7 @@ from typing import Any
 
 from dr import UsageError
 
-CHOICES = {
+OPTIONS = {
     "objective": ("regression", "ordinal", "classification", "binary"),
     "head": ("linear", "relu_256", "leaky_relu_256"),
     "activation": ("own", "silu"),
@@ -20,12 +20,12 @@ CHOICES = {
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
     "scheduler": ("step", "multistep", "exponential", "plateau", "cosine", "none"),
     "best_by": ("macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"),
-    "cuts": ("calibrated", "optimal", "bagged", "kappa", "round", "likeliest"),
+    "thresholds": ("calibrated", "optimal", "bagged", "kappa", "round", "argmax"),
     "tta": ("none", "flips", "d4", "five", "ten"),
     "tta_by": ("mean", "vote"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
-LEAST_PX = 16  # what a network that halves its pictures five times can still take
+MIN_IMAGE_SIZE = 16  # what a network that halves its pictures five times can still take
 LOSSES = {  # of each objective, its own first
     "regression": ("smooth_l1", "l1", "mse"),
     "ordinal": ("bce",),
@@ -97,13 +97,13 @@ class Recipe:
     # calibrated: of highest expected macro-F1, grades being as likely as a model fitted to the scores says; optimal: of
     # highest macro-F1 on the very photographs; bagged: their mean over bootstrap samples; kappa: of highest quadratic
     # kappa on the very photographs; round: none fitted; likeliest: ordinal, uncut
-    cuts: str = "calibrated"
+    thresholds: str = "calibrated"
     # views of a photograph to test and predict with: its flips, its eight orientations, or five or ten shifted ones
     tta: str = "none"
     tta_by: str = "mean"  # vote: the grade that most views get
 
     def __post_init__(self):
-        for name, allowed in CHOICES.items():
+        for name, allowed in OPTIONS.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"recipe: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.loss is None:
@@ -111,7 +111,7 @@ class Recipe:
         if self.loss not in LOSSES[self.objective]:
             allowed = ", ".join(LOSSES[self.objective])
             raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
-        if self.cuts == "likeliest" and self.objective in ("regression", "binary"):
+        if self.thresholds == "argmax" and self.objective in ("regression", "binary"):
             raise UsageError(
                 f"recipe: cuts likeliest is for objective ordinal, {self.objective} has none; use --set cuts=calibrated"
             )
@@ -139,8 +139,8 @@ class Recipe:
                 raise UsageError(f"recipe: {name} must be greater than 0, got {value}")
         for name in ("image_size", "crop_size"):
             value = getattr(self, name)
-            if value is not None and value < LEAST_PX:
-                raise UsageError(f"recipe: {name} must be at least {LEAST_PX} pixels, got {value}")
+            if value is not None and value < MIN_IMAGE_SIZE:
+                raise UsageError(f"recipe: {name} must be at least {MIN_IMAGE_SIZE} pixels, got {value}")
         for name in ("weight_decay", "momentum", "seed", "focal_gamma"):
             if getattr(self, name) < 0:
                 raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")

@@ -8,8 +8,8 @@ import pandas as pd
 
 from dr import GRADES, UsageError
 from dr.sources.archive import Archive, composed, stem
-from dr.sources.class_names import arrange, check_sides, check_spelling
-from dr.sources.kaggle import COLUMNS, EYE, SIDE_OF, SIDES, Source, read_member, without_ending
+from dr.sources.class_names import arrange, check_spelling, check_splits
+from dr.sources.kaggle import COLUMNS, EYE, SPLIT_OF, SPLITS, Source, read_member, without_ending
 
 PLAIN = "images"  # a folder that says nothing about the class: Tiny ImageNet has one in each of its classes
 ANNOTATIONS = "val_annotations.txt"  # of Tiny ImageNet, whose val/images/ has no folders of classes
@@ -37,7 +37,7 @@ def class_folders(archive: Archive) -> Source | None:
     table["diagnosis"] = table["class"].map(number)
     spelling = table.groupby("diagnosis")["class"].first()  # sides may spell a class in different ways
     by_side = table["diagnosis"].map(spelling).groupby(table["side"].fillna("train"))
-    check_sides({side: set(names) for side, names in by_side}, place=str(archive.path))
+    check_splits({side: set(names) for side, names in by_side}, place=str(archive.path))
     named = table["member"].map(stem)
     patient = table["original"].where(~named.str.match(EYE), named.str.replace(EYE, r"\1", regex=True))
     table = table.assign(source="main", patient=patient)
@@ -57,7 +57,7 @@ def _root_of_sides(images: dict[Parts, str]) -> Parts | None:
         parts[:place]
         for parts in images
         for place, part in enumerate(parts[:-2])
-        if part.lower() in SIDES["train"] and parts[place + 1].lower() != PLAIN
+        if part.lower() in SPLITS["train"] and parts[place + 1].lower() != PLAIN
     ]
     return min(found, key=lambda parts: (len(parts), parts), default=None)
 
@@ -66,12 +66,12 @@ def _sides(archive: Archive, images: dict[Parts, str], root: Parts) -> Iterator[
     """Rows (side, class, original, member) of the photographs in root/<side>/<class>/."""
     annotated = _annotations(archive, root)
     within = [parts[len(root) :] for parts in images if parts[: len(root)] == root]
-    has_classes = {SIDE_OF.get(below[0].lower()) for below in within if len(below) > 2}
+    has_classes = {SPLIT_OF.get(below[0].lower()) for below in within if len(below) > 2}
     for parts, member in images.items():
         below = parts[len(root) :]
-        if parts[: len(root)] != root or len(below) < 2 or below[0].lower() not in SIDE_OF:
+        if parts[: len(root)] != root or len(below) < 2 or below[0].lower() not in SPLIT_OF:
             continue  # of no side
-        side = SIDE_OF[below[0].lower()]
+        side = SPLIT_OF[below[0].lower()]
         if side == "val" and below[-1] in annotated:
             yield side, annotated[below[-1]], _original(below), member
         elif len(below) == 2 and side == "test" and side not in has_classes:
@@ -103,7 +103,7 @@ def _one_level(images: dict[Parts, str], *, place: Path) -> Iterator[tuple]:
         shared += 1
     names = {name.lower() for name in folders(shared)}
     stray = [member for parts, member in images.items() if len(parts) < shared + 2]
-    if len(names) < 2 or names & {*SIDE_OF, PLAIN} or len(stray) > len(images) / 2:
+    if len(names) < 2 or names & {*SPLIT_OF, PLAIN} or len(stray) > len(images) / 2:
         return
     if stray:
         raise UsageError(f"{place}: {stray[0]} stands in no folder of a class; move it to one, or take it out")

@@ -112,7 +112,7 @@ def ranked(classes: Sequence[str]) -> bool:
     return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
-def check_sides(sides: dict[str, set[str]], *, place: str) -> None:
+def check_splits(sides: dict[str, set[str]], *, place: str) -> None:
     """{side: names of its classes} -> nothing, or a UsageError: training needs all that are tested."""
     trained = sides["train"]
     for side, names in sides.items():
@@ -126,7 +126,7 @@ def check_sides(sides: dict[str, set[str]], *, place: str) -> None:
 def numbered(sides: dict[str, Iterable[int]], *, place: str) -> tuple[str, ...]:
     """{side: labels (N,) int, 0 and up} -> class names. Raises UsageError where training lacks one of 0..K-1."""
     found = {side: {int(label) for label in labels} for side, labels in sides.items()}
-    check_sides({side: {str(label) for label in labels} for side, labels in found.items()}, place=place)
+    check_splits({side: {str(label) for label in labels} for side, labels in found.items()}, place=place)
     highest = max(found["train"])
     for number, label in enumerate(sorted(found["train"])):
         if number != label:

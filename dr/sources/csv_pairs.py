@@ -12,7 +12,7 @@ from dr.sources.class_names import is_number, numbered
 from dr.sources.kaggle import (
     COLUMNS,
     EYE,
-    SIDES,
+    SPLITS,
     Source,
     by_stem,
     once_each,
@@ -34,7 +34,7 @@ def csv_pairs(archive: Archive) -> Source | None:
     folder = posixpath.dirname(start)
     beside = {posixpath.basename(name).lower(): name for name in archive.names if posixpath.dirname(name) == folder}
     found = []
-    for side, spellings in SIDES.items():
+    for side, spellings in SPLITS.items():
         for word in spellings:
             pair = [beside.get(f"{word}_{kind}.csv") for kind in ("img", "label")]
             if any(pair):
@@ -103,7 +103,7 @@ def _photographs(archive: Archive, wanted: set[str], *, side: str, beside: str) 
 def of_side(archive: Archive, side: str, *, beside: str) -> Iterable[str]:
     """The photographs that stand in no folder of another side (`test`, `test_img`), not counting the folders around the
     table `beside`."""
-    others = "|".join(word for other, words in SIDES.items() if other != side for word in words)
+    others = "|".join(word for other, words in SPLITS.items() if other != side for word in words)
     around = set(beside.split("/"))
     for member in archive.images():
         folders = [part.lower() for part in member.split("/")[:-1] if part not in around]

@@ -9,7 +9,7 @@ from dr.sources.archive import IMAGE_SUFFIXES, Archive
 from dr.sources.class_folders import class_folders
 from dr.sources.csv_pairs import csv_pairs
 from dr.sources.kaggle import Source, header
-from dr.sources.label_table import Columns, check_sides_can_be_read, headers, label_table, sides
+from dr.sources.label_table import Columns, check_splits_can_be_read, headers, label_table, sides
 from dr.sources.medmnist import medmnist
 
 EXTRA = "train_image_resized.zip"  # the 2015 archive as Kaggle names it
@@ -38,7 +38,7 @@ def _in_archive(archive: Archive, columns: Columns) -> Source:
     if not archive.images():
         raise UsageError(_no_photographs(archive))
     source, found = None, headers(archive)
-    check_sides_can_be_read(archive, columns, found=found)
+    check_splits_can_be_read(archive, columns, found=found)
     # a competition's archive with graded tables of other sides beside train.csv has a split of its own
     if not columns.given() and not sides(member for member, names in found.items() if columns.chosen(names)):
         source = kaggle.competition(archive) or csv_pairs(archive)

@@ -15,8 +15,8 @@ from dr.sources.archive import IMAGE_SUFFIXES, Archive, composed, is_aside, stem
 COLUMNS = ("source", "original", "patient", "diagnosis", "member", "side")
 COMPETITION = "competition archive"
 # The sides of a split, test only where the source has one: as their folders and tables may be called elsewhere
-SIDES = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-SIDE_OF = {spelling: side for side, spellings in SIDES.items() for spelling in spellings}
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLIT_OF = {spelling: side for side, spellings in SPLITS.items() for spelling in spellings}
 EYE = r"^(.+)_((?i:left|right))$"  # as EyePACS names photographs: both eyes of a patient
 
 
@@ -214,7 +214,7 @@ def by_path_ends(paths: Iterable[str], names: Iterable[str], *, place: str) -> d
     return meant
 
 
-def photographs_beside(archive: Archive, table: str, folder: str) -> list[str]:
+def images_beside(archive: Archive, table: str, folder: str) -> list[str]:
     """The photographs in `folder` beside a label table."""
     root = posixpath.join(posixpath.dirname(posixpath.normpath(table)), folder, "")
     return [name for name in archive.images() if posixpath.normpath(name).startswith(root)]
@@ -233,7 +233,7 @@ def _join(
     id_column, grade_column = (found.get(column.lower(), column) for column in columns)
     grades = read_grades(read_member(archive, table), name=name, id_column=id_column, grade_column=grade_column)
     wanted, members = set(grades["original"]), {}
-    inside = [by_stem(archive, photographs_beside(archive, table, folder)) for folder in folders]
+    inside = [by_stem(archive, images_beside(archive, table, folder)) for folder in folders]
     for found in sorted(inside, key=lambda found: len(wanted & found.keys()), reverse=True):
         members = found | members  # of two of one name, cropped and not, the one in the folder that holds more
     grades["member"] = [members.get(original) for original in grades["original"]]
@@ -248,7 +248,7 @@ def competition(archive: Archive) -> Source | None:
     known: each photograph is a patient of its own."""
     tables, folders, columns = ("train.csv",), ("train", "train_images"), ("id_code", "diagnosis")
     member = shallowest(archive, tables)
-    if member is None or not any(photographs_beside(archive, member, folder) for folder in folders):
+    if member is None or not any(images_beside(archive, member, folder) for folder in folders):
         return None
     if not set(columns) <= set(in_any_case(header(archive, member))):
         return None

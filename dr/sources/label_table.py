@@ -9,12 +9,12 @@ import pandas as pd
 
 from dr import GRADES, UsageError
 from dr.sources.archive import Archive, is_aside
-from dr.sources.class_names import arrange, check_sides, check_spelling, is_number, numbered
+from dr.sources.class_names import arrange, check_spelling, check_splits, is_number, numbered
 from dr.sources.csv_pairs import of_side
 from dr.sources.kaggle import (
     COLUMNS,
     EYE,
-    SIDE_OF,
+    SPLIT_OF,
     Source,
     by_path_ends,
     header,
@@ -28,7 +28,7 @@ from dr.sources.kaggle import (
 )
 
 ID_COLUMNS, LABEL_COLUMNS = ("id_code", "image"), ("diagnosis", "level")
-NAMED_AFTER_SIDE = re.compile(f"(?i:({'|'.join(SIDE_OF)}))(?![a-z])")  # train_1.csv, trainLabels.csv
+NAMED_AFTER_SIDE = re.compile(f"(?i:({'|'.join(SPLIT_OF)}))(?![a-z])")  # train_1.csv, trainLabels.csv
 MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})  # as programs write that a value is not there
 
 
@@ -69,13 +69,13 @@ def headers(archive: Archive) -> dict[str, list[str]]:
     return found
 
 
-def check_sides_can_be_read(archive: Archive, columns: Columns, *, found: dict[str, list[str]]) -> None:
+def check_splits_can_be_read(archive: Archive, columns: Columns, *, found: dict[str, list[str]]) -> None:
     """Raises UsageError for a table of `headers`, called test.csv or the like, that cannot be read and stands beside
     one that fits: its whole side would be left out without a word."""
     beside = {posixpath.dirname(member) for member, names in found.items() if columns.chosen(names)}
     for member, names in found.items():
         name = posixpath.basename(member).lower().removesuffix(".csv")
-        if not names and posixpath.dirname(member) in beside and name in SIDE_OF:
+        if not names and posixpath.dirname(member) in beside and name in SPLIT_OF:
             header(archive, member)
 
 
@@ -110,7 +110,7 @@ def sides(members: Iterable[str]) -> dict[str, str] | None:
     members = list(members)
     for member in members:
         word = NAMED_AFTER_SIDE.match(posixpath.basename(member))
-        found[word and SIDE_OF[word[1].lower()]] = member
+        found[word and SPLIT_OF[word[1].lower()]] = member
     return found if None not in found and "train" in found and len(found) == len(members) > 1 else None
 
 
@@ -207,7 +207,7 @@ def _labelled(
         labelled[side] = once_each(table.assign(diagnosis=known), name=name, column=column)
     found = {side or "train": set(table["diagnosis"]) for side, table in labelled.items()}
     if words:
-        check_sides({side: {classes[k] for k in known} for side, known in found.items()}, place=name)
+        check_splits({side: {classes[k] for k in known} for side, known in found.items()}, place=name)
     elif not graded:
         classes = numbered(found, place=f"{name}: {column}")
     return labelled, classes

@@ -7,7 +7,7 @@ import pandas as pd
 from dr import UsageError
 from dr.sources.archive import Archive, Held
 from dr.sources.class_names import numbered
-from dr.sources.kaggle import COLUMNS, SIDES, Source
+from dr.sources.kaggle import COLUMNS, SPLITS, Source
 
 
 class ArrayArchive(Archive):
@@ -19,10 +19,10 @@ class ArrayArchive(Archive):
     def __init__(self, path: str):
         super().__init__(path)  # a .npz is a zip: damage is told as for any other
         self._arrays: dict[str, np.ndarray] | None = None
-        for side in SIDES:
+        for side in SPLITS:
             if side == "train" or self._has(side):
                 self._check(side)
-        self.names = [f"{side}_{i:05}" for side in SIDES if self._has(side) for i in range(len(self.labels(side)))]
+        self.names = [f"{side}_{i:05}" for side in SPLITS if self._has(side) for i in range(len(self.labels(side)))]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_arrays": None}
@@ -31,7 +31,7 @@ class ArrayArchive(Archive):
         if self._arrays is None:
             try:
                 with np.load(self.path, allow_pickle=False) as file:
-                    wanted = {f"{side}_{kind}" for side in SIDES for kind in ("images", "labels")}
+                    wanted = {f"{side}_{kind}" for side in SPLITS for kind in ("images", "labels")}
                     self._arrays = {key: file[key] for key in file.files if key in wanted}
             except Exception as exc:  # of numpy, zipfile and zlib: they share no base class
                 raise UsageError(f"{self.path}: its arrays cannot be read ({exc}); download it again") from exc

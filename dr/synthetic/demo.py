@@ -21,7 +21,7 @@ from dr.cli import run as cli
 from dr.core import files
 from dr.grading.metrics import macro_f1
 from dr.sources.kaggle import read_grades
-from dr.synthetic.drawing import SIDES, photograph
+from dr.synthetic.drawing import SPLITS, photograph
 
 MAIN_ZIP = "diabetic-retinopathy-classification-f1-score-4.zip"
 EXTRA_ZIP = "train_image_resized.zip"
@@ -58,7 +58,7 @@ def _unrelated(total, shares, *, seed) -> list[Shot]:
     """Photographs of one patient each, named by 12 hexadecimal digits, grade by grade."""
     numbers = np.random.default_rng(seed).integers(16**12, size=total)
     return [
-        Shot(f"{number:012x}", int(grade), int(grade), (*seed, i), SIDES[i % 2])
+        Shot(f"{number:012x}", int(grade), int(grade), (*seed, i), SPLITS[i % 2])
         for i, (number, grade) in enumerate(zip(numbers, _grades(total, shares), strict=True))
     ]
 
@@ -76,7 +76,7 @@ def _both_eyes(total, shares, *, seed) -> list[Shot]:
     """Photographs named <patient>_<left|right>, the eyes of a patient mostly of one grade; every eighth patient has one
     eye only."""
     patients = np.random.default_rng(seed).choice(np.arange(10, 45_000), size=total, replace=False)
-    eyes = [(patient, side) for i, patient in enumerate(patients) for side in SIDES[: 1 if i % 8 == 7 else 2]]
+    eyes = [(patient, side) for i, patient in enumerate(patients) for side in SPLITS[: 1 if i % 8 == 7 else 2]]
     return [
         Shot(f"{patient}_{side}", int(grade), int(grade), (*seed, i), side)
         for i, ((patient, side), grade) in enumerate(zip(eyes, _grades(total, shares), strict=False))
@@ -96,7 +96,11 @@ def _pack(path, *, tables, folders, suffix, size_px) -> None:
     """Tables by member name, and the shots of each folder, as one zip: the same bytes every time."""
     draw = partial(_encoded, suffix=suffix, size_px=size_px)
     # threads: cv2 and numpy let go of the interpreter; the order, and each picture's numbers, do not depend on them
-    with files.whole(path) as part, zipfile.ZipFile(part, "w") as packed, ThreadPoolExecutor(os.cpu_count()) as pool:
+    with (
+        files.atomic_write(path) as part,
+        zipfile.ZipFile(part, "w") as packed,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
         for member, table in tables.items():
             packed.writestr(zipfile.ZipInfo(member), table.to_csv(index=False, lineterminator="\n"))
         for folder, shots in folders.items():

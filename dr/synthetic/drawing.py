@@ -22,7 +22,7 @@ LESIONS: tuple[dict[str, tuple[int, int]], ...] = (
 )  # fmt: skip
 
 KINDS = tuple(dict.fromkeys(name for counts in LESIONS for name in counts))
-SIDES = ("left", "right")
+SPLITS = ("left", "right")
 
 MARGIN = 1.06  # half of the canvas: a little beyond the rim, for the notch
 STEP = 0.035  # of a growing vessel
@@ -306,7 +306,7 @@ def photograph(
     their lesions alone.
     """
     plain, diseased = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=2))
-    either = plain.choice(SIDES)
+    either = plain.choice(SPLITS)
     frame, diameter, centre = _framing(plain, size_px)
     eye = _eye(plain, round(diameter * MARGIN), side or either)
     counts = {name: diseased.integers(*LESIONS[grade].get(name, (0, 0)), endpoint=True) for name in KINDS}

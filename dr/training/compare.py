@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dr import SIDE_WORDS, UsageError
+from dr import SPLIT_NAMES, UsageError
 from dr.core import distributed, files
-from dr.datasets.prepared import Fold
+from dr.datasets.preprocessed import Fold
 from dr.grading import evaluation, metrics, objectives
 from dr.inference.ensemble import without_chance
 from dr.networks import build as models
 from dr.recipes.schema import Recipe
 from dr.training import summary
 from dr.training.run_files import RunFiles
-from dr.training.sweep.table import MAJORITY, figure, markdown_table, no_better, number
+from dr.training.sweep.table import MAJORITY, below_majority, figure, markdown_table, number
 
 BY = "macro_f1_cross_fitted"  # of validation: a test that chooses the best run would flatter it
 FIGURES = {
@@ -80,7 +80,7 @@ def _kept(path: Path, row: dict[str, str]) -> Kept:
     if not path.is_file():
         raise UsageError("its checkpoint is gone or renamed")
     fields = models.load_tensors(path)
-    known = {"recipe", "classes", "cuts", "metrics", "data", "validation"} <= fields.keys()
+    known = {"recipe", "classes", "thresholds", "metrics", "data", "validation"} <= fields.keys()
     if not known or (fields["data"].get("fingerprint"), fields["metrics"].get(BY)) != (
         row["data_fingerprint"],
         number(row, BY),
@@ -89,8 +89,8 @@ def _kept(path: Path, row: dict[str, str]) -> Kept:
     recipe, objective = summary.recipe_of(fields)
     validation, *tests = summary.sides(fields)
     truth = validation.truth
-    graded = evaluation.crossed_grades(
-        validation.predictions, truth, objective=objective, rule=recipe.cuts, seed=recipe.seed
+    graded = evaluation.cross_fitted_decisions(
+        validation.predictions, truth, objective=objective, rule=recipe.thresholds, seed=recipe.seed
     )
     sides, class_scores = {"val": (truth, graded)}, None
     for test in tests:  # none or one
@@ -106,7 +106,7 @@ def _differences(run: Kept, best: Kept) -> dict[str, tuple[float, float, float]]
     for side in run.sides.keys() & best.sides.keys():
         (truth, graded), (_, other) = run.sides[side], best.sides[side]
         paired = metrics.paired_differences(truth, graded, other, num_classes=len(run.classes))
-        found |= {f"{SIDE_WORDS[side]} {COMPARED[name]}": values for name, values in paired.items()}
+        found |= {f"{SPLIT_NAMES[side]} {COMPARED[name]}": values for name, values in paired.items()}
     return found
 
 
@@ -135,7 +135,7 @@ def _against_the_best(rows: list[dict[str, str]], folder: Path) -> str:
         else:
             paired = {column: _signed(*values) for column, values in _differences(kept, best).items()}
             lines.append(line | paired | {"note": f"against {name}"})
-    columns = [f"{side} {name}" for side in SIDE_WORDS.values() for name in COMPARED.values()]
+    columns = [f"{side} {name}" for side in SPLIT_NAMES.values() for name in COMPARED.values()]
     header = ["run", *(column for column in columns if any(column in line for line in lines)), "note"]
     table = markdown_table(header, [[line.get(column, "") for column in header] for line in lines])
     return f"\n### Data {rows[0]['data_fingerprint'][:8]}\n\n{table}"
@@ -194,7 +194,7 @@ def _all_runs(rows: list[dict[str, str]], best: set[int]) -> str:
         figures[0] = f"**{figures[0]}**" if place in best and figures[0] else figures[0]
         fold = f"--fold {row['fold']}" if row.get("fold") else ""
         choices = " ".join(filter(None, [row.get("recipe", ""), row.get("overrides", ""), fold]))
-        name = f"{row['name']} †" if any(no_better(row, key) for key in MAJORITY) else row["name"]
+        name = f"{row['name']} †" if any(below_majority(row, key) for key in MAJORITY) else row["name"]
         minutes = "" if number(row, "minutes") is None else f"{number(row, 'minutes'):.1f}"
         lines.append([name, _data(row), *figures, minutes, row.get("finished", "")[:10], choices])
     return markdown_table(
@@ -223,6 +223,6 @@ def compare(folder: str) -> str:
         header = ["runs", "folds", "photographs", *POOLED.values()]
         text += f"{FOLDS}\n{markdown_table(header, [_pooled(runs) for runs in sets]) if sets else ''}"
         text += "".join(f"\nNot counted: {reason}.\n" for reason in left_out)
-    if distributed.MAIN:
+    if distributed.is_main:
         files.write_bytes(Path(folder) / "runs.md", text.encode())
     return text

@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from dr import UsageError
 from dr.core import distributed, files
 from dr.datasets.loader import loader
-from dr.datasets.prepared import Prepared
-from dr.datasets.torch_datasets import EvaluationPhotographs, read_photograph
+from dr.datasets.preprocessed import PreprocessedData
+from dr.datasets.torch_datasets import EvaluationImages, read_image
 from dr.grading import calibration, evaluation, metrics, objectives
 from dr.imaging import novelty
 from dr.inference import checkpoint
-from dr.inference.forward import VIEWS, Scorer, decide, infer, mean_predictions
+from dr.inference.forward import TTA_VIEWS, Scorer, decide, infer, mean_predictions
 from dr.networks import build as models
 from dr.training import model_card, summary
 from dr.training import plots as run_pictures
@@ -39,13 +39,13 @@ def save_best(paths: RunFiles, fields: dict, *, predictions: np.ndarray, run: Ru
 
 
 def _look(
-    chosen: checkpoint.Checkpoint, data: Prepared, side: str, *, accelerator: Accelerator, workers: int
+    chosen: checkpoint.Checkpoint, data: PreprocessedData, side: str, *, accelerator: Accelerator, workers: int
 ) -> tuple[Scorer, torch.Tensor, np.ndarray]:
     """The photographs of one side through the recipe's views -> the network, its outputs (V, N, num_outputs), truth."""
-    photographs = EvaluationPhotographs(data.root, getattr(data, side), chosen.recipe)
+    photographs = EvaluationImages(data.root, getattr(data, side), chosen.recipe)
     batches = loader(photographs, batch_size=2 * chosen.recipe.batch_size, workers=workers, pin=False)
-    scorer = Scorer(chosen.grader.to(accelerator.device), chosen.objective)
-    _, outputs = infer([scorer], batches, accelerator=accelerator, views=VIEWS[chosen.recipe.tta])
+    scorer = Scorer(chosen.network.to(accelerator.device), chosen.objective)
+    _, outputs = infer([scorer], batches, accelerator=accelerator, views=TTA_VIEWS[chosen.recipe.tta])
     return scorer, outputs[0], photographs.grades
 
 
@@ -54,13 +54,13 @@ def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
     chosen = checkpoint.read(fields, best)
     scorer, outputs, truth = _look(chosen, run.data, "val", accelerator=run.accelerator, workers=workers)
     predictions = mean_predictions([scorer], [outputs])
-    figures, cuts = distributed.once(
+    figures, thresholds = distributed.broadcast(
         lambda: evaluation.evaluate(
-            predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+            predictions, truth, objective=run.objective, rule=run.recipe.thresholds, seed=run.recipe.seed
         )
     )
     return {
-        "cuts": None if cuts is None else cuts.tolist(),
+        "thresholds": None if thresholds is None else thresholds.tolist(),
         "metrics": fields["metrics"] | figures,
         "validation": _validation(run, predictions),
     }
@@ -69,28 +69,30 @@ def _refit(run: Run, best: Path, fields: dict, *, workers: int) -> dict:
 def _refit_kept(run: Run, paths: RunFiles, *, workers: int) -> None:
     """As `_refit`, the cuts of the epochs that were kept."""
     kept = [paths.epoch(epoch) for epoch in run.recipe.keep_epochs if epoch <= run.epoch]
-    fitting = evaluation.fits_cuts(run.objective, run.recipe.cuts)
-    for path in distributed.once(lambda: [one for one in kept if fitting and one.is_file()]):  # one may have been moved
-        fields = distributed.once(lambda path=path: dict(models.load_tensors(path)))
+    fitting = evaluation.fits_thresholds(run.objective, run.recipe.thresholds)
+    for path in distributed.broadcast(
+        lambda: [one for one in kept if fitting and one.is_file()]
+    ):  # one may have been moved
+        fields = distributed.broadcast(lambda path=path: dict(models.load_tensors(path)))
         fields |= _refit(run, path, fields, workers=workers)
-        if distributed.MAIN:
+        if distributed.is_main:
             checkpoint.save(path, {key: value for key, value in fields.items() if key != "validation"})
 
 
 def _test(
-    chosen: checkpoint.Checkpoint, data: Prepared, *, accelerator: Accelerator, workers: int
+    chosen: checkpoint.Checkpoint, data: PreprocessedData, *, accelerator: Accelerator, workers: int
 ) -> tuple[dict, dict[str, torch.Tensor]]:
     """The test photographs, seen this once, by the best checkpoint with its views and cuts -> figures with their
     intervals and the loss of the plain view; predictions (N, P), truth (N,) and grades (N,)."""
     scorer, outputs, truth = _look(chosen, data, "test", accelerator=accelerator, workers=workers)
-    cuts = None if chosen.cuts is None else np.array(chosen.cuts)
-    predictions, grades = decide([scorer], [outputs], cuts=[cuts], by=chosen.recipe.tta_by)
+    thresholds = None if chosen.thresholds is None else np.array(chosen.thresholds)
+    predictions, grades = decide([scorer], [outputs], thresholds=[thresholds], by=chosen.recipe.tta_by)
     class_scores = objectives.class_scores(chosen.objective, predictions)
     figures = {
         "loss": objectives.mean_loss(chosen.objective, outputs[0], truth),
         **evaluation.measure(truth, grades, class_scores),
         "majority": metrics.majority(truth),
-        "intervals": distributed.once(
+        "intervals": distributed.broadcast(
             lambda: evaluation.measured_intervals(truth, grades, class_scores, seed=chosen.recipe.seed)
         ),
     }
@@ -98,14 +100,14 @@ def _test(
     return figures, {name: torch.from_numpy(array) for name, array in seen.items()}
 
 
-def _training(data: Prepared) -> dict:
+def _training(data: PreprocessedData) -> dict:
     """-> `training`, what the training photographs look like, of at most novelty.MOST of them, as a checkpoint keeps
     it; nothing of fewer than two."""
     paths = data.train["path"].to_numpy()
     if len(paths) < 2:
         return {}
     chosen = paths[np.linspace(0, len(paths) - 1, min(len(paths), novelty.MOST)).round().astype(int)]
-    measured = [novelty.measure(read_photograph(data.root / path)[..., ::-1]) for path in chosen]
+    measured = [novelty.measure(read_image(data.root / path)[..., ::-1]) for path in chosen]
     return {"training": novelty.fit(np.array(measured)).to_dict()}
 
 
@@ -115,9 +117,9 @@ def _of_validation(run: Run, fields: dict) -> tuple[dict, np.ndarray]:
     calibrations of its other half."""
     predictions, truth = (fields["validation"][key].numpy() for key in ("predictions", "truth"))
     objective, seed = run.objective, run.recipe.seed
-    cuts = None if fields["cuts"] is None else np.array(fields["cuts"])
+    thresholds = None if fields["thresholds"] is None else np.array(fields["thresholds"])
     intervals = evaluation.intervals(
-        predictions, truth, objective=objective, cuts=cuts, rule=run.recipe.cuts, seed=seed
+        predictions, truth, objective=objective, thresholds=thresholds, rule=run.recipe.thresholds, seed=seed
     )
     evidence, classes = calibration.evidence(objective, predictions), objective.num_classes
     crossed = calibration.cross_fitted(evidence, truth, num_classes=classes, seed=seed)
@@ -149,19 +151,19 @@ def _classes(run: Run, side: summary.Side) -> pd.DataFrame:
 def finish(run: Run, paths: RunFiles, *, workers: int) -> dict:
     """Adds intervals, the share of the most frequent class and, where there is one, the test to the best checkpoint,
     draws its pictures -> its fields. All processes look at photographs, the main one decides and writes."""
-    fields = distributed.once(lambda: dict(models.load_tensors(paths.best)))
+    fields = distributed.broadcast(lambda: dict(models.load_tensors(paths.best)))
     if fields["data"]["fingerprint"] != run.data.fingerprint or other_choice(fields["recipe"], run.recipe):
         raise UsageError(f"{paths.best}: another run has written it meanwhile; give each run a --name of its own")
     if run.recipe.tta != "none":
         fields |= _refit(run, paths.best, fields, workers=workers)
         _refit_kept(run, paths, workers=workers)
-    added, crossed = distributed.once(lambda: _of_validation(run, fields))
+    added, crossed = distributed.broadcast(lambda: _of_validation(run, fields))
     fields |= added
     if run.data.test is not None:
         chosen = checkpoint.read(fields, paths.best)  # the test is with the cuts that are saved
         tested, fields["test"] = _test(chosen, run.data, accelerator=run.accelerator, workers=workers)
         fields["metrics"]["test"] = tested
-    if distributed.MAIN:
+    if distributed.is_main:
         checkpoint.save(paths.best, fields)
         run_pictures.draw(run, fields, crossed, paths=paths)
         model_card.write(paths.card, fields, name=paths.name, data=run.data)

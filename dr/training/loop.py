@@ -19,8 +19,8 @@ from tqdm import tqdm
 from dr import UsageError
 from dr.core import device, distributed, files
 from dr.datasets.loader import loader
-from dr.datasets.prepared import Prepared, binary
-from dr.datasets.torch_datasets import EpochSampler, EvaluationPhotographs, TrainingPhotographs, measured_mean_std
+from dr.datasets.preprocessed import PreprocessedData, binary
+from dr.datasets.torch_datasets import EpochSampler, EvaluationImages, TrainingImages, channel_mean_std
 from dr.grading import evaluation, objectives
 from dr.inference import checkpoint
 from dr.inference.forward import Scorer, infer, mean_predictions
@@ -37,16 +37,16 @@ NAMED = 3  # photographs or classes in one line
 
 
 def loaders(
-    recipe: Recipe, data: Prepared, *, order: EpochSampler, workers: int, pin: bool
+    recipe: Recipe, data: PreprocessedData, *, order: EpochSampler, workers: int, pin: bool
 ) -> tuple[DataLoader, DataLoader]:
     """-> this process's batches of training, in that order, and of validation. A last batch that is smaller is left
     out, unless it is the only one. Raises UsageError for photographs too few to go round."""
-    training = TrainingPhotographs(data, recipe)
-    together = distributed.COUNT * recipe.batch_size
-    if distributed.COUNT > 1 and len(training) < together:
+    training = TrainingImages(data, recipe)
+    together = distributed.world_size * recipe.batch_size
+    if distributed.world_size > 1 and len(training) < together:
         raise UsageError(
-            f"{distributed.COUNT} processes with batches of {recipe.batch_size} need {together} training photographs, "
-            f"here are {len(training)}; give a smaller --batch_size"
+            f"{distributed.world_size} processes with batches of {recipe.batch_size} need {together} training "
+            f"photographs, here are {len(training)}; give a smaller --batch_size"
         )
     batches = loader(
         training,
@@ -56,7 +56,7 @@ def loaders(
         sampler=order,
         drop_last=len(training) > recipe.batch_size,  # a rest of one or two photographs would spoil batch statistics
     )
-    validation = EvaluationPhotographs(data.root, data.val, recipe)
+    validation = EvaluationImages(data.root, data.val, recipe)
     return batches, loader(validation, batch_size=2 * recipe.batch_size, workers=workers, pin=pin)
 
 
@@ -130,7 +130,7 @@ def train_epoch(run: Run, batches: DataLoader) -> tuple[float, float]:
         if complete:
             run.update()
             rates.append(run.optimizer.param_groups[0]["lr"])
-    totals, counts = zip(*distributed.gather((total, count)), strict=True)
+    totals, counts = zip(*distributed.all_gather((total, count)), strict=True)
     return sum(totals) / sum(counts), sum(rates) / len(rates)
 
 
@@ -142,7 +142,7 @@ def _validate(run: Run, batches: DataLoader) -> tuple[np.ndarray, float]:
     if not torch.isfinite(outputs[0]).all():
         raise UsageError("a validation score is not finite: training diverged; lower lr, or --set precision=fp32")
     # computed once: machines may differ in the last bit, and a plateau must be one for all
-    loss = distributed.once(lambda: objectives.mean_loss(run.objective, outputs[0][0], batches.dataset.grades))
+    loss = distributed.broadcast(lambda: objectives.mean_loss(run.objective, outputs[0][0], batches.dataset.grades))
     return mean_predictions([scorer], outputs), loss
 
 
@@ -150,12 +150,12 @@ def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.n
     """Trains and validates once, with a row in `run.history` -> predictions (N, P), cuts (K-1,) or None."""
     started = time.time()
     train_loss, lr = train_epoch(run, batches)
-    device.give_back_freed_memory()
+    device.release_freed_memory()
     predictions, val_loss = _validate(run, val_batches)
     truth = val_batches.dataset.grades
-    figures, cuts = distributed.once(
+    figures, thresholds = distributed.broadcast(
         lambda: evaluation.evaluate(
-            predictions, truth, objective=run.objective, rule=run.recipe.cuts, seed=run.recipe.seed
+            predictions, truth, objective=run.objective, rule=run.recipe.thresholds, seed=run.recipe.seed
         )
     )
     run.after_epoch(val_loss)
@@ -167,7 +167,7 @@ def _epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[np.n
         )
     losses = {"epoch": run.epoch, "train_loss": train_loss, "val_loss": val_loss, "lr": lr}
     run.history.append(losses | figures | {"seconds": time.time() - started})
-    return predictions, cuts
+    return predictions, thresholds
 
 
 def _line(row: dict, *, epochs: int) -> str:
@@ -186,7 +186,7 @@ def _opening(run: Run, batches: DataLoader) -> list[str]:
     """What is about to be trained, and what of it may not be meant, in lines."""
     recipe, data = run.recipe, run.data
     precision = {"no": "fp32"}.get(run.accelerator.mixed_precision, run.accelerator.mixed_precision)
-    each = f" in each of {distributed.COUNT} processes" if distributed.COUNT > 1 else ""
+    each = f" in each of {distributed.world_size} processes" if distributed.world_size > 1 else ""
     lines = [
         f"{recipe.backbone} at {recipe.crop_size or recipe.image_size} pixels, {recipe.objective}: {len(data.train):,} "
         f"photographs to train with, {len(data.val):,} to validate; epochs {run.epoch + 1} to {recipe.epochs} of "
@@ -213,10 +213,12 @@ def _merit(row: dict, best_by: str) -> float:
     return -row[best_by] if best_by == "val_loss" else row[best_by]
 
 
-def _save(run: Run, paths: RunFiles, *, predictions: np.ndarray, cuts: np.ndarray | None, random: list[dict]) -> None:
+def _save(
+    run: Run, paths: RunFiles, *, predictions: np.ndarray, thresholds: np.ndarray | None, random: list[dict]
+) -> None:
     """Writes the files of a finished epoch; NAME__best.pt only where there was no better one."""
     *before, row = [_merit(row, run.recipe.best_by) for row in run.history]
-    fields = content(run, cuts=cuts, metrics=run.history[-1])
+    fields = content(run, thresholds=thresholds, metrics=run.history[-1])
     if row > max(before, default=-math.inf) or run.epoch == 1:
         outcome.save_best(paths, fields, predictions=predictions, run=run)
     if run.epoch in run.recipe.keep_epochs:
@@ -231,12 +233,12 @@ def _impatient(history: list[dict], recipe: Recipe) -> bool:
     return recipe.patience is not None and bool(merits) and len(merits) - 1 - int(np.argmax(merits)) >= recipe.patience
 
 
-def _fitted(recipe: Recipe, data: Prepared) -> tuple[Recipe, Prepared]:
+def _fitted(recipe: Recipe, data: PreprocessedData) -> tuple[Recipe, PreprocessedData]:
     """What a recipe leaves to the data: two classes made of grades, mean and deviation measured."""
     if recipe.objective == "binary":
         data = binary(data, positive_from=recipe.positive_from)
     if recipe.normalisation == "measured":
-        mean, std = distributed.once(lambda: measured_mean_std(data, recipe))
+        mean, std = distributed.broadcast(lambda: channel_mean_std(data, recipe))
         recipe = dataclasses.replace(recipe, mean=mean, std=std)
     return recipe, data
 
@@ -244,7 +246,7 @@ def _fitted(recipe: Recipe, data: Prepared) -> tuple[Recipe, Prepared]:
 def train(
     recipe: Recipe,
     *,
-    data: Prepared,
+    data: PreprocessedData,
     folder: str,
     name: str,
     device_name: str = "auto",
@@ -262,8 +264,8 @@ def train(
     if Path(name).name != name:
         raise UsageError(f"--name {name}: it is the first part of file names and may hold no path")
     accelerator = device.accelerator(device_name, precision=recipe.precision)
-    paths = RunFiles(distributed.once(lambda: files.writable_folder(folder)), name)
-    with files.holding(paths.last, wait=False) if distributed.MAIN else contextlib.nullcontext():
+    paths = RunFiles(distributed.broadcast(lambda: files.writable_folder(folder)), name)
+    with files.lock_file(paths.last, wait=False) if distributed.is_main else contextlib.nullcontext():
         return _train(
             recipe,
             data=data,
@@ -278,7 +280,7 @@ def train(
 def _train(
     recipe: Recipe,
     *,
-    data: Prepared,
+    data: PreprocessedData,
     paths: RunFiles,
     accelerator: Accelerator,
     workers: int,
@@ -286,7 +288,7 @@ def _train(
     recorded: dict[str, str],
 ) -> dict:
     recipe, data = _fitted(recipe, data)
-    go_on = distributed.once(lambda: go_on or (distributed.ATTEMPT > 0 and paths.interrupted()))
+    go_on = distributed.broadcast(lambda: go_on or (distributed.restart_count > 0 and paths.interrupted()))
     set_seed(recipe.seed, device_specific=True)
     order = EpochSampler(data.train["diagnosis"].to_numpy(copy=True), sampling=recipe.sampling, seed=recipe.seed)
     pin = accelerator.device.type == "cuda"
@@ -298,22 +300,22 @@ def _train(
         if not paths.best.is_file():  # it is needed at the end: better told now
             raise UsageError(f"{paths.best}: it is not there; --resume needs it beside {paths.last.name}")
         models.load_tensors(paths.best)
-    elif distributed.MAIN:
+    elif distributed.is_main:
         paths.keep_previous()
 
     print(*_opening(run, batches), sep="\n")
     while run.epoch < recipe.epochs and not _impatient(run.history, recipe):
         order.epoch = run.epoch
-        predictions, cuts = _epoch(run, batches, val_batches)
+        predictions, thresholds = _epoch(run, batches, val_batches)
         random = random_states(run)
-        if distributed.MAIN:
-            _save(run, paths, predictions=predictions, cuts=cuts, random=random)
+        if distributed.is_main:
+            _save(run, paths, predictions=predictions, thresholds=thresholds, random=random)
         tqdm.write(_line(run.history[-1], epochs=recipe.epochs))
 
     chosen = outcome.finish(run, paths, workers=workers)
     finished = {"name": paths.name, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
     row = finished | recorded | runs_csv.summary(run, best=chosen)
-    if distributed.MAIN:
+    if distributed.is_main:
         runs_csv.append_run(paths.folder / "runs.csv", row)
         run_page.write(paths, chosen, data=data, row=row, epochs=run.epoch, device=accelerator.device)
     return row

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from dr.core import files
-from dr.datasets.prepared import Prepared
+from dr.datasets.preprocessed import PreprocessedData
 from dr.grading import metrics
 from dr.pages.html import TEMPLATES
 from dr.pages.style import MOST_CLASSES
@@ -24,16 +24,16 @@ def _cell(text: str) -> str:
     return escaped
 
 
-def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
+def render(content: Mapping[str, Any], *, name: str, data: PreprocessedData) -> str:
     """The fields of a checkpoint and the data of its run -> the card, in Markdown."""
     recipe, _ = summary.recipe_of(content)
     side = summary.sides(content)[-1]  # the test, where there is one
-    figures, intervals = summary.class_figures(content, side)
+    figures, intervals = summary.class_metrics(content, side)
     rows = summary.class_rows(content["classes"], figures, intervals)
     worst = sorted(rows, key=lambda row: row["f1"][0])[:MOST_CLASSES] if len(rows) > MOST_CLASSES else rows
     measured = [
         row | {"text": summary.with_interval(row["value"], row["low"], row["high"])}
-        for row in summary.figure_rows(content)
+        for row in summary.metric_rows(content)
     ]
     composition = summary.composition_rows(data)
     environment = jinja2.Environment(
@@ -46,7 +46,7 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
     text = environment.get_template("card.md.j2").render(
         name=name,
         classes=content["classes"],
-        retina=summary.of_retina(content["classes"]),
+        retina=summary.are_dr_grades(content["classes"]),
         finished="intervals" in content["metrics"],
         has_test=data.test is not None,
         epoch=content["metrics"]["epoch"],
@@ -55,19 +55,19 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
         backbone=recipe.backbone,
         objective=recipe.objective,
         chosen=[(key, value) for key, value, default in summary.choices(recipe) if not default],
-        cuts=content["cuts"],
+        thresholds=content["thresholds"],
         composition=composition,
         patients=any(row["patients"] is not None for row in composition),
         few=len(rows) <= MOST_CLASSES,
-        parting=summary.parting(data),
+        patient_overlap=summary.patient_overlap(data),
         size=content["data"]["size"],
         crop=content["data"]["crop"],
         fold=content["data"].get("fold"),
         fingerprint=content["data"]["fingerprint"],
         figures=measured,
-        flattered=any(row["flattered"] for row in measured),
-        no_better=metrics.no_better(content["metrics"]),
-        chosen_by=summary.chosen_by(content),
+        optimistic=any(row["optimistic"] for row in measured),
+        below_majority=metrics.below_majority(content["metrics"]),
+        selected_by=summary.selected_by(content),
         seen_before=content.get("seen_before", []),
         side=side.word,
         fitted=side.fitted,
@@ -79,6 +79,6 @@ def render(content: Mapping[str, Any], *, name: str, data: Prepared) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
-def write(path: str | Path, content: Mapping[str, Any], *, name: str, data: Prepared) -> None:
+def write(path: str | Path, content: Mapping[str, Any], *, name: str, data: PreprocessedData) -> None:
     """The card as a file, whole or not there."""
     files.write_bytes(path, render(content, name=name, data=data).encode())

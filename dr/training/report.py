@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dr.datasets.prepared import Prepared
+from dr.datasets.preprocessed import PreprocessedData
 from dr.grading import metrics
 from dr.grading.objectives import Classification
 from dr.inference import checkpoint
@@ -18,22 +18,22 @@ from dr.training.summary import Side
 HEADLINES = ("macro_f1_cross_fitted", "kappa_cross_fitted", "macro_f1", "kappa", "accuracy", "auc")
 
 
-def _draw(side: Side, figures: tuple, *, data: Prepared, paths: RunFiles) -> None:
+def _draw(side: Side, figures: tuple, *, data: PreprocessedData, paths: RunFiles) -> None:
     classes = list(data.classes)
     note = ", cuts fitted to the same photographs" if side.fitted else ""
     title = f"{paths.name}: {side.word}{note}"
-    charts.class_figures(*figures, path=paths.picture("classes"), classes=classes, title=title)
+    charts.class_metrics(*figures, path=paths.picture("classes"), classes=classes, title=title)
     if len(classes) <= MOST_CLASSES:
         counts = summary.composition(data).drop(columns="patients").astype(int)
         charts.split_bars(counts, path=paths.picture("split"), classes=classes)
 
 
 def _shown_mistakes(
-    content: Mapping[str, Any], side: Side, *, best: Path, data: Prepared, device: Any
+    content: Mapping[str, Any], side: Side, *, best: Path, data: PreprocessedData, device: Any
 ) -> tuple[list[dict[str, Any]], str | None]:
     """-> what the page shows of each of the worst mistakes, and why there is no heat."""
     network = checkpoint.read(content, best)
-    network.grader.to(device)
+    network.network.to(device)
     table = getattr(data, side.name)
     graded = {"predictions": side.predictions, "truth": side.truth, "grades": side.grades}
     rows = worst_errors.worst(network.objective, **graded)
@@ -56,7 +56,7 @@ def _headlines(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """The few figures that matter: of the test where there is one, else of validation, none that flatter."""
     sides = {row["side"] for row in rows}
     side = "test" if "test" in sides else "validation"
-    honest = [row for row in rows if row["side"] == side and row["key"] in HEADLINES and not row["flattered"]]
+    honest = [row for row in rows if row["side"] == side and row["key"] in HEADLINES and not row["optimistic"]]
     found = []
     for row in honest:
         value, _, spread = summary.with_interval(row["value"], row["low"], row["high"]).partition(" ")
@@ -68,7 +68,7 @@ def write(
     paths: RunFiles,
     content: Mapping[str, Any],
     *,
-    data: Prepared,
+    data: PreprocessedData,
     row: Mapping[str, Any],
     epochs: int,
     device: Any = "cpu",
@@ -77,10 +77,10 @@ def write(
     pictures NAME__*.png that are there and those drawn here. `epochs` were trained; `device` computes explanations."""
     sides = summary.sides(content)
     side = sides[-1]
-    figures = summary.class_figures(content, side)
+    figures = summary.class_metrics(content, side)
     _draw(side, figures, data=data, paths=paths)
     recipe, _ = summary.recipe_of(content)
-    measured = summary.figure_rows(content)
+    measured = summary.metric_rows(content)
     shown, why = _shown_mistakes(content, side, best=paths.best, data=data, device=device)
     class_rows = summary.class_rows(content["classes"], *figures)
     many = len(class_rows) > MOST_CLASSES
@@ -94,12 +94,12 @@ def write(
         epochs=epochs,
         headlines=_headlines(measured),
         measured=[r | {"text": summary.with_interval(r["value"], r["low"], r["high"])} for r in measured],
-        no_better=metrics.no_better(content["metrics"]),
-        chosen_by=summary.chosen_by(content),
+        below_majority=metrics.below_majority(content["metrics"]),
+        selected_by=summary.selected_by(content),
         classes=content["classes"],
         many=many,
         class_rows=sorted(class_rows, key=lambda r: r["f1"][0])[:MOST_CLASSES] if many else class_rows,
-        confused=summary.confused(side, content["classes"]),
+        confusion_pairs=summary.confusion_pairs(side, content["classes"]),
         side=side,
         fitted=any(one.fitted for one in sides),
         spread=lambda values: summary.with_interval(*values),
@@ -108,10 +108,10 @@ def write(
         wrong=int((side.truth != side.grades).sum()),
         why_no_heat=why,
         composition=summary.composition_rows(data),
-        parting=summary.parting(data),
+        patient_overlap=summary.patient_overlap(data),
         changed=[(key, value) for key, value, default in choices if not default],
         defaults=[(key, value) for key, value, default in choices if default],
-        cuts=content["cuts"],
+        thresholds=content["thresholds"],
         content=content,
         pictures={what: page.data_uri(path) if (path := paths.picture(what)).is_file() else None for what in PICTURES},
     )

@@ -51,7 +51,7 @@ class RunFiles:
             path.replace(self._path(f"previous_{number}__{path.name.removeprefix(f'{self.name}__')}"))
 
 
-def in_words(folder: str, name: str) -> list[str]:
+def summary_lines(folder: str, name: str) -> list[str]:
     """-> what a person looks at first of the files of a run, and what predict.py asks for."""
     paths = RunFiles(Path(folder), name)
     return [f"wrote {paths.report}", f"saved {paths.best}"]

@@ -7,7 +7,7 @@ import torch
 
 from dr.core import distributed, files
 from dr.grading import metrics
-from dr.inference.forward import VIEWS
+from dr.inference.forward import TTA_VIEWS
 from dr.training import summary as run_facts
 from dr.training.state import Run
 
@@ -28,15 +28,15 @@ def summary(run: Run, *, best: dict) -> dict:
     return {
         "backbone": run.recipe.backbone,
         "classes": len(run.data.classes),
-        "chosen_by": run_facts.chosen_by(best) or "",
+        "selected_by": run_facts.selected_by(best) or "",
         "best_epoch": measured["epoch"],
-        "views": len(VIEWS[run.recipe.tta]),
+        "views": len(TTA_VIEWS[run.recipe.tta]),
         "fold": "" if run.data.fold is None else f"{run.data.fold.number}/{run.data.fold.of}",
         **_flat(measured),
         **tested,
         "minutes": round(sum(row["seconds"] for row in run.history) / 60, 2),
         "device": torch.cuda.get_device_name(used) if used.type == "cuda" else used.type,
-        "processes": distributed.COUNT,
+        "processes": distributed.world_size,
         "precision": run.accelerator.mixed_precision,
         **{f"version_{name}": version for name, version in best["versions"].items()},
         "data_fingerprint": run.data.fingerprint,
@@ -47,14 +47,14 @@ def append_run(path: Path, row: dict) -> None:
     """Adds the row to runs.csv, in place of one that differs in nothing but when it was finished: a finished run that
     was resumed."""
     now = pd.DataFrame([{key: "" if value is None else str(value) for key, value in row.items()}])
-    with files.holding(path, wait=True):  # runs of one folder may end together
+    with files.lock_file(path, wait=True):  # runs of one folder may end together
         before = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
         rows = pd.concat([*before, now], ignore_index=True).fillna("")
         same = rows.drop(columns="finished", errors="ignore").duplicated(keep="last")
         files.write_csv(path, rows[~same])
 
 
-def in_words(row: dict) -> list[str]:
+def summary_lines(row: dict) -> list[str]:
     """A row of runs.csv -> lines for a person: the best epoch, the test or that there is none, and whether it
     beats the most frequent class."""
 
@@ -71,7 +71,7 @@ def in_words(row: dict) -> list[str]:
             f"test: macro-F1 {figure('test_macro_f1')}, kappa {figure('test_kappa')}, "
             f"accuracy {figure('test_accuracy')}, AUC {figure('test_auc')}, loss {row['test_loss']:.3f}"
         )
-    elif row["chosen_by"]:
+    elif row["selected_by"]:
         lines.append(
             "note: the epoch was chosen on these photographs, so the figures flatter; those of a test, or --fold 1/5, "
             "do not"

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from dr import UsageError
 from dr.core import distributed
-from dr.datasets.prepared import Prepared, hashed_names, seen_names
+from dr.datasets.preprocessed import PreprocessedData, name_hashes, seen_name_hashes
 from dr.grading import objectives
 from dr.inference import checkpoint
 from dr.networks import build as models
@@ -31,7 +31,7 @@ class Run:
     """Everything that changes while training, and what it was made from."""
 
     recipe: Recipe
-    data: Prepared
+    data: PreprocessedData
     accelerator: Accelerator
     objective: objectives.Objective
     model: nn.Module
@@ -62,12 +62,12 @@ class Run:
             self.scheduler.step(val_loss)
 
     @property
-    def bare_model(self) -> models.Grader:
+    def bare_model(self) -> models.GradingNetwork:
         """The network that learns, without what accelerate wrapped around it."""
         return self.accelerator.unwrap_model(self.model)
 
     @property
-    def evaluated(self) -> models.Grader:
+    def evaluated(self) -> models.GradingNetwork:
         """The network that is validated and saved, the averaged one where there is one: it shares its tensors, but not
         the autocast that accelerate has put around its forward."""
         network = copy.copy(self.ema.module if self.ema else self.bare_model)
@@ -107,13 +107,15 @@ def _scheduler(
     )[0]
 
 
-def _class_weights(recipe: Recipe, data: Prepared) -> torch.Tensor | None:
+def _class_weights(recipe: Recipe, data: PreprocessedData) -> torch.Tensor | None:
     if recipe.class_weights == "none":
         return None
     return objectives.inverse_frequency(data.train["diagnosis"].to_numpy(), len(data.classes))
 
 
-def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_per_epoch: int, pretrained: bool) -> Run:
+def start(
+    recipe: Recipe, *, data: PreprocessedData, accelerator: Accelerator, updates_per_epoch: int, pretrained: bool
+) -> Run:
     """A run before its first epoch, from pretrained weights unless saved ones follow. Raises UsageError for weights or
     a backbone that are not there."""
     objective = objectives.build(recipe, num_classes=len(data.classes), class_weights=_class_weights(recipe, data))
@@ -123,7 +125,7 @@ def start(recipe: Recipe, *, data: Prepared, accelerator: Accelerator, updates_p
             num_outputs=objective.num_outputs,
             pretrained=pretrained,
             # without it the statistics are of one process's batch, however many there are; torch has it for GPUs only
-            sync_batch_norm=distributed.COUNT > 1 and accelerator.device.type == "cuda",
+            sync_batch_norm=distributed.world_size > 1 and accelerator.device.type == "cuda",
         )
     models.check(model, recipe, num_outputs=objective.num_outputs)
     if accelerator.device.type == "cpu" and accelerator.mixed_precision == "bf16":
@@ -153,7 +155,7 @@ def seen_before(run: Run) -> list[str]:
     """A line for each side that the run's figures are of and that the weights it started from have seen."""
     lines = []
     for side, table in (("validation", run.data.val), ("test", run.data.test)):
-        count = 0 if table is None else int(np.isin(hashed_names(table), run.inherited).sum())
+        count = 0 if table is None else int(np.isin(name_hashes(table), run.inherited).sum())
         if count:
             lines.append(
                 f"{count} of {len(table)} {side} photographs have names that {run.recipe.pretrained} was trained or "
@@ -162,13 +164,13 @@ def seen_before(run: Run) -> list[str]:
     return lines
 
 
-def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
+def content(run: Run, *, thresholds: np.ndarray | None, metrics: dict) -> dict:
     """The fields of a checkpoint, tensors and primitives only."""
     fold = {} if run.data.fold is None else {"fold": run.data.fold._asdict()}
     return {
         "model": {key: value.detach().cpu().clone() for key, value in run.evaluated.backbone.state_dict().items()},
         "recipe": run.recipe.to_dict(),
-        "cuts": None if cuts is None else [float(value) for value in cuts],
+        "thresholds": None if thresholds is None else [float(value) for value in thresholds],
         "classes": list(run.data.classes),
         "metrics": metrics,
         "versions": checkpoint.versions(),
@@ -176,7 +178,7 @@ def content(run: Run, *, cuts: np.ndarray | None, metrics: dict) -> dict:
             "fingerprint": run.data.fingerprint,
             "size": run.data.size_px,
             "crop": run.data.crop,
-            "names": torch.from_numpy(np.union1d(seen_names(run.data), run.inherited)),
+            "names": torch.from_numpy(np.union1d(seen_name_hashes(run.data), run.inherited)),
             "inherited": torch.from_numpy(run.inherited),
             **fold,
         },
@@ -188,7 +190,7 @@ def random_states(run: Run) -> list[dict]:
     """Where the random numbers of each process stand: dropout and mixing differ between them."""
     on_gpu = run.accelerator.device.type == "cuda"
     cuda = torch.cuda.get_rng_state(run.accelerator.device) if on_gpu else None
-    return distributed.gather({"torch": torch.get_rng_state(), "cuda": cuda})
+    return distributed.all_gather({"torch": torch.get_rng_state(), "cuda": cuda})
 
 
 def save_last(path: Path, run: Run, fields: dict, random: list[dict]) -> None:
@@ -228,8 +230,8 @@ def mismatch(saved: Mapping, *, recipe: Recipe, fingerprint: str) -> str | None:
             "it was trained on other label tables, on photographs prepared in another way, or by an earlier version; "
             "resume with the --data of before, or start without --resume"
         )
-    if len(saved["random"]) != distributed.COUNT:
-        return f"{len(saved['random'])} processes trained it, not {distributed.COUNT}; resume with as many"
+    if len(saved["random"]) != distributed.world_size:
+        return f"{len(saved['random'])} processes trained it, not {distributed.world_size}; resume with as many"
     return None
 
 
@@ -249,7 +251,7 @@ def resume(path: Path, run: Run) -> None:
         run.scheduler.load_state_dict(saved["scheduler"])
     if run.accelerator.scaler is not None and saved["scaler"]:
         run.accelerator.scaler.load_state_dict(saved["scaler"])
-    random = saved["random"][distributed.RANK]
+    random = saved["random"][distributed.rank]
     torch.set_rng_state(random["torch"])
     if random["cuda"] is not None and run.accelerator.device.type == "cuda":
         torch.cuda.set_rng_state(random["cuda"], run.accelerator.device)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dr import GRADES, SIDE_WORDS
-from dr.datasets.prepared import Prepared
+from dr import GRADES, SPLIT_NAMES
+from dr.datasets.preprocessed import PreprocessedData
 from dr.grading import evaluation, metrics, objectives
 from dr.recipes.load import from_dict
 from dr.recipes.schema import Recipe
@@ -41,7 +41,7 @@ class Side:
 
     @property
     def word(self) -> str:
-        return SIDE_WORDS[self.name]
+        return SPLIT_NAMES[self.name]
 
 
 def recipe_of(content: Mapping[str, Any]) -> tuple[Recipe, objectives.Objective]:
@@ -53,42 +53,42 @@ def recipe_of(content: Mapping[str, Any]) -> tuple[Recipe, objectives.Objective]
 def sides(content: Mapping[str, Any]) -> list[Side]:
     """The fields of a checkpoint -> validation and, once there is one, the test."""
     recipe, objective = recipe_of(content)
-    cuts = None if content["cuts"] is None else np.array(content["cuts"])
+    thresholds = None if content["thresholds"] is None else np.array(content["thresholds"])
     found = []
     for name, key in (("val", "validation"), ("test", "test")):
         if key in content:
             seen = {field: tensor.numpy() for field, tensor in content[key].items()}
             grades = seen.get("grades")  # those of a test may have been voted
-            grades = objectives.grades(objective, seen["predictions"], cuts) if grades is None else grades
-            fitted = name == "val" and evaluation.fits_cuts(objective, recipe.cuts)
+            grades = objectives.grades(objective, seen["predictions"], thresholds) if grades is None else grades
+            fitted = name == "val" and evaluation.fits_thresholds(objective, recipe.thresholds)
             found.append(Side(name, seen["truth"], grades, seen["predictions"], fitted))
     return found
 
 
-def figure_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+def metric_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """-> {side, name, value, low, high, flattered} of each figure, low and high None where there is no interval."""
     recipe, objective = recipe_of(content)
-    fitted = evaluation.fits_cuts(objective, recipe.cuts)
+    fitted = evaluation.fits_thresholds(objective, recipe.thresholds)
     measured = content["metrics"]
     rows = []
     for side, figures in (("validation", measured), ("test", measured.get("test", {}))):
         for key, name in FIGURES.items():
             if figures.get(key) is not None:
                 low, high = figures.get("intervals", {}).get(key, (None, None))
-                flattered = side == "validation" and key in FLATTERED and (fitted or key == "macro_f1_optimal")
+                optimistic = side == "validation" and key in FLATTERED and (fitted or key == "macro_f1_optimal")
                 row = {"side": side, "key": key, "name": name, "value": figures[key], "low": low, "high": high}
-                rows.append(row | {"flattered": flattered})
+                rows.append(row | {"optimistic": optimistic})
     return rows
 
 
-def chosen_by(content: Mapping[str, Any]) -> str | None:
+def selected_by(content: Mapping[str, Any]) -> str | None:
     """The figure of validation by which one of several epochs was chosen: the highest of several flatters. None where
     none was chosen."""
     recipe, _ = recipe_of(content)
     return None if recipe.best_by == "last" or recipe.epochs == 1 else recipe.best_by
 
 
-def class_figures(content: Mapping[str, Any], side: Side) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def class_metrics(content: Mapping[str, Any], side: Side) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """-> metrics.per_class and the intervals of these figures of one side."""
     recipe, objective = recipe_of(content)
     class_scores = objectives.class_scores(objective, side.predictions)
@@ -108,7 +108,7 @@ def class_rows(
     ]
 
 
-def confused(side: Side, classes: list[str], *, most: int = 12) -> list[tuple[str, str, int, int]]:
+def confusion_pairs(side: Side, classes: list[str], *, most: int = 12) -> list[tuple[str, str, int, int]]:
     """-> (true class, grade given, how often, of how many), the most frequent mistakes first."""
     matrix = metrics.confusion(side.truth, side.grades, len(classes))
     sizes = matrix.sum(axis=1)
@@ -118,11 +118,11 @@ def confused(side: Side, classes: list[str], *, most: int = 12) -> list[tuple[st
     return [(classes[i], classes[j], int(wrong[i, j]), int(sizes[i])) for i, j in pairs if wrong[i, j]]
 
 
-def composition(data: Prepared) -> pd.DataFrame:
+def composition(data: PreprocessedData) -> pd.DataFrame:
     """-> photographs by side and source (rows) and class 0..K-1 (columns), with their patients where they are known
     (`patients`, missing where not)."""
     counts = {}
-    for side, word in SIDE_WORDS.items():
+    for side, word in SPLIT_NAMES.items():
         table = getattr(data, side)
         if table is None:
             continue
@@ -133,7 +133,7 @@ def composition(data: Prepared) -> pd.DataFrame:
     return pd.DataFrame.from_dict(counts, orient="index").rename_axis(["side", "source"])
 
 
-def composition_rows(data: Prepared) -> list[dict[str, Any]]:
+def composition_rows(data: PreprocessedData) -> list[dict[str, Any]]:
     """`composition` as a page or a card shows it."""
     rows = []
     for (side, source), row in composition(data).iterrows():
@@ -145,9 +145,9 @@ def composition_rows(data: Prepared) -> list[dict[str, Any]]:
     return rows
 
 
-def parting(data: Prepared) -> str:
+def patient_overlap(data: PreprocessedData) -> str:
     """One sentence about patients on several sides."""
-    tables = {name: getattr(data, name) for name in SIDE_WORDS if getattr(data, name) is not None}
+    tables = {name: getattr(data, name) for name in SPLIT_NAMES if getattr(data, name) is not None}
     both = pd.concat(tables, names=["side"]).reset_index(level="side")
     known = both[both["patient"] != ""] if "patient" in both else both[:0]
     if known.empty:
@@ -159,7 +159,7 @@ def parting(data: Prepared) -> str:
     return "No patient, as far as they are known, stands on two sides."
 
 
-def of_retina(classes: list[str]) -> bool:
+def are_dr_grades(classes: list[str]) -> bool:
     """Whether the classes are grades of retinopathy, or the two that an objective makes of them."""
     return any({*classes} & {grade, f"below {grade}", f"{grade} or worse"} for grade in GRADES)
 

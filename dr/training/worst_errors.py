@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from dr import UsageError
-from dr.datasets.torch_datasets import read_photograph
+from dr.datasets.torch_datasets import read_image
 from dr.grading.objectives import Classification, Objective
-from dr.imaging.resize import square, to_tensor
+from dr.imaging.resize import resize_and_crop, to_tensor
 from dr.inference import gradcam
 from dr.inference.checkpoint import Checkpoint
 
@@ -65,14 +65,14 @@ def show(
     if not len(rows):
         return [], None
     recipe = network.recipe
-    photos = [read_photograph(paths[row]) for row in rows]
-    seen = [square(photo, size_px=recipe.image_size, crop_px=recipe.crop_size) for photo in photos]
+    photos = [read_image(paths[row]) for row in rows]
+    seen = [resize_and_crop(photo, size_px=recipe.image_size, crop_px=recipe.crop_size) for photo in photos]
     why, heats = None, [None] * len(rows)
     try:
         images = torch.stack([to_tensor(image) for image in seen])
-        layer = gradcam.last_map(network.grader, images[:1])
+        layer = gradcam.last_map(network.network, images[:1])
         heats = [  # one by one: training may have filled the memory with as many as it could take
-            gradcam.heat(network.grader, network.objective, image[None], grades=grade[None], layer=layer)[0]
+            gradcam.heat(network.network, network.objective, image[None], grades=grade[None], layer=layer)[0]
             for image, grade in zip(images, grades[rows], strict=True)
         ]
     except UsageError as exc:

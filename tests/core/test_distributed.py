@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from made import write_photographs, write_prepared
+from made import write_images, write_preprocessed
 
 from dr import UsageError
-from dr.datasets.prepared import read_prepared
+from dr.datasets.preprocessed import read_preprocessed
 from dr.datasets.torch_datasets import EpochSampler
 from dr.recipes.load import from_dict
 from dr.training.loop import train
@@ -37,7 +37,7 @@ from dr.training import loop as training
 train_epoch = training.train_epoch
 
 def killed(run, batches):
-    if run.epoch == 1 and distributed.RANK == 1 and distributed.ATTEMPT == 0:
+    if run.epoch == 1 and distributed.rank == 1 and distributed.restart_count == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return train_epoch(run, batches)
 
@@ -71,7 +71,7 @@ def history(folder, name="run"):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return write_prepared(tmp_path_factory.mktemp("data"), train=33, val=15, test=7)
+    return write_preprocessed(tmp_path_factory.mktemp("data"), train=33, val=15, test=7)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_two_processes_learn_as_one_with_twice_the_batch(trained):
     for side in ("validation", "test"):  # each photograph once, in its place
         assert torch.equal(first[side]["truth"], second[side]["truth"])
         assert torch.allclose(first[side]["predictions"], second[side]["predictions"], rtol=1e-4)
-    assert torch.allclose(torch.tensor(first["cuts"]), torch.tensor(second["cuts"]), rtol=1e-4)
+    assert torch.allclose(torch.tensor(first["thresholds"]), torch.tensor(second["thresholds"]), rtol=1e-4)
 
 
 def test_one_of_two_processes_prints_and_writes(trained):
@@ -112,7 +112,7 @@ def test_as_many_processes_go_on_as_have_trained(trained, data):
     weights = trained[1] / "weights"
     recipe = from_dict(torch.load(weights / "run__last.pt", weights_only=True)["recipe"])
     with pytest.raises(UsageError, match=r"run__last\.pt: 2 processes trained it, not 1; resume with as many"):
-        train(recipe, data=read_prepared(data), folder=str(weights), name="run", device_name="cpu", go_on=True)
+        train(recipe, data=read_preprocessed(data), folder=str(weights), name="run", device_name="cpu", go_on=True)
 
 
 def test_a_killed_process_ends_the_run_and_a_restart_goes_on_as_if_nothing_had_been(data, tmp_path):
@@ -134,7 +134,7 @@ def test_a_killed_process_ends_the_run_and_a_restart_goes_on_as_if_nothing_had_b
 
 def test_what_one_process_meets_alone_is_told_with_its_rank_and_ends_all(data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
-    prepared = read_prepared(data)
+    prepared = read_preprocessed(data)
     order = EpochSampler(prepared.train["diagnosis"].to_numpy(), sampling="shuffle", seed=10)
     _, second, _ = list(order)[5]  # the first of the second process
     damaged = tmp_path / "data" / "kaggle_retina" / prepared.train["path"][second]
@@ -158,7 +158,7 @@ def test_what_all_processes_meet_is_told_once(tmp_path):
 
 
 def test_two_processes_grade_as_one(trained, tmp_path):
-    write_photographs(tmp_path / "images", [0, 1, 2, 3, 4, 0, 1, 2])
+    write_images(tmp_path / "images", [0, 1, 2, 3, 4, 0, 1, 2])
     (tmp_path / "images" / "bad.png").touch()
     flags = ["-m", trained[0] / "weights" / "run__best.pt", "-i", "images", "-b", 4, "--workers", 0, "--device", "cpu"]
     code, expected, err = alone("predict", *flags, "-o", "one", cwd=tmp_path)
@@ -179,7 +179,7 @@ def test_two_processes_grade_as_one(trained, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 def test_two_processes_take_the_engine_that_one_takes(trained, tmp_path):
-    write_photographs(tmp_path / "images", [0, 1, 2, 3, 4] * 14, side_px=64)
+    write_images(tmp_path / "images", [0, 1, 2, 3, 4] * 14, side_px=64)
     flags = ["-m", trained[0] / "weights" / "run__best.pt", "-i", "images", "--workers", 0, "--device", "cpu",
              "--no-report"]  # fmt: skip
     assert "graded by OpenVINO" in alone("predict", *flags, "-o", "one", cwd=tmp_path)[1]

@@ -22,17 +22,17 @@ def test_a_file_that_another_process_holds_is_refused_until_that_process_ends_ev
         import time
         from pathlib import Path
         from dr.core import files
-        with files.holding(Path({str(path)!r}), wait=False):
+        with files.lock_file(Path({str(path)!r}), wait=False):
             print("held", flush=True)
             time.sleep(60)
         """)
     assert holder.stdout.readline() == "held\n"
     refused = pytest.raises(UsageError, match=r"run__last\.pt: another process writes it; wait for its end")
-    with refused, files.holding(path, wait=False):
+    with refused, files.lock_file(path, wait=False):
         pass
     holder.kill()
     holder.communicate()
-    with files.holding(path, wait=False):
+    with files.lock_file(path, wait=False):
         pass
     assert list(tmp_path.iterdir()) == []
 

@@ -4,45 +4,45 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from made import TINY, write_prepared
+from made import TINY, write_preprocessed
 
 from dr import UsageError
 from dr.core import distributed
 from dr.datasets.loader import loader
-from dr.datasets.prepared import read_prepared
-from dr.datasets.torch_datasets import EpochSampler, EvaluationPhotographs, TrainingPhotographs, measured_mean_std
+from dr.datasets.preprocessed import read_preprocessed
+from dr.datasets.torch_datasets import EpochSampler, EvaluationImages, TrainingImages, channel_mean_std
 from dr.recipes.load import from_dict
 
 
 def validation(data):
-    return EvaluationPhotographs(data.root, data.val, TINY)
+    return EvaluationImages(data.root, data.val, TINY)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_prepared(tmp_path)
+    return write_preprocessed(tmp_path)
 
 
 def batches_of(monkeypatch, dataset, *, rank=0, count=1, **options):
     """The indices of each batch that one of several processes loads."""
-    monkeypatch.setattr(distributed, "RANK", rank)
-    monkeypatch.setattr(distributed, "COUNT", count)
+    monkeypatch.setattr(distributed, "rank", rank)
+    monkeypatch.setattr(distributed, "world_size", count)
     return [batch["index"].tolist() for batch in loader(dataset, workers=0, pin=False, **options)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_photograph_that_cannot_be_decoded_is_one_line_also_from_a_worker(folder, workers):
     (folder / "kaggle_retina/val/photo_2.jpeg").write_bytes(b"\xff\xd8 no more")
-    batches = loader(validation(read_prepared(folder)), batch_size=4, workers=workers, pin=False)
+    batches = loader(validation(read_preprocessed(folder)), batch_size=4, workers=workers, pin=False)
     with pytest.raises(UsageError, match=r"^\S+photo_2\.jpeg: it cannot be decoded; delete it and run data\.py again$"):
         list(batches)
 
 
 def test_workers_change_nothing_about_a_training_batch(folder):
-    data = read_prepared(folder)
+    data = read_preprocessed(folder)
     seen = []
     for workers in (0, 2):
-        training = TrainingPhotographs(data, from_dict(TINY.to_dict() | {"augmentation": "rotation_colour"}))
+        training = TrainingImages(data, from_dict(TINY.to_dict() | {"augmentation": "rotation_colour"}))
         sampler = EpochSampler(training.grades, sampling="shuffle", seed=10)
         sampler.epoch = 3
         batches = loader(training, batch_size=10, workers=workers, pin=False, sampler=sampler)
@@ -53,7 +53,7 @@ def test_workers_change_nothing_about_a_training_batch(folder):
 
 
 def test_validation_has_every_photograph_once_in_the_order_of_its_table(folder):
-    data = read_prepared(folder)
+    data = read_preprocessed(folder)
     batches = loader(validation(data), batch_size=4, workers=0, pin=False)
     assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(15))
     assert torch.cat([batch["grade"] for batch in batches]).tolist() == [i % 5 for i in range(15)]
@@ -78,8 +78,8 @@ def test_rare_grades_are_drawn_as_often_as_the_sampling_says(sampling, share):
 
 
 def test_a_photograph_drawn_twice_in_an_epoch_is_augmented_anew(folder):
-    training = TrainingPhotographs(
-        read_prepared(folder), from_dict(TINY.to_dict() | {"augmentation": "rotation_colour"})
+    training = TrainingImages(
+        read_preprocessed(folder), from_dict(TINY.to_dict() | {"augmentation": "rotation_colour"})
     )
     sampler = EpochSampler(training.grades, sampling="balanced", seed=10)
     drawn = [index for _, index, _ in sampler]
@@ -95,11 +95,11 @@ def test_photographs_without_any_variation_are_not_measured(folder):
         cv2.imwrite(str(path), np.zeros((96, 96, 3), np.uint8))
     words = r"its training photographs are the same everywhere .*, which normalisation=measured cannot divide by; look"
     with pytest.raises(UsageError, match=words):
-        measured_mean_std(read_prepared(folder), TINY)
+        channel_mean_std(read_preprocessed(folder), TINY)
 
 
 def test_processes_train_step_by_step_on_what_one_with_larger_batches_would(folder, monkeypatch):
-    training = TrainingPhotographs(read_prepared(folder), TINY)
+    training = TrainingImages(read_preprocessed(folder), TINY)
     order = EpochSampler(training.grades, sampling="sqrt", seed=3)
     order.epoch = 2
     options = {"sampler": order, "drop_last": True}
@@ -110,7 +110,7 @@ def test_processes_train_step_by_step_on_what_one_with_larger_batches_would(fold
 
 @pytest.mark.parametrize("count", [2, 4, 7])
 def test_processes_evaluate_every_photograph_once_in_the_batches_of_one(folder, monkeypatch, count):
-    data = validation(read_prepared(folder))
+    data = validation(read_preprocessed(folder))
     alone = batches_of(monkeypatch, data, batch_size=4)
     shares = [batches_of(monkeypatch, data, batch_size=4, rank=rank, count=count) for rank in range(count)]
     assert sorted(chain(*shares)) == alone

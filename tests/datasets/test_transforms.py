@@ -6,11 +6,11 @@ import pytest
 from made import photograph
 
 from dr.datasets.augmentation import A, Elastic, seed, train_transform
-from dr.imaging.resize import square
-from dr.recipes.schema import CHOICES
+from dr.imaging.resize import resize_and_crop
+from dr.recipes.schema import OPTIONS
 
 
-@pytest.mark.parametrize("augmentation", CHOICES["augmentation"])
+@pytest.mark.parametrize("augmentation", OPTIONS["augmentation"])
 @pytest.mark.parametrize("side_px", [40, 96, 300])
 def test_every_augmentation_gives_a_square_of_the_size_asked_for(augmentation, side_px):
     transform = train_transform(augmentation, size_px=64)
@@ -92,15 +92,15 @@ def test_steps_are_taken_independently_of_each_other():
 
 def test_evaluation_only_resizes():
     flat = np.full((128, 128, 3), (10, 200, 30), np.uint8)
-    assert np.array_equal(square(flat, size_px=64), flat[:64, :64])
+    assert np.array_equal(resize_and_crop(flat, size_px=64), flat[:64, :64])
     photo = photograph(1, seed=0, side_px=64)
-    assert np.array_equal(square(photo, size_px=64), photo)
+    assert np.array_equal(resize_and_crop(photo, size_px=64), photo)
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (64, 64), (40, 40), (100, 40), (64, 50)])
 def test_training_without_augmentation_sees_what_evaluation_sees(shape):
     photo = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
-    seen = square(photo, size_px=64)
+    seen = resize_and_crop(photo, size_px=64)
     assert np.array_equal(train_transform("none", size_px=64)(image=photo)["image"], seen)
     resized = A.Resize(64, 64, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
     assert np.array_equal(resized(image=photo)["image"], seen)
@@ -108,13 +108,13 @@ def test_training_without_augmentation_sees_what_evaluation_sees(shape):
 
 def test_shrinking_averages_so_that_small_lesions_do_not_alias():
     checkerboard = np.indices((128, 128)).sum(axis=0)[..., None] % 2 * np.full(3, 255)
-    shrunk = square(checkerboard.astype(np.uint8), size_px=64)
+    shrunk = resize_and_crop(checkerboard.astype(np.uint8), size_px=64)
     assert np.abs(shrunk.astype(int) - 127).max() <= 1
 
 
 def test_a_crop_is_cut_out_anywhere_to_train_and_at_the_centre_to_evaluate():
     photo = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    centre = square(photo, size_px=64, crop_px=48)
+    centre = resize_and_crop(photo, size_px=64, crop_px=48)
     assert np.array_equal(centre, photo[8:56, 8:56])
     transform = train_transform("none", size_px=64, crop_px=48)
     corners = set()

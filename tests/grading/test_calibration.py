@@ -5,7 +5,8 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from dr.grading import calibration, objectives, thresholds
+from dr.grading import calibration, objectives
+from dr.grading.thresholds import optimal_thresholds
 from dr.recipes.load import from_dict
 from dr.recipes.schema import Recipe
 
@@ -116,21 +117,21 @@ def test_what_does_not_fit_is_refused():
 
 
 def test_calibrated_cuts_are_steadier_than_the_best_of_the_sample():
-    found = {calibration.calibrated_cuts: [], thresholds.optimal_cuts: []}
+    found = {calibration.calibrated_thresholds: [], optimal_thresholds: []}
     for seed in range(12):
         scores, truth, _ = drawn(100, seed=seed)
-        for rule, cuts in found.items():
-            cuts.append(rule(scores, truth, 4))
-    calibrated, optimal = (np.std(cuts, axis=0) for cuts in found.values())
+        for rule, thresholds in found.items():
+            thresholds.append(rule(scores, truth, 4))
+    calibrated, optimal = (np.std(thresholds, axis=0) for thresholds in found.values())
     assert (calibrated < optimal).all()
 
 
 def test_calibrated_cuts_move_with_the_prevalence():
     scores, truth, expected = drawn(4000)
-    own = calibration.calibrated_cuts(scores, truth, 4)
-    same = calibration.calibrated_cuts(scores, truth, 4, prevalence=expected.mean(axis=0))
+    own = calibration.calibrated_thresholds(scores, truth, 4)
+    same = calibration.calibrated_thresholds(scores, truth, 4, prevalence=expected.mean(axis=0))
     assert same == pytest.approx(own, abs=0.05)
-    milder = calibration.calibrated_cuts(scores, truth, 4, prevalence=np.array([0.85, 0.1, 0.04, 0.01]))
+    milder = calibration.calibrated_thresholds(scores, truth, 4, prevalence=np.array([0.85, 0.1, 0.04, 0.01]))
     assert (milder > own).all()
 
 

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from dr.grading import evaluation, objectives, thresholds
+from dr.grading import evaluation, objectives
+from dr.grading.thresholds import apply_thresholds, bagged_thresholds
 from dr.recipes.load import from_dict
 from dr.recipes.schema import Recipe
 
@@ -14,15 +15,15 @@ def evaluate(scores, truth, **options):
     return evaluation.evaluate(scores[:, None], truth, objective=REGRESSION, **options)
 
 
-def intervals(scores, truth, cuts, **options):
-    return evaluation.intervals(scores[:, None], truth, objective=REGRESSION, cuts=cuts, **options)
+def intervals(scores, truth, thresholds, **options):
+    return evaluation.intervals(scores[:, None], truth, objective=REGRESSION, thresholds=thresholds, **options)
 
 
 def test_a_network_that_grades_perfectly_scores_one_and_a_constant_one_a_fifteenth():
     truth = np.array([0, 1, 2, 3, 4] * 6)
-    perfect, cuts = evaluate(truth + 0.1, truth, seed=0)
+    perfect, thresholds = evaluate(truth + 0.1, truth, seed=0)
     assert perfect["macro_f1_rounded"] == perfect["macro_f1_cross_fitted"] == perfect["kappa"] == 1
-    assert thresholds.cut(truth + 0.1, cuts).tolist() == truth.tolist()
+    assert apply_thresholds(truth + 0.1, thresholds).tolist() == truth.tolist()
     constant, _ = evaluate(np.full(30, 2.0), truth, seed=0)
     assert constant["macro_f1_rounded"] == pytest.approx(1 / 15)  # F1 of one class 2 * 6 / (6 + 30), of the others 0
     assert json.loads(json.dumps(perfect)) == perfect  # primitives only
@@ -42,8 +43,8 @@ def test_intervals_hold_their_figures_and_shrink_with_more_photographs():
     for size in (100, 1600):
         truth = rng.integers(5, size=size)
         scores = truth + rng.normal(scale=0.6, size=size)
-        figures, cuts = evaluate(scores, truth, seed=0)
-        measured = intervals(scores, truth, cuts, seed=0)
+        figures, thresholds = evaluate(scores, truth, seed=0)
+        measured = intervals(scores, truth, thresholds, seed=0)
         assert all(low <= figures[name] <= high for name, (low, high) in measured.items()), measured
         widths.append(measured["kappa"][1] - measured["kappa"][0])
     assert widths[1] < widths[0] / 2
@@ -53,8 +54,8 @@ def test_a_rule_that_fits_nothing_is_its_own_cross_fitted_figure():
     rng = np.random.default_rng(2)
     truth = rng.integers(5, size=100)
     scores = truth + rng.normal(scale=0.8, size=100)
-    figures, cuts = evaluate(scores, truth, rule="round", seed=0)
-    assert cuts.tolist() == [0.5, 1.5, 2.5, 3.5]
+    figures, thresholds = evaluate(scores, truth, rule="round", seed=0)
+    assert thresholds.tolist() == [0.5, 1.5, 2.5, 3.5]
     assert figures["macro_f1_cross_fitted"] == figures["macro_f1_rounded"] <= figures["macro_f1_optimal"]
     assert figures["kappa_cross_fitted"] == figures["kappa"]
 
@@ -63,8 +64,8 @@ def test_bagged_cuts_are_never_better_than_the_optimum_on_the_same_photographs()
     rng = np.random.default_rng(3)
     truth = rng.choice(5, size=120, p=(0.5, 0.1, 0.25, 0.07, 0.08))
     scores = truth + rng.normal(scale=0.8, size=120)
-    figures, cuts = evaluate(scores, truth, rule="bagged", seed=0)
-    assert cuts.tolist() == thresholds.bagged_cuts(scores, truth).tolist()
+    figures, thresholds = evaluate(scores, truth, rule="bagged", seed=0)
+    assert thresholds.tolist() == bagged_thresholds(scores, truth).tolist()
     assert figures["macro_f1_optimal"] >= figures["macro_f1_cross_fitted"]
 
 
@@ -72,9 +73,9 @@ def test_classification_has_the_same_figures_without_cuts():
     objective = objectives.build(from_dict({"objective": "classification"}), num_classes=3)
     truth = np.array([0, 1, 2] * 20)
     predictions = np.eye(3)[truth] * 0.7 + 0.1
-    figures, cuts = evaluation.evaluate(predictions, truth, objective=objective, seed=0)
-    assert cuts is None
+    figures, thresholds = evaluation.evaluate(predictions, truth, objective=objective, seed=0)
+    assert thresholds is None
     assert figures["macro_f1_cross_fitted"] == figures["accuracy"] == figures["auc"] == figures["recall_2"] == 1
     assert "macro_f1_optimal" not in figures
-    measured = evaluation.intervals(predictions, truth, objective=objective, cuts=None, seed=0)
+    measured = evaluation.intervals(predictions, truth, objective=objective, thresholds=None, seed=0)
     assert measured["accuracy"] == [1, 1]

@@ -186,10 +186,10 @@ def test_accuracy_below_the_most_frequent_class_is_told_apart_from_grades_by_cha
     """Cuts for macro-F1 pay for rare grades with accuracy; kappa then shows that the grades are not by chance."""
     measured = {"accuracy": 0.6, "majority": 0.7, "intervals": {"kappa_cross_fitted": [0.4, 0.6]}}
     chance = {"accuracy": 0.7, "majority": 0.7, "intervals": {"kappa": [-0.1, 0.2]}}
-    assert metrics.no_better(measured) == {"validation": True}
-    assert metrics.no_better(measured | {"test": chance}) == {"validation": True, "test": False}
-    assert metrics.no_better(measured | {"accuracy": 0.71}) == {}
-    assert metrics.no_better({"accuracy": 0.1}) == {}  # of a run that was stopped
+    assert metrics.below_majority(measured) == {"validation": True}
+    assert metrics.below_majority(measured | {"test": chance}) == {"validation": True, "test": False}
+    assert metrics.below_majority(measured | {"accuracy": 0.71}) == {}
+    assert metrics.below_majority({"accuracy": 0.1}) == {}  # of a run that was stopped
 
 
 def test_figures_of_each_class_are_scikit_learns():

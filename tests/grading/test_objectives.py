@@ -78,15 +78,15 @@ def test_ordinal_ranks_are_consistent_and_its_probabilities_are_a_distribution()
 
 
 def test_ordinal_can_give_the_likeliest_grade_instead_of_cutting_the_expected_one():
-    made = objectives.build(from_dict({"objective": "ordinal", "cuts": "likeliest"}))
+    made = objectives.build(from_dict({"objective": "ordinal", "thresholds": "argmax"}))
     predictions = np.array([[0.55, 0.5, 0.5, 0.45]])  # 0 has 0.45, 4 has 0.45 less a little
     predictions[0, 3] = 0.44
-    assert not made.has_cuts
+    assert not made.has_thresholds
     assert objectives.grades(made, predictions, None).tolist() == [0]
     cut = objectives.build(from_dict({"objective": "ordinal"}))
     assert objectives.grades(cut, predictions, np.array([0.5, 1.5, 2.5, 3.5])).tolist() == [2]
     with pytest.raises(UsageError, match="cuts likeliest is for objective ordinal"):
-        from_dict({"cuts": "likeliest"})
+        from_dict({"thresholds": "argmax"})
 
 
 def test_binary_is_the_cross_entropy_of_one_logit():
@@ -132,8 +132,8 @@ def test_every_objective_learns_in_a_few_steps(name):
         loss.backward()
         optimizer.step()
     predictions = objective.predictions(layer(inputs)).detach().numpy()
-    cuts = np.arange(classes - 1) + 0.5
-    assert objectives.grades(objective, predictions, cuts).tolist() == grades.tolist()
+    thresholds = np.arange(classes - 1) + 0.5
+    assert objectives.grades(objective, predictions, thresholds).tolist() == grades.tolist()
 
 
 def test_weights_of_the_classes_weigh_every_objective():

@@ -12,7 +12,13 @@ from sklearn.metrics import f1_score
 
 from dr.grading.cross_fitting import cross_fitted_grades
 from dr.grading.metrics import macro_f1, quadratic_kappa
-from dr.grading.thresholds import cut, expected_cuts, kappa_cuts, optimal_cuts, rounding_cuts
+from dr.grading.thresholds import (
+    apply_thresholds,
+    expected_f1_thresholds,
+    kappa_thresholds,
+    optimal_thresholds,
+    rounding_thresholds,
+)
 
 FUNDUS_SHARES = (0.73, 0.07, 0.15, 0.03, 0.02)  # of the five grades in large screening sets
 LARGEST = float(np.finfo(np.float64).max)
@@ -32,8 +38,8 @@ def noisy_scores(n, *, noise, seed, decimals=None):
 
 def best_cuts(scores, grades, num_classes=5):
     """The optimal cuts and the macro-F1 that they reach."""
-    cuts = optimal_cuts(scores, grades, num_classes)
-    return cuts, macro_f1(grades, cut(scores, cuts), num_classes)
+    thresholds = optimal_thresholds(scores, grades, num_classes)
+    return thresholds, macro_f1(grades, apply_thresholds(scores, thresholds), num_classes)
 
 
 def cross_fitted_macro_f1(scores, grades, *, num_classes=5, repeats=20, seed=0):
@@ -46,8 +52,8 @@ def brute_force(scores, grades, num_classes):
     """The highest macro-F1 of all the ways to cut between distinct scores, empty classes included."""
     candidates = [*np.unique(scores), np.inf]
     return max(
-        sklearn_macro_f1(grades, np.searchsorted(cuts, scores, side="right"), num_classes)
-        for cuts in itertools.combinations_with_replacement(candidates, num_classes - 1)
+        sklearn_macro_f1(grades, np.searchsorted(thresholds, scores, side="right"), num_classes)
+        for thresholds in itertools.combinations_with_replacement(candidates, num_classes - 1)
     )
 
 
@@ -82,22 +88,22 @@ any_finite_score = st.floats(-LARGEST, LARGEST, exclude_max=True)
 
 
 def test_a_score_equal_to_a_cut_gets_the_higher_grade():
-    grades = cut([-1.0, 0.49, 0.5, 1.5, 2.5, 3.49, 3.5, 9.0], rounding_cuts())
+    grades = apply_thresholds([-1.0, 0.49, 0.5, 1.5, 2.5, 3.49, 3.5, 9.0], rounding_thresholds())
     assert grades.tolist() == [0, 0, 1, 2, 3, 3, 4, 4]
     assert grades.dtype == np.int64
 
 
 def test_the_grade_between_equal_cuts_is_never_given():
-    assert cut([0.9, 1.0, 1.1], [0.5, 1.0, 1.0, 2.0]).tolist() == [1, 3, 3]
+    assert apply_thresholds([0.9, 1.0, 1.1], [0.5, 1.0, 1.0, 2.0]).tolist() == [1, 3, 3]
 
 
 def test_no_scores_give_no_grades():
-    assert cut([], rounding_cuts()).shape == (0,)
+    assert apply_thresholds([], rounding_thresholds()).shape == (0,)
 
 
 def test_rounding_cuts_lie_midway_between_grades():
-    assert rounding_cuts().tolist() == [0.5, 1.5, 2.5, 3.5]
-    assert rounding_cuts(2).tolist() == [0.5]
+    assert rounding_thresholds().tolist() == [0.5, 1.5, 2.5, 3.5]
+    assert rounding_thresholds(2).tolist() == [0.5]
 
 
 # deadline off: the first example also pays for imports, and the machine is shared
@@ -138,12 +144,14 @@ def test_no_place_left_out_would_score_higher_on_a_hundred_samples(seed):
 @example((np.array([-LARGEST, 0.0]), np.array([1, 1]), 2))
 def test_the_cuts_are_finite_sorted_and_reach_the_macro_f1_they_come_with(case):
     scores, grades, num_classes = case
-    cuts, macro_f1 = best_cuts(scores, grades, num_classes)
-    assert cuts.shape == (num_classes - 1,)
-    assert cuts.dtype == np.float64
-    assert np.all(np.isfinite(cuts))
-    assert np.all(np.diff(cuts) >= 0)
-    assert macro_f1 == pytest.approx(sklearn_macro_f1(grades, cut(scores, cuts), num_classes), abs=1e-12)
+    thresholds, macro_f1 = best_cuts(scores, grades, num_classes)
+    assert thresholds.shape == (num_classes - 1,)
+    assert thresholds.dtype == np.float64
+    assert np.all(np.isfinite(thresholds))
+    assert np.all(np.diff(thresholds) >= 0)
+    assert macro_f1 == pytest.approx(
+        sklearn_macro_f1(grades, apply_thresholds(scores, thresholds), num_classes), abs=1e-12
+    )
 
 
 @settings(max_examples=80, deadline=None)
@@ -151,9 +159,9 @@ def test_the_cuts_are_finite_sorted_and_reach_the_macro_f1_they_come_with(case):
 def test_the_order_of_the_samples_does_not_matter(case, random):
     scores, grades, num_classes = case
     order = np.array(random.sample(range(len(scores)), len(scores)))
-    cuts, macro_f1 = best_cuts(scores, grades, num_classes)
+    thresholds, macro_f1 = best_cuts(scores, grades, num_classes)
     shuffled_cuts, shuffled_macro_f1 = best_cuts(scores[order], grades[order], num_classes)
-    assert shuffled_cuts.tolist() == cuts.tolist()
+    assert shuffled_cuts.tolist() == thresholds.tolist()
     assert shuffled_macro_f1 == macro_f1
 
 
@@ -163,47 +171,47 @@ def test_best_cuts_are_never_below_nelder_mead_from_many_starts(noise, seed):
     _, macro_f1 = best_cuts(scores, grades)
     sizes = np.bincount(grades, minlength=5)
 
-    def loss(cuts):
-        given = np.searchsorted(np.sort(cuts), scores, side="right")
+    def loss(thresholds):
+        given = np.searchsorted(np.sort(thresholds), scores, side="right")
         hits = np.bincount(grades[given == grades], minlength=5)
         return -np.mean(2 * hits / np.maximum(sizes + np.bincount(given, minlength=5), 1))
 
     rng = np.random.default_rng(seed)
-    starts = [rounding_cuts(), *np.sort(rng.uniform(scores.min(), scores.max(), size=(15, 4)), axis=1)]
+    starts = [rounding_thresholds(), *np.sort(rng.uniform(scores.min(), scores.max(), size=(15, 4)), axis=1)]
     found = [-minimize(loss, start, method="Nelder-Mead").fun for start in starts]
     assert max(found) <= macro_f1 + 1e-12
-    assert macro_f1 >= sklearn_macro_f1(grades, cut(scores, rounding_cuts()))
+    assert macro_f1 >= sklearn_macro_f1(grades, apply_thresholds(scores, rounding_thresholds()))
 
 
 def test_well_parted_grades_are_cut_midway():
-    cuts, macro_f1 = best_cuts([0.0, 0.2, 1.0, 1.2, 2.0, 3.0, 3.4, 4.4], [0, 0, 1, 1, 2, 3, 3, 4])
-    assert cuts == pytest.approx([0.6, 1.6, 2.5, 3.9])
+    thresholds, macro_f1 = best_cuts([0.0, 0.2, 1.0, 1.2, 2.0, 3.0, 3.4, 4.4], [0, 0, 1, 1, 2, 3, 3, 4])
+    assert thresholds == pytest.approx([0.6, 1.6, 2.5, 3.9])
     assert macro_f1 == 1.0
 
 
 @pytest.mark.parametrize("lower", [1.0, np.nextafter(1.0, 2.0), 0.0, -5e-324, -1.0, 1e300])
 def test_scores_that_are_neighbouring_floats_are_parted(lower):
     upper = np.nextafter(lower, np.inf)
-    cuts, macro_f1 = best_cuts([upper, lower], [1, 0], 2)
-    assert lower < cuts[0] <= upper
+    thresholds, macro_f1 = best_cuts([upper, lower], [1, 0], 2)
+    assert lower < thresholds[0] <= upper
     assert macro_f1 == 1.0
 
 
 def test_a_cut_beyond_all_scores_is_where_rounding_puts_it_or_half_a_grade_further_out():
-    cuts, macro_f1 = best_cuts([1.6, 2.4, 3.2], [2, 2, 2])
-    assert cuts == pytest.approx([0.5, 1.1, 3.7, 3.7])
+    thresholds, macro_f1 = best_cuts([1.6, 2.4, 3.2], [2, 2, 2])
+    assert thresholds == pytest.approx([0.5, 1.1, 3.7, 3.7])
     assert macro_f1 == pytest.approx(1 / 5)
 
 
 def test_an_absent_class_between_others_is_given_no_interval():
-    cuts, macro_f1 = best_cuts([0.0, 0.1, 1.0, 1.1], [0, 0, 2, 2], 3)
-    assert cuts == pytest.approx([0.55, 0.55])
+    thresholds, macro_f1 = best_cuts([0.0, 0.1, 1.0, 1.1], [0, 0, 2, 2], 3)
+    assert thresholds == pytest.approx([0.55, 0.55])
     assert macro_f1 == pytest.approx(2 / 3)
 
 
 def test_equal_scores_get_one_grade():
-    cuts, macro_f1 = best_cuts([1.0] * 6, [0, 1, 1, 1, 2, 4])
-    assert cut([1.0], cuts).tolist() == [1]
+    thresholds, macro_f1 = best_cuts([1.0] * 6, [0, 1, 1, 1, 2, 4])
+    assert apply_thresholds([1.0], thresholds).tolist() == [1]
     assert macro_f1 == pytest.approx(2 * 3 / (3 + 6) / 5)
 
 
@@ -292,11 +300,11 @@ def test_unusable_samples_are_refused_in_words(scores, grades, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cut([np.nan], [0.5]), r"scores\[0\] is nan, expected a finite number"),
-        (lambda: cut([0.0], [0.5, np.nan]), r"cuts\[1\] is nan, expected a finite number"),
-        (lambda: cut([0.0], [1.5, 0.5]), r"cuts must ascend, got \[1.5, 0.5\]"),
-        (lambda: cut(0.0, [0.5]), r"scores must be one-dimensional, got shape \(\)"),
-        (lambda: rounding_cuts(1), "num_classes must be 2 or more, got 1"),
+        (lambda: apply_thresholds([np.nan], [0.5]), r"scores\[0\] is nan, expected a finite number"),
+        (lambda: apply_thresholds([0.0], [0.5, np.nan]), r"thresholds\[1\] is nan, expected a finite number"),
+        (lambda: apply_thresholds([0.0], [1.5, 0.5]), r"cuts must ascend, got \[1.5, 0.5\]"),
+        (lambda: apply_thresholds(0.0, [0.5]), r"scores must be one-dimensional, got shape \(\)"),
+        (lambda: rounding_thresholds(1), "num_classes must be 2 or more, got 1"),
         (lambda: best_cuts([0.0], [0], 1), "num_classes must be 2 or more, got 1"),
         (lambda: cross_fitted_macro_f1([0.0], [0]), "cross-fitting needs at least 2 samples, got 1"),
         (lambda: cross_fitted_macro_f1([0.0, 1.0], [0, 1], repeats=0), "repeats must be 1 or more, got 0"),
@@ -317,9 +325,11 @@ def all_cuts(scores, num_classes):
 @given(small_cases(max_classes=4, max_size=8))
 def test_no_cuts_have_a_higher_kappa(case):
     scores, grades, num_classes = case
-    cuts = kappa_cuts(scores, grades, num_classes)
-    reached = quadratic_kappa(grades, cut(scores, cuts), num_classes)
-    highest = max(quadratic_kappa(grades, cut(scores, other), num_classes) for other in all_cuts(scores, num_classes))
+    thresholds = kappa_thresholds(scores, grades, num_classes)
+    reached = quadratic_kappa(grades, apply_thresholds(scores, thresholds), num_classes)
+    highest = max(
+        quadratic_kappa(grades, apply_thresholds(scores, other), num_classes) for other in all_cuts(scores, num_classes)
+    )
     assert reached == pytest.approx(highest, abs=1e-9)
 
 
@@ -328,11 +338,11 @@ def test_no_cuts_have_a_higher_expected_macro_f1(case, seed):
     scores, _, num_classes = case
     masses = np.random.default_rng(seed).dirichlet(np.ones(num_classes), len(scores))
 
-    def expected(cuts):
-        given_grade = cut(scores, cuts)[:, None] == np.arange(num_classes)
+    def expected(thresholds):
+        given_grade = apply_thresholds(scores, thresholds)[:, None] == np.arange(num_classes)
         return np.mean(2 * (masses * given_grade).sum(axis=0) / (masses.sum(axis=0) + (given_grade.sum(axis=0))))
 
-    reached = expected(expected_cuts(scores, masses))
+    reached = expected(expected_f1_thresholds(scores, masses))
     assert reached == pytest.approx(max(map(expected, all_cuts(scores, num_classes))), abs=1e-9)
 
 
@@ -340,17 +350,19 @@ def test_where_the_grades_are_certain_the_expected_macro_f1_is_the_macro_f1():
     rng = np.random.default_rng(4)
     grades = rng.integers(5, size=300)
     scores = grades + rng.normal(scale=0.8, size=300)
-    cuts = expected_cuts(scores, np.eye(5)[grades])
-    assert macro_f1(grades, cut(scores, cuts)) == pytest.approx(best_cuts(scores, grades)[1])
+    thresholds = expected_f1_thresholds(scores, np.eye(5)[grades])
+    assert macro_f1(grades, apply_thresholds(scores, thresholds)) == pytest.approx(best_cuts(scores, grades)[1])
 
 
 def test_of_very_many_scores_expected_cuts_lie_where_fewer_would_put_them():
     scores = np.linspace(0, 1, 50_000)
     masses = np.column_stack([1 - scores, scores])
-    assert expected_cuts(scores, masses) == pytest.approx(expected_cuts(scores[::200], masses[::200]), abs=0.01)
+    assert expected_f1_thresholds(scores, masses) == pytest.approx(
+        expected_f1_thresholds(scores[::200], masses[::200]), abs=0.01
+    )
 
 
-@pytest.mark.parametrize("find", [optimal_cuts, kappa_cuts])
+@pytest.mark.parametrize("find", [optimal_thresholds, kappa_thresholds])
 @settings(max_examples=60, deadline=None)
 @given(small_cases(max_classes=4, max_size=12), st.data())
 def test_with_a_prevalence_cuts_are_those_of_samples_repeated_to_that_mix(find, case, data):
@@ -358,16 +370,16 @@ def test_with_a_prevalence_cuts_are_those_of_samples_repeated_to_that_mix(find, 
     times = np.array([data.draw(st.integers(1, 3)) for _ in range(num_classes)])
     rows = np.repeat(np.arange(len(grades)), times[grades])
     counts = np.bincount(grades[rows], minlength=num_classes)
-    cuts = find(scores, grades, num_classes, prevalence=counts / counts.sum())
-    figure = macro_f1 if find is optimal_cuts else quadratic_kappa
+    thresholds = find(scores, grades, num_classes, prevalence=counts / counts.sum())
+    figure = macro_f1 if find is optimal_thresholds else quadratic_kappa
     reached, highest = (
-        figure(grades[rows], cut(scores[rows], each), num_classes)
-        for each in (cuts, find(scores[rows], grades[rows], num_classes))
+        figure(grades[rows], apply_thresholds(scores[rows], each), num_classes)
+        for each in (thresholds, find(scores[rows], grades[rows], num_classes))
     )
     assert reached == pytest.approx(highest, abs=1e-9)
 
 
-@pytest.mark.parametrize("find", [optimal_cuts, kappa_cuts])
+@pytest.mark.parametrize("find", [optimal_thresholds, kappa_thresholds])
 def test_with_the_prevalence_that_they_have_cuts_stay_where_they_are(find):
     scores, grades = noisy_scores(3000, noise=0.6, seed=1)
     own = np.bincount(grades, minlength=5) / len(grades)

@@ -13,7 +13,7 @@ from dr.imaging import duplicates, fundus
 
 
 def prepared(photo):
-    return fundus.prepare(photo, size_px=256)[0]
+    return fundus.preprocess(photo, size_px=256)[0]
 
 
 def saved_again(photo, *, quality):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dr.imaging import fundus
-from dr.imaging.fundus import UnreadablePhotograph, decode, find_retina, prepare
+from dr.imaging.fundus import UnreadableImage, decode, find_retina, preprocess
 
 SHAPES = ((360, 480), (512, 512), (600, 900))
 
@@ -197,7 +197,7 @@ def test_the_crop_keeps_the_whole_disc(disc):
 @settings(max_examples=25, deadline=None)
 def test_cropping_twice_changes_nothing(disc):
     photo, _ = draw_somewhere(disc)
-    prepared, retina = prepare(photo, size_px=256)
+    prepared, retina = preprocess(photo, size_px=256)
     again = find_retina(prepared)
     width, height = retina.box[2] - retina.box[0], retina.box[3] - retina.box[1]
     side = len(prepared)
@@ -228,14 +228,14 @@ def test_without_a_retina_the_whole_frame_is_kept_and_flagged(photo):
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (2, 3), (9, 9)])
 def test_a_sliver_of_a_photograph_is_prepared_without_an_error(shape):
-    prepared, retina = prepare(np.full((*shape, 3), 90, np.uint8), size_px=64)
+    prepared, retina = preprocess(np.full((*shape, 3), 90, np.uint8), size_px=64)
     assert prepared.shape == (min(64, max(shape)),) * 2 + (3,)
     assert retina.box == (0, 0, shape[1], shape[0])
 
 
 def test_the_shorter_side_is_padded_evenly_with_the_surround_and_nothing_is_stretched():
     photo = np.arange(3 * 6 * 3, dtype=np.uint8).reshape(3, 6, 3)
-    padded = fundus.square(photo, colour=(7, 8, 9))
+    padded = fundus.pad_to_square(photo, colour=(7, 8, 9))
     assert padded.shape == (6, 6, 3)
     np.testing.assert_array_equal(padded[1:4], photo)
     assert (padded[[0, 4, 5]] == (7, 8, 9)).all()
@@ -243,7 +243,7 @@ def test_the_shorter_side_is_padded_evenly_with_the_surround_and_nothing_is_stre
 
 def test_a_flattened_disc_keeps_its_proportions():
     photo, (x0, y0, x1, y1) = draw_retina(shape=(480, 640), radius=200, flat=0.2)
-    prepared, _ = prepare(photo, size_px=256)
+    prepared, _ = preprocess(photo, size_px=256)
     rows = np.flatnonzero(prepared.max(axis=(1, 2)) > 20)
     assert prepared.shape == (256, 256, 3)
     assert (rows[-1] - rows[0] + 1) / 256 == pytest.approx((y1 - y0) / (x1 - x0), abs=0.02)
@@ -251,7 +251,7 @@ def test_a_flattened_disc_keeps_its_proportions():
 
 def test_a_photograph_smaller_than_the_size_asked_for_is_not_enlarged():
     photo, box = draw_retina(shape=(120, 140), radius=55)
-    prepared, _ = prepare(photo, size_px=512)
+    prepared, _ = preprocess(photo, size_px=512)
     assert abs(len(prepared) - (box[2] - box[0])) <= 2
 
 
@@ -261,7 +261,7 @@ def test_a_photograph_smaller_than_the_size_asked_for_is_not_enlarged():
 )
 def test_a_small_picture_and_one_that_is_not_to_be_cropped_keep_their_frame(shape, crop, whole):
     photo, _ = draw_retina(shape=shape, radius=0.4 * min(shape))
-    prepared, retina = prepare(photo, size_px=512, crop=crop)
+    prepared, retina = preprocess(photo, size_px=512, crop=crop)
     assert (retina.box == (0, 0, shape[1], shape[0])) == whole
     assert (retina.found is None) == whole
     assert prepared.shape == (max(shape),) * 2 + (3,) or not whole
@@ -310,7 +310,7 @@ def test_what_was_not_found_has_no_circle():
 
 
 def test_brightness_is_the_mean_inside_and_blur_lowers_sharpness():
-    prepared, _ = prepare(draw_retina(shape=(512, 512), radius=220)[0], size_px=384)
+    prepared, _ = preprocess(draw_retina(shape=(512, 512), radius=220)[0], size_px=384)
     sharp, blurry = fundus.quality(prepared), fundus.quality(cv2.GaussianBlur(prepared, (0, 0), 6))
     assert sharp["sharpness"] > 2 * blurry["sharpness"]
     assert fundus.quality(np.full((384, 384, 3), 130, np.uint8)) == {"brightness": 130.0, "sharpness": 0.0}
@@ -418,7 +418,7 @@ def cut(data, part):
     ],
 )
 def test_a_file_that_is_no_photograph_is_refused_in_words(data, words, capfd):
-    with pytest.raises(UnreadablePhotograph, match=words):
+    with pytest.raises(UnreadableImage, match=words):
         decode(data)
     assert capfd.readouterr().err.count("\n") <= 1  # libpng has a line of its own
 
@@ -431,14 +431,14 @@ def test_a_reduced_jpeg_gives_the_same_box_and_similar_pixels(factor):
     assert reduced.shape == (200, 260, 3)
     whole_box, reduced_box = find_retina(decode(data)).box, find_retina(reduced).box
     assert np.abs(np.subtract(whole_box, np.multiply(reduced_box, factor))).max() <= 2 * factor
-    whole, small = (prepare(p, size_px=128)[0].astype(int) for p in (decode(data), reduced))
+    whole, small = (preprocess(p, size_px=128)[0].astype(int) for p in (decode(data), reduced))
     assert np.abs(whole - small).mean() <= 3
 
 
 @pytest.mark.parametrize(("radius", "frame"), [(700, (400, 500)), (400, (800, 1000)), (250, (1600, 2000))])
 def test_a_jpeg_is_decoded_the_finer_the_smaller_its_retina(radius, frame):
     photo, _ = draw_retina(shape=(1600, 2000), radius=radius)
-    prepared, retina, decoded = fundus.decode_and_prepare(encode(photo, ".jpeg"), size_px=256)
+    prepared, retina, decoded = fundus.decode_and_preprocess(encode(photo, ".jpeg"), size_px=256)
     assert decoded.shape == (*frame, 3)
     assert prepared.shape == (256, 256, 3)
     assert retina.found
@@ -447,7 +447,7 @@ def test_a_jpeg_is_decoded_the_finer_the_smaller_its_retina(radius, frame):
 @pytest.mark.parametrize(("kind", "crop"), [(".png", True), (".jpeg", False)])
 def test_what_has_no_reduced_scale_or_is_not_cropped_has_every_pixel_asked_for(kind, crop):
     photo, _ = draw_retina(shape=(1600, 2000), radius=200)
-    prepared, _, decoded = fundus.decode_and_prepare(encode(photo, kind), size_px=256, crop=crop)
+    prepared, _, decoded = fundus.decode_and_preprocess(encode(photo, kind), size_px=256, crop=crop)
     assert prepared.shape == (256, 256, 3)
     assert decoded.shape == ((1600, 2000, 3) if kind == ".png" else (400, 500, 3))
 
@@ -456,7 +456,7 @@ def test_a_jpeg_with_fewer_pixels_than_asked_for_is_decoded_once(monkeypatch):
     photo, _ = draw_retina(shape=(400, 500), radius=190)
     decoded, read = [], fundus.decode
     monkeypatch.setattr(fundus, "decode", lambda *given, **options: decoded.append(options) or read(*given, **options))
-    prepared, _, _ = fundus.decode_and_prepare(encode(photo, ".jpeg"), size_px=512)
+    prepared, _, _ = fundus.decode_and_preprocess(encode(photo, ".jpeg"), size_px=512)
     assert 370 <= len(prepared) <= 390
     assert len(decoded) == 1
 
@@ -465,5 +465,5 @@ def test_a_jpeg_with_something_behind_its_end_is_whole_and_one_without_its_end_i
     data = encode(draw_retina(seed=1)[0], ".jpeg")
     film = b"abc\xff\xdaabc"  # as the film of a telephone's moving picture may have
     assert fundus.decode(data + film).shape == fundus.decode(data).shape
-    with pytest.raises(fundus.UnreadablePhotograph, match="truncated"):
+    with pytest.raises(fundus.UnreadableImage, match="truncated"):
         fundus.decode(data[:-200] + film)

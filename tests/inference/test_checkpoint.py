@@ -12,16 +12,16 @@ from dr.recipes.load import load
 
 
 def test_saved_and_loaded_the_scores_are_the_same(tmp_path):
-    content = checkpoint_content(cuts=(0.4, 1.2, 2.9, 3.1))
+    content = checkpoint_content(thresholds=(0.4, 1.2, 2.9, 3.1))
     checkpoint.save(tmp_path / "a.pt", content)
     first, second = checkpoint.load(tmp_path / "a.pt"), checkpoint.load(tmp_path / "a.pt")
     assert first.recipe == TINY
-    assert first.cuts == [0.4, 1.2, 2.9, 3.1]
+    assert first.thresholds == [0.4, 1.2, 2.9, 3.1]
     assert first.prepared_px == 96
     images = torch.randint(0, 255, (4, 3, 64, 64), dtype=torch.uint8)
-    scores = first.grader(images)
-    assert torch.equal(scores, second.grader(images))
-    for key, value in first.grader.backbone.state_dict().items():
+    scores = first.network(images)
+    assert torch.equal(scores, second.network(images))
+    for key, value in first.network.backbone.state_dict().items():
         assert torch.equal(value, content["model"][key])
 
 
@@ -29,9 +29,9 @@ def test_tensors_of_half_precision_become_those_of_the_network_and_none_is_left_
     content = checkpoint_content()
     content["model"] = {k: v.half() if v.is_floating_point() else v for k, v in content["model"].items()}
     checkpoint.save(tmp_path / "half.pt", content)
-    grader = checkpoint.load(tmp_path / "half.pt").grader
-    assert {tensor.dtype for tensor in grader.parameters()} == {torch.float32}
-    assert not any(tensor.is_meta for tensor in (*grader.parameters(), *grader.buffers()))
+    network = checkpoint.load(tmp_path / "half.pt").network
+    assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
+    assert not any(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
 
 
 def test_the_published_state_dict_is_read_as_it_is(tmp_path):
@@ -41,13 +41,13 @@ def test_the_published_state_dict_is_read_as_it_is(tmp_path):
     loaded = checkpoint.load(tmp_path / "published.pt")
     assert loaded.recipe == load("published")
     assert loaded.recipe.image_size == 380
-    assert loaded.cuts == [0.5, 1.5, 2.5, 3.5]
+    assert loaded.thresholds == [0.5, 1.5, 2.5, 3.5]
     images = torch.randint(0, 255, (1, 3, 128, 128), dtype=torch.uint8)
     mean = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
     with torch.inference_mode():
         expected = published.eval()((images / 255 - mean) / std)
-        assert torch.allclose(loaded.grader(images), expected, atol=1e-4)
+        assert torch.allclose(loaded.network(images), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_the_published_state_dict_is_read_as_it_is(tmp_path):
         ),
         (lambda c: c["model"].update(extra=torch.zeros(1)), r"first: extra"),
         (lambda c: c["model"].update({"classifier.bias": torch.zeros(5)}), r"first: classifier\.bias"),
-        (lambda c: c.pop("cuts"), r"a\.pt: field 'cuts' is missing or damaged"),
-        (lambda c: c.update(cuts=[3.0, 2.0, 1.0, 0.0]), r"a\.pt: field 'cuts' is missing or damaged"),
-        (lambda c: c.update(cuts=None), r"a\.pt: field 'cuts' is missing or damaged"),
+        (lambda c: c.pop("thresholds"), r"a\.pt: field 'thresholds' is missing or damaged"),
+        (lambda c: c.update(thresholds=[3.0, 2.0, 1.0, 0.0]), r"a\.pt: field 'thresholds' is missing or damaged"),
+        (lambda c: c.update(thresholds=None), r"a\.pt: field 'thresholds' is missing or damaged"),
         (lambda c: c.update(classes=["one"]), r"a\.pt: field 'classes' is missing or damaged"),
         (lambda c: c.update(data={}), r"a\.pt: field 'data' is missing or damaged"),
         (lambda c: c["data"].update(names=[1]), r"a\.pt: field 'data' is missing or damaged"),

@@ -6,7 +6,7 @@ from torch import nn
 
 from dr.core import device
 from dr.grading import objectives
-from dr.inference.forward import VIEWS, Scorer, decide, infer, mean_predictions, voted_grades
+from dr.inference.forward import TTA_VIEWS, Scorer, decide, infer, mean_predictions, voted_grades
 from dr.networks.build import build
 from dr.recipes.load import from_dict
 
@@ -25,7 +25,7 @@ class MeanOf(nn.Module):
 
 
 def scores(scorers, images, *, accelerator, views="none"):
-    _, outputs = infer(scorers, batches(images), accelerator=accelerator, views=VIEWS[views])
+    _, outputs = infer(scorers, batches(images), accelerator=accelerator, views=TTA_VIEWS[views])
     return mean_predictions(scorers, outputs)[:, 0]
 
 
@@ -59,7 +59,7 @@ def test_an_ensemble_is_the_mean_of_its_members(accelerator, images):
 
 
 def test_the_eight_orientations_are_all_there_are(images):
-    seen = [view(images) for view in VIEWS["d4"]]
+    seen = [view(images) for view in TTA_VIEWS["d4"]]
     turned = [torch.rot90(side, turns, dims=(-2, -1)) for side in (images, images.flip(-1)) for turns in range(4)]
     assert len(seen) == 8
     assert all(any(torch.equal(one, other) for other in turned) for one in seen)
@@ -89,20 +89,20 @@ def test_a_network_left_in_training_mode_is_evaluated_all_the_same(accelerator, 
 
 
 def test_five_views_are_the_picture_and_its_shifts_to_the_corners_and_ten_their_mirror_images(images):
-    seen = [view(images) for view in VIEWS["ten"]]
+    seen = [view(images) for view in TTA_VIEWS["ten"]]
     assert torch.equal(seen[0], images)
     assert torch.equal(seen[1][..., :-4, :-4], images[..., 4:, 4:])  # a sixteenth of 64, up and to the left
     assert torch.equal(seen[4][..., 4:, 4:], images[..., :-4, :-4])
     assert torch.equal(seen[4][..., :4, 10], images[..., :1, 6].expand(-1, -1, 4))  # the border, repeated
     for plain, mirrored in zip(seen[:5], seen[5:], strict=True):
         assert torch.equal(plain.flip(-1), mirrored)
-    assert len(VIEWS["five"]) == 5
+    assert len(TTA_VIEWS["five"]) == 5
 
 
 def test_most_views_decide_and_of_equally_many_the_grade_likeliest_by_their_mean():
     scorer = Scorer(nn.Identity(), OBJECTIVE)
     views = torch.tensor([[0.0, 4.0, 0.0], [0.2, 4.0, 1.0], [3.0, 0.0, 4.0], [4.0, 3.0, 4.0], [4.0, 2.0, 2.0]])
-    grades = voted_grades([scorer], [views[..., None]], cuts=[np.array([0.5, 1.5, 2.5, 3.5])])
+    grades = voted_grades([scorer], [views[..., None]], thresholds=[np.array([0.5, 1.5, 2.5, 3.5])])
     assert grades.tolist() == [4, 4, 4]  # 0 0 3 4 4: mean 2.2 is nearer to 4 than to 0
 
 
@@ -110,7 +110,7 @@ def test_a_vote_and_a_mean_can_differ():
     objective = objectives.build(from_dict(TINY.to_dict() | {"loss": None, "objective": "classification"}))
     scorer = Scorer(nn.Identity(), objective)
     views = torch.tensor([[5.0, 0, 0, 0, 0], [1.0, 1.2, 0, 0, 0], [1.0, 1.2, 0, 0, 0]])[:, None]
-    predictions, voted = decide([scorer], [views], cuts=[None], by="vote")
+    predictions, voted = decide([scorer], [views], thresholds=[None], by="vote")
     assert voted.tolist() == [1]
-    assert decide([scorer], [views], cuts=[None], by="mean")[1].tolist() == [0]
+    assert decide([scorer], [views], thresholds=[None], by="mean")[1].tolist() == [0]
     assert np.allclose(predictions, views.double().softmax(dim=-1).mean(dim=0).numpy())

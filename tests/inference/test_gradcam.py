@@ -14,7 +14,7 @@ from dr.recipes.load import from_dict
 SIDE, LARGE, SPOT = 64, 128, 32
 
 
-def network(backbone, *, objective="regression", num_classes=5, size=SIDE, **choices):
+def tiny_network(backbone, *, objective="regression", num_classes=5, size=SIDE, **choices):
     torch.manual_seed(0)
     recipe = from_dict(
         TINY.to_dict() | {"backbone": backbone, "image_size": size, "objective": objective, "loss": None} | choices
@@ -29,9 +29,9 @@ def pictures(count=2, *, size=SIDE, seed=0):
     )
 
 
-def heated(grader, aim, images, grades=None):
+def heated(network, aim, images, grades=None):
     grades = np.zeros(len(images), int) if grades is None else grades
-    return gradcam.heat(grader, aim, images, grades=grades, layer=gradcam.last_map(grader, images[:1]))
+    return gradcam.heat(network, aim, images, grades=grades, layer=gradcam.last_map(network, images[:1]))
 
 
 BACKBONES = ["resnet18", "efficientnet_b0", "test_efficientnet", "test_resnet", "test_convnext", "vit_tiny_patch16_224"]
@@ -40,8 +40,8 @@ BACKBONES = ["resnet18", "efficientnet_b0", "test_efficientnet", "test_resnet", 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_layer_before_the_pooling_is_found_in_any_backbone(backbone):
     size = 224 if "224" in backbone else SIDE
-    grader, aim = network(backbone, objective="classification", size=size)
-    found = heated(grader, aim, pictures(5, size=size), np.arange(5))
+    network, aim = tiny_network(backbone, objective="classification", size=size)
+    found = heated(network, aim, pictures(5, size=size), np.arange(5))
     assert found.shape == (5, size, size)
     assert found.dtype == np.float32
     assert found.min() >= 0
@@ -50,10 +50,10 @@ def test_the_layer_before_the_pooling_is_found_in_any_backbone(backbone):
 
 
 def test_what_is_found_is_the_end_of_the_convolutions():
-    grader, _ = network("resnet18")
-    assert gradcam.last_map(grader, pictures(1)) is grader.backbone.layer4
-    grader, _ = network("efficientnet_b0")
-    assert gradcam.last_map(grader, pictures(1)) is grader.backbone.features
+    network, _ = tiny_network("resnet18")
+    assert gradcam.last_map(network, pictures(1)) is network.backbone.layer4
+    network, _ = tiny_network("efficientnet_b0")
+    assert gradcam.last_map(network, pictures(1)) is network.backbone.features
 
 
 def test_tokens_become_a_map_row_by_row_without_those_that_stand_nowhere():
@@ -76,22 +76,22 @@ def with_lesions(count=12, *, seed=0):
 
 @pytest.fixture(scope="module", params=["regression", "ordinal", "classification", "binary"])
 def overfitted(request):
-    grader, aim = network("test_resnet", objective=request.param, num_classes=2, size=LARGE)
+    network, aim = tiny_network("test_resnet", objective=request.param, num_classes=2, size=LARGE)
     images, truth, places = with_lesions()
     targets = torch.nn.functional.one_hot(torch.from_numpy(truth), 2).float()
-    optimizer = torch.optim.Adam(grader.parameters(), lr=1e-3)
-    grader.train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    network.train()
     for _ in range(40):
         optimizer.zero_grad()
-        aim.loss(grader(images), targets).mean().backward()
+        aim.loss(network(images), targets).mean().backward()
         optimizer.step()
     optimizer.zero_grad()
-    return grader.eval(), aim, images, truth, places
+    return network.eval(), aim, images, truth, places
 
 
 def test_the_heat_is_on_the_lesion(overfitted):
-    grader, aim, images, truth, places = overfitted
-    found = heated(grader, aim, images, np.ones(len(images), int))
+    network, aim, images, truth, places = overfitted
+    found = heated(network, aim, images, np.ones(len(images), int))
     on, beside = [], []
     for heat, (y, x) in zip(found[truth == 1], places[truth == 1], strict=True):
         spot = np.zeros((LARGE, LARGE), bool)
@@ -102,32 +102,32 @@ def test_the_heat_is_on_the_lesion(overfitted):
 
 
 def test_the_network_is_left_as_it_was(overfitted):
-    grader, aim, images, *_ = overfitted
-    grader.train()
-    first, second, *_ = grader.parameters()
+    network, aim, images, *_ = overfitted
+    network.train()
+    first, second, *_ = network.parameters()
     first.requires_grad_(False)
     second.grad = torch.ones_like(second)
-    before = {name: tensor.clone() for name, tensor in grader.state_dict().items()}
-    heated(grader, aim, images)
-    assert all(module.training for module in grader.modules())
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    heated(network, aim, images)
+    assert all(module.training for module in network.modules())
     assert not first.requires_grad
     assert second.requires_grad
     assert second.grad.eq(1).all()
-    assert all(torch.equal(tensor, before[name]) for name, tensor in grader.state_dict().items())
-    assert not any(module._forward_hooks for module in grader.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
     first.requires_grad_(True)
     second.grad = None
-    grader.eval()
+    network.eval()
 
 
 def test_what_comes_before_the_layer_has_no_backward_pass():
-    grader, aim = network("resnet18")
+    network, aim = tiny_network("resnet18")
     remembered = {}
     for name in ("layer3", "layer4", "avgpool"):
-        grader.backbone.get_submodule(name).register_forward_hook(
+        network.backbone.get_submodule(name).register_forward_hook(
             lambda module, _, output, name=name: remembered.update({name: output.requires_grad})
         )
-    gradcam.heat(grader, aim, pictures(), grades=np.zeros(2), layer=grader.backbone.layer4)
+    gradcam.heat(network, aim, pictures(), grades=np.zeros(2), layer=network.backbone.layer4)
     assert not remembered["layer3"]
     assert remembered["avgpool"]
 
@@ -135,18 +135,18 @@ def test_what_comes_before_the_layer_has_no_backward_pass():
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_the_heat_is_that_of_grad_cam_with_gradients_taken_through_the_whole_network(backbone):
     size = 224 if "224" in backbone else SIDE
-    grader, aim = network(backbone, size=size)
-    layer, images = gradcam.last_map(grader, pictures(1, size=size)), pictures(size=size)
-    with GradCAM(grader, [layer], reshape_transform=gradcam._as_map) as cam:
+    network, aim = tiny_network(backbone, size=size)
+    layer, images = gradcam.last_map(network, pictures(1, size=size)), pictures(size=size)
+    with GradCAM(network, [layer], reshape_transform=gradcam._as_map) as cam:
         cam.compute_input_gradient = True
         wanted = cam(images.float(), [lambda output: output[0]] * len(images))
     wanted /= np.maximum(wanted.max(axis=(1, 2), keepdims=True), 1e-30)  # it stays below 1 where gradients are tiny
-    assert np.allclose(heated(grader, aim, images), wanted, atol=1e-5)
+    assert np.allclose(heated(network, aim, images), wanted, atol=1e-5)
 
 
 def test_the_class_asked_for_is_what_is_explained(overfitted):
-    grader, aim, images, *_ = overfitted
-    none, any_ = (heated(grader, aim, images, np.full(len(images), grade)) for grade in (0, 1))
+    network, aim, images, *_ = overfitted
+    none, any_ = (heated(network, aim, images, np.full(len(images), grade)) for grade in (0, 1))
     if isinstance(aim, objectives.Regression):
         assert np.array_equal(none, any_)  # it has a score and no classes
     else:
@@ -169,9 +169,9 @@ def test_of_ordinal_outputs_the_gradient_is_that_of_the_probability_of_the_grade
 
 
 def test_a_network_without_places_is_a_usage_error():
-    grader, _ = network("resnet18", size=16)
+    network, _ = tiny_network("resnet18", size=16)
     with pytest.raises(UsageError, match=r"ResNet has no layer with several places .* of 4 pixels.*give --explain 0"):
-        gradcam.last_map(grader, pictures(1, size=4))
+        gradcam.last_map(network, pictures(1, size=4))
 
 
 def test_an_overlay_colours_what_is_hot_and_leaves_the_rest():

@@ -16,18 +16,18 @@ def recipe(**choices):
 
 
 def test_a_torchvision_backbone_gets_one_output_in_the_published_place():
-    grader = build(recipe(backbone="efficientnet_v2_m"), num_outputs=1)
-    assert grader.backbone.state_dict()["classifier.1.weight"].shape == (1, 1280)
-    assert set(grader.backbone.state_dict()) == set(torchvision.models.efficientnet_v2_m().state_dict())
+    network = build(recipe(backbone="efficientnet_v2_m"), num_outputs=1)
+    assert network.backbone.state_dict()["classifier.1.weight"].shape == (1, 1280)
+    assert set(network.backbone.state_dict()) == set(torchvision.models.efficientnet_v2_m().state_dict())
 
 
 @pytest.mark.parametrize("backbone", ["resnet18", "test_efficientnet", "test_vit"])
 def test_images_become_one_float32_output_each(backbone):
-    grader = build(recipe(backbone=backbone), num_outputs=3).eval()
+    network = build(recipe(backbone=backbone), num_outputs=3).eval()
     images = torch.zeros(2, 3, 160, 160, dtype=torch.uint8)
-    assert grader(images).shape == (2, 3)
+    assert network(images).shape == (2, 3)
     with torch.autocast("cpu", torch.bfloat16):
-        assert grader(images).dtype == torch.float32
+        assert network(images).dtype == torch.float32
 
 
 def test_the_last_layer_computes_in_float32_under_autocast():
@@ -49,11 +49,11 @@ def test_normalisation_is_the_backbones_own_unless_the_recipe_says_otherwise():
 
 
 def test_normalised_images_reach_the_backbone():
-    grader = build(recipe(mean=[0.2, 0.2, 0.2], std=[0.1, 0.1, 0.1]), num_outputs=1)
+    network = build(recipe(mean=[0.2, 0.2, 0.2], std=[0.1, 0.1, 0.1]), num_outputs=1)
     seen = []
-    grader.backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1))
-    grader.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    grader(torch.full((1, 3, 2, 2), 51, dtype=torch.uint8))  # 51 / 255 = 0.2
+    network.backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1))
+    network.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network(torch.full((1, 3, 2, 2), 51, dtype=torch.uint8))  # 51 / 255 = 0.2
     assert seen[0].abs().max() < 1e-5
 
 
@@ -88,20 +88,20 @@ def test_a_wrong_name_lists_the_nearest_once_each_and_a_tag_of_timm_is_part_of_a
 
 
 def test_the_packaged_imagenet_weights_fill_lite0_but_for_its_new_head():
-    grader = build(recipe(backbone="tf_efficientnet_lite0", pretrained="imagenet"), num_outputs=1)
+    network = build(recipe(backbone="tf_efficientnet_lite0", pretrained="imagenet"), num_outputs=1)
     fresh = build(recipe(backbone="tf_efficientnet_lite0"), num_outputs=1)
-    assert grader.backbone.classifier.weight.shape == (1, 1280)
+    assert network.backbone.classifier.weight.shape == (1, 1280)
     # of the trained network: a stem with strong filters, batch statistics that are not 0 and 1
-    assert grader.backbone.bn1.running_var.std() > 0
-    assert not torch.equal(grader.backbone.conv_stem.weight, fresh.backbone.conv_stem.weight)
+    assert network.backbone.bn1.running_var.std() > 0
+    assert not torch.equal(network.backbone.conv_stem.weight, fresh.backbone.conv_stem.weight)
 
 
 def test_weights_from_a_path_fill_all_but_the_head(tmp_path):
     source = timm.create_model("test_efficientnet", num_classes=1000)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
-    grader = build(recipe(pretrained=str(tmp_path / "weights.pth")), num_outputs=1)
-    assert torch.equal(grader.backbone.conv_stem.weight, source.conv_stem.weight)
-    assert grader.backbone.classifier.weight.shape[0] == 1
+    network = build(recipe(pretrained=str(tmp_path / "weights.pth")), num_outputs=1)
+    assert torch.equal(network.backbone.conv_stem.weight, source.conv_stem.weight)
+    assert network.backbone.classifier.weight.shape[0] == 1
 
 
 def test_weights_of_another_backbone_are_refused(tmp_path):

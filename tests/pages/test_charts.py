@@ -20,7 +20,7 @@ def test_each_class_is_a_point_with_its_interval_and_a_dash_where_it_is_never_gi
     truth = np.repeat([0, 1, 2], 20)
     grades = np.where(truth == 2, 1, truth)
     figures, intervals = figures_of(truth, grades, 3)
-    drawn = charts.class_figures(
+    drawn = charts.class_metrics(
         figures, intervals, path=tmp_path / "classes.png", classes=["a", "b", "c"], title="run"
     )
     assert cv2.imread(str(tmp_path / "classes.png")) is not None
@@ -37,7 +37,7 @@ def test_of_many_classes_the_worst_are_drawn_and_it_is_said(tmp_path):
     truth = np.repeat(np.arange(40), 5)
     grades = np.where(truth >= 10, truth, (truth + 1) % 10)  # the first ten are always wrong
     names = [f"class {number}" for number in range(40)]
-    drawn = charts.class_figures(*figures_of(truth, grades, 40), path=tmp_path / "c.png", classes=names, title="run")
+    drawn = charts.class_metrics(*figures_of(truth, grades, 40), path=tmp_path / "c.png", classes=names, title="run")
     labels = [label.get_text() for label in drawn.axes[0].get_yticklabels()]
     assert len(labels) == 30
     assert labels[:10] == [f"{number} class {number} (5)" for number in range(10)]

@@ -221,9 +221,9 @@ def test_the_axis_ends_near_the_scores_and_beyond_every_cut(tmp_path, unpainted)
     assert axes.get_xlim() == pytest.approx((0.0, 2.0))
 
 
-@pytest.mark.parametrize("cuts", [[1.4, 1.4, 1.41, 1.42], [-np.inf, -np.inf, 1.0, np.inf], [0.5, 1.5, 2.5, 1e6]])
-def test_labels_of_narrow_regions_keep_apart_and_on_the_axis(tmp_path, unpainted, cuts):
-    axes = report.score_histograms(*scored([0, 4]), cuts, path=tmp_path / "scores.png").axes[0]
+@pytest.mark.parametrize("thresholds", [[1.4, 1.4, 1.41, 1.42], [-np.inf, -np.inf, 1.0, np.inf], [0.5, 1.5, 2.5, 1e6]])
+def test_labels_of_narrow_regions_keep_apart_and_on_the_axis(tmp_path, unpainted, thresholds):
+    axes = report.score_histograms(*scored([0, 4]), thresholds, path=tmp_path / "scores.png").axes[0]
     spots = [text.xyann[0] for text in axes.texts if hasattr(text, "xyann")]
     low, high = axes.get_xlim()
     assert len(spots) == 5

@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from made import TINY, checkpoint_content, write_photographs
+from made import TINY, checkpoint_content, write_images
 
 from dr import UsageError
 from dr.cli import run as cli
 from dr.core import device
 from dr.grading import calibration, objectives
 from dr.imaging import fundus
-from dr.imaging.resize import square, to_tensor
+from dr.imaging.resize import resize_and_crop, to_tensor
 from dr.inference import checkpoint
 from dr.prediction.onnx_export import export
 from dr.prediction.pipeline import predict
@@ -30,22 +30,22 @@ SPREAD = 0.3
 KINDS = {
     "regression optimal": ((-0.5, 0.0, 0.1, 0.5), 5),
     "ordinal optimal": ((1.8, 1.9, 2.0, 2.1), 5),
-    "ordinal likeliest": (None, 5),
+    "ordinal argmax": (None, 5),
     "classification optimal": (None, 5),
     "binary optimal": ((0.5,), 2),
     "regression optimal calibrated": ((-0.5, 0.0, 0.1, 0.5), 5),
-    "ordinal likeliest calibrated": (None, 5),
+    "ordinal argmax calibrated": (None, 5),
     "binary optimal calibrated": ((0.5,), 2),
 }
 
 
 def saved(path: Path, kind: str = "regression optimal", **choices) -> str:
     """A checkpoint with random weights and normalisation of its own, and with a calibration where the kind says so."""
-    (objective, rule, *calibrated), (cuts, count) = kind.split(), KINDS[kind]
+    (objective, rule, *calibrated), (thresholds, count) = kind.split(), KINDS[kind]
     torch.manual_seed(1)
-    own = {"objective": objective, "loss": None, "cuts": rule, "mean": [0.4, 0.3, 0.2], "std": [0.3, 0.2, 0.1]}
+    own = {"objective": objective, "loss": None, "thresholds": rule, "mean": [0.4, 0.3, 0.2], "std": [0.3, 0.2, 0.1]}
     recipe = from_dict(TINY.to_dict() | own | choices)
-    content = checkpoint_content(recipe, cuts=cuts, classes=tuple("abcde"[:count]))
+    content = checkpoint_content(recipe, thresholds=thresholds, classes=tuple("abcde"[:count]))
     if calibrated:
         number = calibration.num_offsets(objectives.build(recipe, num_classes=count))
         content["calibration"] = {"slope": 1.5, "offsets": [-0.6, -0.1, 0.2, 0.7, 0.9][:number]}
@@ -59,10 +59,12 @@ def told_apart(path: str, photographs: list[Path]) -> str:
     one, content = checkpoint.load(path), dict(torch.load(path, weights_only=True))
     images = []
     for photograph in photographs:
-        prepared, _, _ = fundus.decode_and_prepare(photograph.read_bytes(), size_px=one.prepared_px)
-        images.append(to_tensor(square(cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB), size_px=one.recipe.image_size)))
+        prepared, _, _ = fundus.decode_and_preprocess(photograph.read_bytes(), size_px=one.prepared_px)
+        images.append(
+            to_tensor(resize_and_crop(cv2.cvtColor(prepared, cv2.COLOR_BGR2RGB), size_px=one.recipe.image_size))
+        )
     with torch.inference_mode():
-        outputs = one.grader(torch.stack(images))
+        outputs = one.network(torch.stack(images))
     weight, bias = content["model"]["classifier.weight"], content["model"]["classifier.bias"]
     times = SPREAD / outputs.std(dim=0)
     weight.mul_(times[:, None])
@@ -73,7 +75,7 @@ def told_apart(path: str, photographs: list[Path]) -> str:
 
 @pytest.fixture
 def photographs(tmp_path) -> list[Path]:
-    return write_photographs(tmp_path / "images", PHOTOS)
+    return write_images(tmp_path / "images", PHOTOS)
 
 
 def by_example(paths, folder, monkeypatch) -> dict:
@@ -118,7 +120,7 @@ def test_the_metadata_says_how_a_photograph_becomes_the_input(tmp_path, photogra
     assert (facts["prepared_size"], facts["cropped"]) == (90, False)
     assert (facts["image_size"], facts["crop_size"]) == (80, 64)
     assert (facts["mean"], facts["std"]) == ([0.4, 0.3, 0.2], [0.3, 0.2, 0.1])
-    assert (facts["cuts"], facts["classes"]) == ([-0.5, 0.0, 0.1, 0.5], list("abcde"))
+    assert (facts["thresholds"], facts["classes"]) == ([-0.5, 0.0, 0.1, 0.5], list("abcde"))
     assert (facts["objective"], facts["backbone"]) == ("regression", "test_efficientnet")
     assert from_dict(facts["recipe"]).image_size == 80
 

@@ -7,17 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made import TINY, checkpoint_content, photograph, write_photographs
+from made import TINY, checkpoint_content, photograph, write_images
 
 from dr import UsageError
 from dr.core import device
-from dr.datasets.prepared import Prepared, seen_names
-from dr.grading import calibration, metrics, thresholds
+from dr.datasets.preprocessed import PreprocessedData, seen_name_hashes
+from dr.grading import calibration, metrics
+from dr.grading.thresholds import apply_thresholds, optimal_thresholds
 from dr.imaging import novelty
 from dr.inference import checkpoint, ensemble
 from dr.inference.forward import decide
 from dr.prediction import scoring
-from dr.prediction.pipeline import in_words, predict
+from dr.prediction.pipeline import predict, summary_lines
 from dr.recipes.load import from_dict
 
 GRADES = [0, 1, 2, 3, 4, 0, 1]
@@ -33,13 +34,13 @@ def _exactly(monkeypatch):
 def model(tmp_path_factory):
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("weights") / "tiny__best.pt"
-    checkpoint.save(path, checkpoint_content(cuts=(-0.5, 0.0, 0.5, 1.0)))
+    checkpoint.save(path, checkpoint_content(thresholds=(-0.5, 0.0, 0.5, 1.0)))
     return str(path)
 
 
 @pytest.fixture
 def images(tmp_path):
-    write_photographs(tmp_path / "images", GRADES)
+    write_images(tmp_path / "images", GRADES)
     return tmp_path / "images"
 
 
@@ -62,8 +63,8 @@ def test_every_photograph_has_one_row_sorted_by_its_name(model, images, tmp_path
     assert details["file"].tolist() == [f"photo_{i}.png" for i in range(7)]
     assert details["grade"].tolist() == result["diagnosis"].tolist()
     assert details["error"].isna().all()
-    cuts = [-0.5, 0.0, 0.5, 1.0]
-    assert details["grade"].tolist() == np.searchsorted(cuts, details["score"], side="right").tolist()
+    thresholds = [-0.5, 0.0, 0.5, 1.0]
+    assert details["grade"].tolist() == np.searchsorted(thresholds, details["score"], side="right").tolist()
 
 
 def test_batch_size_and_workers_change_nothing(model, images, tmp_path):
@@ -148,7 +149,7 @@ def test_a_sample_that_does_not_fit_writes_nothing(model, images, tmp_path, samp
 
 def test_photographs_of_several_folders_that_share_a_name_are_told_apart_by_their_path(model, images, tmp_path):
     for patient, grades in (("P1", [1, 2]), ("P2", [3, 4])):
-        write_photographs(tmp_path / "clinic" / patient, grades, seed=grades[0])
+        write_images(tmp_path / "clinic" / patient, grades, seed=grades[0])
     (tmp_path / "truth.csv").write_text(
         "id_code,diagnosis\nP1/photo_0.png,1\nP2/photo_0,3\nclinic\\P2\\photo_1.png,4\n"
     )
@@ -231,7 +232,7 @@ def test_scores_and_cuts_of_several_models_are_averaged(model, images, tmp_path)
     torch.manual_seed(2)
     other = str(tmp_path / "other.pt")
     checkpoint.save(
-        other, checkpoint_content(from_dict(TINY.to_dict() | {"image_size": 48}), cuts=(0.5, 1.0, 1.5, 2.0))
+        other, checkpoint_content(from_dict(TINY.to_dict() | {"image_size": 48}), thresholds=(0.5, 1.0, 1.5, 2.0))
     )
     scores = []
     for models in ([model], [other], [model, other]):
@@ -284,7 +285,7 @@ def test_a_score_that_is_not_finite_is_the_error_of_its_photograph(images, tmp_p
 def test_probabilities_stand_beside_the_score_and_a_vote_decides_where_it_is_asked_for(images, tmp_path, monkeypatch):
     torch.manual_seed(5)
     recipe = from_dict(TINY.to_dict() | {"objective": "classification", "loss": None, "tta": "ten"})
-    content = checkpoint_content(recipe, cuts=None, classes=("a", "b", "c"))
+    content = checkpoint_content(recipe, thresholds=None, classes=("a", "b", "c"))
     content["model"]["classifier.weight"].mul_(30)
     checkpoint.save(tmp_path / "three.pt", content)
     prediction = run(str(tmp_path / "three.pt"), images, tmp_path)
@@ -305,20 +306,20 @@ def test_probabilities_stand_beside_the_score_and_a_vote_decides_where_it_is_ask
 def test_classes_that_are_numbers_are_written_as_their_own(images, tmp_path):
     torch.manual_seed(5)
     recipe = from_dict(TINY.to_dict() | {"objective": "classification", "loss": None})
-    content = checkpoint_content(recipe, cuts=None, classes=("1", "2", "4"))
+    content = checkpoint_content(recipe, thresholds=None, classes=("1", "2", "4"))
     content["model"]["classifier.weight"].mul_(30)
     checkpoint.save(tmp_path / "numbers.pt", content)
     prediction = run(str(tmp_path / "numbers.pt"), images, tmp_path)
     result, details = read(tmp_path)
     assert result["diagnosis"].tolist() == details["class"].tolist()
     counts = result["diagnosis"].value_counts()
-    assert in_words(prediction)[-1] == "  ".join(f"{number}: {counts.get(number, 0)}" for number in (1, 2, 4))
+    assert summary_lines(prediction)[-1] == "  ".join(f"{number}: {counts.get(number, 0)}" for number in (1, 2, 4))
 
 
 def test_networks_of_other_classes_or_objectives_are_not_averaged(model, images, tmp_path):
     recipe = from_dict(TINY.to_dict() | {"objective": "classification", "loss": None})
-    checkpoint.save(tmp_path / "three.pt", checkpoint_content(recipe, cuts=None, classes=("a", "b", "c")))
-    checkpoint.save(tmp_path / "five.pt", checkpoint_content(recipe, cuts=None))
+    checkpoint.save(tmp_path / "three.pt", checkpoint_content(recipe, thresholds=None, classes=("a", "b", "c")))
+    checkpoint.save(tmp_path / "five.pt", checkpoint_content(recipe, thresholds=None))
     with pytest.raises(UsageError, match=r"three\.pt: its classes .* is not that of .*tiny__best\.pt .*one by one"):
         run([model, str(tmp_path / "three.pt")], images, tmp_path)
     with pytest.raises(UsageError, match=r"five\.pt: its objective \(Classification\) is not that of .*Regression"):
@@ -345,7 +346,9 @@ def test_the_centre_is_cut_out_where_the_recipe_says_so(images, tmp_path):
 def of_fold(path, number, scores, *, seed, rule="optimal", **choices):
     """A checkpoint of fold `number` of 3, which gave these scores to held-out photographs of grades 0 to 4."""
     torch.manual_seed(seed)
-    content = checkpoint_content(from_dict(TINY.to_dict() | {"cuts": rule} | choices), cuts=(-0.5, 0.0, 0.5, 1.0))
+    content = checkpoint_content(
+        from_dict(TINY.to_dict() | {"thresholds": rule} | choices), thresholds=(-0.5, 0.0, 0.5, 1.0)
+    )
     content["data"]["fold"] = {"number": number, "of": 3, "fingerprint": "of all"}
     test = {"predictions": torch.tensor(scores)[:, None], "truth": torch.arange(5)}
     checkpoint.save(path, content | {"test": test})
@@ -358,11 +361,13 @@ FIRST, SECOND = [0.1, 0.2, 0.3, 0.4, 0.5], [0.12, 0.22, 0.32, 0.42, 0.52]
 def test_folds_of_one_set_are_cut_where_the_scores_of_all_they_held_out_say(images, tmp_path):
     folds = [of_fold(tmp_path / "1.pt", 1, FIRST, seed=1), of_fold(tmp_path / "3.pt", 3, SECOND, seed=2)]
     prediction = run(folds[::-1], images, tmp_path)
-    cuts = thresholds.optimal_cuts(np.array(FIRST + SECOND), np.array([0, 1, 2, 3, 4] * 2))
-    assert np.allclose(cuts, [0.16, 0.26, 0.36, 0.46])
-    assert prediction.cuts == "cuts 0.160 0.260 0.360 0.460: fitted to the 10 out-of-fold scores of folds 1, 3 of 3"
+    thresholds = optimal_thresholds(np.array(FIRST + SECOND), np.array([0, 1, 2, 3, 4] * 2))
+    assert np.allclose(thresholds, [0.16, 0.26, 0.36, 0.46])
+    assert (
+        prediction.thresholds == "cuts 0.160 0.260 0.360 0.460: fitted to the 10 out-of-fold scores of folds 1, 3 of 3"
+    )
     details = prediction.details
-    assert details["grade"].tolist() == np.searchsorted(cuts, details["score"], side="right").tolist()
+    assert details["grade"].tolist() == np.searchsorted(thresholds, details["score"], side="right").tolist()
     run(folds, images, tmp_path, tta_by="vote")
 
 
@@ -371,22 +376,22 @@ def test_what_are_not_different_folds_of_one_recipe_keep_their_own_cuts(images, 
     first = of_fold(tmp_path / "first.pt", 1, FIRST, seed=1)
     second = of_fold(tmp_path / "second.pt", number, SECOND, seed=2, **choices)
     own = "cuts -0.500 0.000 0.500 1.000: the mean of those of 2 checkpoints"
-    assert run([first, second], images, tmp_path).cuts == own
-    assert run(first, images, tmp_path).cuts == f"cuts -0.500 0.000 0.500 1.000: those of {first}"
+    assert run([first, second], images, tmp_path).thresholds == own
+    assert run(first, images, tmp_path).thresholds == f"cuts -0.500 0.000 0.500 1.000: those of {first}"
 
 
 def test_where_scores_are_rounded_nothing_is_fitted_to_folds_either(images, tmp_path):
     folds = [of_fold(tmp_path / f"{n}.pt", n, FIRST, seed=n, rule="round") for n in (1, 2)]
-    assert run(folds, images, tmp_path).cuts.endswith(": scores are rounded, nothing was fitted")
+    assert run(folds, images, tmp_path).thresholds.endswith(": scores are rounded, nothing was fitted")
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_ordinal_networks_with_and_without_cuts_are_not_averaged(images, tmp_path, order):
     paths = [str(tmp_path / "cut.pt"), str(tmp_path / "likeliest.pt")]
-    for path, rule in zip(paths, ("optimal", "likeliest"), strict=True):
-        recipe = from_dict(TINY.to_dict() | {"objective": "ordinal", "loss": None, "cuts": rule})
-        cuts = {} if rule == "optimal" else {"cuts": None}
-        checkpoint.save(path, checkpoint_content(recipe, **cuts))
+    for path, rule in zip(paths, ("optimal", "argmax"), strict=True):
+        recipe = from_dict(TINY.to_dict() | {"objective": "ordinal", "loss": None, "thresholds": rule})
+        thresholds = {} if rule == "optimal" else {"thresholds": None}
+        checkpoint.save(path, checkpoint_content(recipe, **thresholds))
     with pytest.raises(UsageError, match="one decides by cuts, the other by the likeliest grade; give them one by one"):
         run([paths[n] for n in order], images, tmp_path)
 
@@ -433,15 +438,15 @@ def test_labels_are_scored_and_written_beside_the_grades(model, images, tmp_path
 def test_a_network_that_has_seen_what_it_is_scored_on_is_told(model, images, tmp_path):
     content = dict(torch.load(model, weights_only=True))
     table = pd.DataFrame({"path": ["train/main_photo_1.jpeg", "train/main_other.jpeg"], "source": "main"})
-    data = Prepared(tmp_path, table, table[:0].assign(source=""), 96, "")
-    content["data"] = content["data"] | {"names": torch.from_numpy(seen_names(data))}
+    data = PreprocessedData(tmp_path, table, table[:0].assign(source=""), 96, "")
+    content["data"] = content["data"] | {"names": torch.from_numpy(seen_name_hashes(data))}
     checkpoint.save(tmp_path / "seen.pt", content)
     (tmp_path / "truth.csv").write_text("image,level\n" + "".join(f"photo_{number},0\n" for number in range(3)))
     for path, told in ((str(tmp_path / "seen.pt"), {str(tmp_path / "seen.pt"): 1}), (model, {})):
         prediction = run(path, images, tmp_path, labels=str(tmp_path / "truth.csv"), report=True)
         assert prediction.metrics["seen_before"] == told
         words = "these figures flatter: 1 of 3 photographs have names that"
-        assert (words in " ".join(scoring.in_words(prediction.metrics))) == bool(told)
+        assert (words in " ".join(scoring.summary_lines(prediction.metrics))) == bool(told)
         assert (words in (tmp_path / "out" / "report.html").read_text()) == bool(told)
 
 
@@ -462,7 +467,7 @@ def test_a_prevalence_moves_cuts_and_probabilities(model, images, tmp_path):
     assert (healthy["probability_0"] > ill["probability_0"]).all()
     shutil.copy(path, again := str(tmp_path / "again.pt"))
     moved = run([path, again], images, tmp_path, prevalence="auto", tta_by="vote", tta="flips")
-    assert "for a prevalence of" in moved.cuts
+    assert "for a prevalence of" in moved.thresholds
     with pytest.raises(UsageError, match="keeps no validation scores"):
         run(model, images, tmp_path, prevalence="auto")
 
@@ -531,14 +536,14 @@ def test_folds_of_balanced_photographs_grade_and_are_sure_for_validation_s_mix(i
         content["validation"] = {"predictions": scores[:100], "truth": torch.tensor(natural)}
         checkpoint.save(path, content)
         folds.append(checkpoint.load(path))
-    assert ensemble.mix(folds) == pytest.approx([0.7, 0.1, 0.1, 0.06, 0.04])
+    assert ensemble.class_prevalence(folds) == pytest.approx([0.7, 0.1, 0.1, 0.06, 0.04])
     drawn = rng.choice(5, size=20_000, p=[0.7, 0.1, 0.1, 0.06, 0.04])
     scores = drawn + rng.normal(scale=0.8, size=20_000)
     likely = ensemble.probabilities(folds, scores[:, None].astype(np.float32))
     assert likely.mean(axis=0) == pytest.approx([0.7, 0.1, 0.1, 0.06, 0.04], abs=0.04)
-    (cuts, _), words = ensemble.cuts(folds)
+    (thresholds, _), words = ensemble.thresholds(folds)
     assert words.endswith("of folds 1, 2 of 3, weighed to validation's mix of grades")
     pooled, known = ensemble.validation(folds)[0]
-    balanced = calibration.calibrated_cuts(pooled[:, 0], known)
-    weighed, own = (metrics.macro_f1(drawn, thresholds.cut(scores, each)) for each in (cuts, balanced))
+    balanced = calibration.calibrated_thresholds(pooled[:, 0], known)
+    weighed, own = (metrics.macro_f1(drawn, apply_thresholds(scores, each)) for each in (thresholds, balanced))
     assert weighed > own

@@ -6,7 +6,8 @@ import torch
 from made import TINY, checkpoint_content
 
 from dr import UsageError
-from dr.grading import calibration, metrics, objectives, thresholds
+from dr.grading import calibration, metrics, objectives
+from dr.grading.thresholds import apply_thresholds
 from dr.inference import checkpoint
 from dr.prediction import prevalence
 from dr.prediction import report as prediction_page
@@ -26,8 +27,8 @@ def drawn(count, shares, *, seed=0):
 def loaded(scores, truth, **choices):
     """A checkpoint that gave these predictions to its validation photographs."""
     recipe = from_dict(TINY.to_dict() | choices)
-    cuts = {} if objectives.build(recipe, num_classes=3).has_cuts else {"cuts": None}
-    content = checkpoint_content(recipe, classes=("a", "b", "c"), **({"cuts": (0.5, 1.5)} | cuts))
+    thresholds = {} if objectives.build(recipe, num_classes=3).has_thresholds else {"thresholds": None}
+    content = checkpoint_content(recipe, classes=("a", "b", "c"), **({"thresholds": (0.5, 1.5)} | thresholds))
     content["validation"] = {"predictions": torch.tensor(scores), "truth": torch.tensor(truth)}
     return checkpoint.read(content, Path("one.pt"))
 
@@ -57,21 +58,23 @@ def test_probabilities_move_as_bayes_says():
 def test_cuts_for_another_mix_score_higher_on_it_and_no_lower_on_the_same(stated):
     scores, truth = drawn(600, TRAINED)
     one = loaded(scores[:, None], truth)
-    own = calibration.calibrated_cuts(scores, truth, 3)
+    own = calibration.calibrated_thresholds(scores, truth, 3)
     there, grades = drawn(4000, (0.03, 0.07, 0.9), seed=5)
     moved = prevalence.Shift([one], there[:, None], (0.03, 0.07, 0.9) if stated != "auto" else "auto")
-    gain = [metrics.macro_f1(grades, thresholds.cut(there, cuts), 3) for cuts in (own, moved.cuts[0])]
+    gain = [
+        metrics.macro_f1(grades, apply_thresholds(there, thresholds), 3) for thresholds in (own, moved.thresholds[0])
+    ]
     assert gain[1] > gain[0] + 0.01
     here, grades = drawn(4000, TRAINED, seed=6)
     same = prevalence.Shift([one], here[:, None], tuple(TRAINED) if stated != "auto" else "auto")
-    gain = [metrics.macro_f1(grades, thresholds.cut(here, cuts), 3) for cuts in (own, same.cuts[0])]
+    gain = [metrics.macro_f1(grades, apply_thresholds(here, thresholds), 3) for thresholds in (own, same.thresholds[0])]
     assert gain[1] > gain[0] - 0.01
     assert same.probabilities.mean(axis=0) == pytest.approx(TRAINED, abs=0.04)
-    assert "for a prevalence of 0." in same.in_words()
+    assert "for a prevalence of 0." in same.describe()
 
 
 @pytest.mark.parametrize("stated", [(0.03, 0.07, 0.9), "auto"])
-@pytest.mark.parametrize("choices", [{"objective": "classification"}, {"objective": "ordinal", "cuts": "likeliest"}])
+@pytest.mark.parametrize("choices", [{"objective": "classification"}, {"objective": "ordinal", "thresholds": "argmax"}])
 def test_grades_without_cuts_score_higher_on_another_mix_and_no_lower_on_the_same(choices, stated):
     def predictions(scores):
         logits = -((scores[:, None] - np.arange(3)) ** 2) / 0.72
@@ -114,7 +117,7 @@ def test_doubt_is_none_where_a_grade_is_sure_whatever_its_share_and_whole_where_
     between = (1 - share) * np.eye(3)[0] + share * np.eye(3)[1]  # from surely the first to surely the second
     shift = prevalence.Shift([one], np.vstack([np.eye(3), between]), (0.9, 0.07, 0.03))
     doubt = prediction_page.doubts(
-        np.zeros(403), shift.grades, objective=one.objective, cuts=None, evidence=shift.evidence
+        np.zeros(403), shift.grades, objective=one.objective, thresholds=None, evidence=shift.evidence
     )
     assert shift.grades[:3].tolist() == [0, 1, 2]
     assert (doubt[:3] < 0.05).all()
@@ -136,6 +139,6 @@ def test_a_class_that_validation_lacks_and_no_photographs_at_all_are_no_mistake(
     scores, truth = drawn(60, (0.7, 0.3, 0.0))
     one = loaded(scores[:, None], truth)
     shift = prevalence.Shift([one], scores[:, None], (0.5, 0.3, 0.2))
-    assert np.isfinite(shift.cuts[0]).all()
+    assert np.isfinite(shift.thresholds[0]).all()
     assert np.isfinite(shift.probabilities).all()
     assert prevalence.Shift([one], np.empty((0, 1)), "auto").probabilities.shape == (0, 3)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from browser import NARROW, page_of
-from made import TINY, checkpoint_content, photograph, write_photographs
+from made import TINY, checkpoint_content, photograph, write_images
 
 from dr import GRADES, UsageError
 from dr.grading import objectives
@@ -28,10 +28,10 @@ def embedded(path, name="content"):
     return json.loads(block[1])
 
 
-def model(path, *, objective="regression", cuts=CUTS, classes=GRADES, **choices):
+def model(path, *, objective="regression", thresholds=CUTS, classes=GRADES, **choices):
     torch.manual_seed(1)
     recipe = from_dict(TINY.to_dict() | {"objective": objective, "loss": None} | choices)
-    checkpoint.save(path, checkpoint_content(recipe, cuts=cuts, classes=classes))
+    checkpoint.save(path, checkpoint_content(recipe, thresholds=thresholds, classes=classes))
     return str(path)
 
 
@@ -43,16 +43,18 @@ def graded(models, images, out, *, explain=0, **options):
     return out / "report.html"
 
 
-def content_of(details, network, *, cuts=CUTS, engine="torch", metrics=None):
-    told = {"cuts_in_words": None, "calibrated": True, "images": "images", "tta": "none", "engine": engine}
-    return prediction_page.Content(details=details, checkpoints=[network], cuts=np.array(cuts), metrics=metrics, **told)
+def content_of(details, network, *, thresholds=CUTS, engine="torch", metrics=None):
+    told = {"thresholds_source": None, "calibrated": True, "images": "images", "tta": "none", "engine": engine}
+    return prediction_page.Content(
+        details=details, checkpoints=[network], thresholds=np.array(thresholds), metrics=metrics, **told
+    )
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Fourteen photographs: ten as they should be, a copy, a dark one, a blurred one, and one that is none."""
     images = tmp_path_factory.mktemp("page") / "images"
-    write_photographs(images, [0, 1, 2, 3, 4] * 2, side_px=160)
+    write_images(images, [0, 1, 2, 3, 4] * 2, side_px=160)
     first = cv2.imread(str(images / "photo_3.png"))
     cv2.imwrite(str(images / "copy.png"), cv2.resize(first, (140, 140), interpolation=cv2.INTER_AREA))
     cv2.imwrite(str(images / "dark.png"), np.uint8(0.1 * photograph(2, seed=40, side_px=160)))
@@ -116,9 +118,12 @@ def test_too_many_photographs_have_no_thumbnails_and_the_page_says_so(report, fo
 def test_a_folder_of_which_nothing_can_be_read_has_its_page(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "empty.png").touch()
-    for objective, cuts in (("regression", CUTS), ("classification", None)):
+    for objective, thresholds in (("regression", CUTS), ("classification", None)):
         path = graded(
-            [model(tmp_path / "m.pt", objective=objective, cuts=cuts)], tmp_path / "images", tmp_path, explain=2
+            [model(tmp_path / "m.pt", objective=objective, thresholds=thresholds)],
+            tmp_path / "images",
+            tmp_path,
+            explain=2,
         )
         assert [row["error"] for row in embedded(path)["rows"]] == ["the file is empty"]
         assert "thumbnails and duplicates are left out" not in path.read_text()
@@ -134,27 +139,27 @@ def test_half_of_what_is_explained_has_the_highest_scores_half_is_most_in_doubt(
 
 def test_doubt_is_highest_at_a_cut_and_without_cuts_where_a_grade_is_hardly_ahead_in_what_decided():
     def doubt(scores, grades, **given):
-        given = {"cuts": None, "evidence": None} | given
+        given = {"thresholds": None, "evidence": None} | given
         return prediction_page.doubts(np.array(scores), np.array(grades), **given)
 
     graded = doubt(
-        [3.0, 0.45, 1.49], [3, 0, 1], objective=objectives.Regression(5), cuts=np.array([0.5, 1.5, 2.5, 3.5])
+        [3.0, 0.45, 1.49], [3, 0, 1], objective=objectives.Regression(5), thresholds=np.array([0.5, 1.5, 2.5, 3.5])
     )
     assert np.allclose(graded, [0, 0.9, 0.98])
     evidence = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.1, 0.5, 0.4]])  # views may have voted against the mean
     classified = doubt([0.4, 1.2, 1.2], [0, 1, 2], objective=objectives.Classification(3), evidence=evidence)
     assert np.allclose(classified, [0.5, 0.9, 1])
     for cut, expected in ((0.5, [0.2, 1, 0.4]), (0.2, [0.5, 0.625, 0.25])):
-        found = doubt([0.1, 0.5, 0.8], [0, 1, 1], objective=objectives.Binary(), cuts=np.array([cut]))
+        found = doubt([0.1, 0.5, 0.8], [0, 1, 1], objective=objectives.Binary(), thresholds=np.array([cut]))
         assert np.allclose(found, expected)
 
 
 def test_a_map_has_the_size_of_the_photograph_and_lies_in_the_centre_that_was_seen(folder, tmp_path):
-    one = checkpoint.load(model(tmp_path / "crop.pt", crop_size=32, objective="classification", cuts=None))
+    one = checkpoint.load(model(tmp_path / "crop.pt", crop_size=32, objective="classification", thresholds=None))
     data = (folder / "photo_4.png").read_bytes()
     layers = explanations.find_layers([one])
     photo, _ = explanations.one_map(data, [one], grade=0, layers=layers)
-    prepared, _, _ = fundus.decode_and_prepare(data, size_px=explanations.SHOWN_PX)
+    prepared, _, _ = fundus.decode_and_preprocess(data, size_px=explanations.SHOWN_PX)
     assert np.array_equal(photo, prepared[..., ::-1])
     heats = [explanations.one_map(data, [one], grade=grade, layers=layers)[1] for grade in range(5)]
     assert all(heat.shape == photo.shape[:2] for heat in heats)
@@ -163,7 +168,7 @@ def test_a_map_has_the_size_of_the_photograph_and_lies_in_the_centre_that_was_se
 
 
 def test_without_cuts_doubt_is_that_of_the_network_not_of_calibrated_probabilities(folder, tmp_path):
-    path = model(tmp_path / "m.pt", objective="classification", cuts=None)
+    path = model(tmp_path / "m.pt", objective="classification", thresholds=None)
     content = dict(torch.load(path, weights_only=True))
     content["calibration"] = {"slope": 1.0, "offsets": [5.0, 4.0, 3.0, 2.0, -5.0]}  # holds the last grade likeliest
     checkpoint.save(path, content)
@@ -206,7 +211,7 @@ def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
     for metrics in (None, METRICS, undefined):
         prediction_page.write(
             tmp_path / "page.html", content_of(details, one, engine="what ran it", metrics=metrics),
-            looks={}, maps=[], seconds=3
+            thumbnails={}, maps=[], seconds=3
         )  # fmt: skip
         text = (tmp_path / "page.html").read_text()
         assert "what ran it" in text
@@ -246,9 +251,9 @@ def test_without_cuts_the_probability_of_the_grade_given_stands_beside_a_likelie
     details = pd.DataFrame({"file": ["a", "b"], "score": 1.0, "grade": [4, 0], "doubt": 0.5, "flags": "", "error": ""})
     details[["brightness", "sharpness", "cut_off"]] = 100.0, 5.0, 0.1
     details[[f"probability_{k}" for k in range(5)]] = 0.4, 0.1, 0.2, 0.1, 0.2
-    one = checkpoint.load(model(tmp_path / "tiny.pt", objective="classification", cuts=None))
-    content = dataclasses.replace(content_of(details, one), cuts=None)
-    prediction_page.write(tmp_path / "report.html", content, looks={}, maps=[], seconds=3)
+    one = checkpoint.load(model(tmp_path / "tiny.pt", objective="classification", thresholds=None))
+    content = dataclasses.replace(content_of(details, one), thresholds=None)
+    prediction_page.write(tmp_path / "report.html", content, thumbnails={}, maps=[], seconds=3)
     with page_of(browser, tmp_path / "report.html") as page:
         assert page.locator("#list .near").all_text_contents() == [
             "score 1.00, probability 0.20, though 0 No DR 0.40",
@@ -365,7 +370,7 @@ def test_print_shows_every_row_and_no_controls(browser, report):
 
 
 @pytest.mark.parametrize(
-    ("objective", "cuts", "classes"),
+    ("objective", "thresholds", "classes"),
     [
         ("classification", None, ("a", "b", "c")),
         ("ordinal", None, GRADES),
@@ -373,11 +378,11 @@ def test_print_shows_every_row_and_no_controls(browser, report):
         ("binary", (0.4,), ("No DR", "DR")),
     ],
 )
-def test_other_objectives_have_their_page_too(browser, folder, tmp_path, objective, cuts, classes):
-    rule = {"cuts": "likeliest"} if objective == "ordinal" and cuts is None else {}
+def test_other_objectives_have_their_page_too(browser, folder, tmp_path, objective, thresholds, classes):
+    rule = {"thresholds": "argmax"} if objective == "ordinal" and thresholds is None else {}
     recipe = from_dict(TINY.to_dict() | {"objective": objective, "loss": None} | rule)
     torch.manual_seed(1)
-    checkpoint.save(tmp_path / "m.pt", checkpoint_content(recipe, cuts=cuts, classes=classes))
+    checkpoint.save(tmp_path / "m.pt", checkpoint_content(recipe, thresholds=thresholds, classes=classes))
     path = graded([tmp_path / "m.pt"], folder, tmp_path, explain=2)
     content = embedded(path)
     with page_of(browser, path) as page:
@@ -386,7 +391,7 @@ def test_other_objectives_have_their_page_too(browser, folder, tmp_path, objecti
         assert page.locator(".explained .pair").count() == 2
         page.locator("#list .card >> nth=0").click()
         assert page.inner_text("#one-name") == files(page)[0]
-        if cuts is None:
+        if thresholds is None:
             row = next(row for row in content["rows"] if row["file"] == files(page)[0])
             given = row["probabilities"][row["grade"]]
             assert f"probability {given:.2f}, " in page.inner_text("#one-body")
@@ -400,7 +405,7 @@ def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_b
     details[["brightness", "sharpness", "cut_off", "training_distance"]] = 10.0, 1.5, 0.25, 2.5
     details = details.assign(flags=sorted(raised), error="")
     prediction_page.write(
-        tmp_path / "report.html", content_of(details, one), looks={}, maps=[], seconds=3
+        tmp_path / "report.html", content_of(details, one), thumbnails={}, maps=[], seconds=3
     )  # fmt: skip
     with page_of(browser, tmp_path / "report.html") as page:
         assert sorted(files(page)) == sorted(raised)
@@ -414,10 +419,10 @@ def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path
     rng = np.random.default_rng(0)
     pictures = [photograph(k % 5, seed=k, side_px=256) for k in range(20)]  # noise: larger than real ones
     retina = fundus.Retina((0, 0, 256, 256), True, (0, 0, 0))
-    made = [prediction_page.look(picture, retina) for picture in pictures]
+    made = [prediction_page.make_thumbnail(picture, retina) for picture in pictures]
     names = [f"{number:012x}.png" for number in range(5000)]
-    looks = {
-        name: prediction_page.Look(made[n % 20].thumbnail, int(rng.integers(2**63)), rng.normal(size=1024) / 32)
+    thumbnails = {
+        name: prediction_page.Thumbnail(made[n % 20].thumbnail, int(rng.integers(2**63)), rng.normal(size=1024) / 32)
         for n, name in enumerate(names)
     }
     scores = rng.uniform(-0.5, 4.5, 5000).round(4)
@@ -426,7 +431,7 @@ def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path
     details[["brightness", "sharpness", "cut_off", "doubt"]] = 100.0, 5.0, 0.1, 0.5
     path = tmp_path / "report.html"
     prediction_page.write(
-        path, content_of(details, one, cuts=[0.5, 1.5, 2.5, 3.5]), looks=looks, maps=[], seconds=3
+        path, content_of(details, one, thresholds=[0.5, 1.5, 2.5, 3.5]), thumbnails=thumbnails, maps=[], seconds=3
     )  # fmt: skip
     assert path.stat().st_size < 60e6
     with page_of(browser, path) as page:

@@ -112,7 +112,7 @@ def test_what_is_without_a_label_or_a_photograph_or_cannot_be_read_is_counted_an
     content = score(one, known)
     assert content["photographs"] == 39
     assert (content["without_label"], content["without_photograph"], content["unreadable"]) == (12, 11, ["p50"])
-    words = "\n".join(scoring.in_words(content))
+    words = "\n".join(scoring.summary_lines(content))
     assert "on 39 photographs with a label: macro-F1 0." in words
     assert "not scored: 12 photographs without a label, 11 labels without a photograph" in words
     assert "not in these figures: 1 that could not be read (p50)" in words
@@ -134,7 +134,7 @@ def test_figures_that_are_not_defined_are_null_and_told(tmp_path):
     assert content["referable"]["sensitivity"] == {"value": None, "low": None, "high": None}
     assert content["per_class"][4]["recall"]["value"] is None
     json.dumps(content, allow_nan=False)
-    assert "sensitivity not defined" in scoring.in_words(content)[1]
+    assert "sensitivity not defined" in scoring.summary_lines(content)[1]
 
 
 def test_other_classes_have_no_referable_grade(tmp_path):

@@ -451,8 +451,8 @@ def test_settings_are_checked_when_they_are_made(change, words):
 @pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked there")
 def test_a_folder_that_another_process_fills_is_refused(tmp_path, zips, no_pictures):
     (tmp_path / "kaggle_retina").mkdir()
-    holds = "import sys, time; from pathlib import Path; from dr.core.files import alone\n"
-    holds += "with alone(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
+    holds = "import sys, time; from pathlib import Path; from dr.core.files import lock_folder\n"
+    holds += "with lock_folder(Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
     command = [sys.executable, "-c", holds, tmp_path / "kaggle_retina"]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as other:
         other.stdout.readline()

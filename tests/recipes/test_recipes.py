@@ -13,7 +13,7 @@ except ModuleNotFoundError:
 
 def test_without_a_recipe_the_choices_are_the_published_method():
     recipe = load(None)
-    assert recipe == Recipe(cuts="optimal")
+    assert recipe == Recipe(thresholds="optimal")
     assert (recipe.backbone, recipe.image_size, recipe.batch_size, recipe.epochs) == ("efficientnet_v2_m", 380, 18, 30)
     assert (recipe.objective, recipe.loss) == ("regression", "smooth_l1")
     assert (recipe.optimizer, recipe.amsgrad, recipe.lr) == ("adamw", True, 0.001)

@@ -3,7 +3,7 @@
 import pytest
 
 from dr import GRADES, UsageError
-from dr.sources.class_names import arrange, check_sides, check_spelling, numbered, ranked
+from dr.sources.class_names import arrange, check_spelling, check_splits, numbered, ranked
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_classes_that_only_look_alike_are_not(names):
 
 def test_a_class_that_is_only_tested_is_named():
     with pytest.raises(UsageError) as refused:
-        check_sides({"train": {"cat", "dog"}, "test": {"cat", "cow"}}, place="pets.zip")
+        check_splits({"train": {"cat", "dog"}, "test": {"cat", "cow"}}, place="pets.zip")
     words = "pets.zip: test has the class 'cow', which train has not; add it to train or take it out of test"
     assert str(refused.value) == words
 

@@ -11,8 +11,8 @@ import pytest
 from conftest import draw_retina, encode, write_folder, write_zip
 
 from dr import GRADES, UsageError
-from dr.datasets.prepared import read_prepared
-from dr.preprocessing.pipeline import Settings, in_words, prepare
+from dr.datasets.preprocessed import read_preprocessed
+from dr.preprocessing.pipeline import Settings, prepare, summary_lines
 from dr.sources.detect import open_sources, recognise
 from dr.sources.label_table import Columns, sides
 
@@ -40,7 +40,7 @@ def done(path, directory, *, extra="none", columns=None, settings=SETTINGS):
         paths = pd.read_csv(table, dtype=str)["path"].tolist() if table.exists() else []
         assert paths == sorted(path.relative_to(root).as_posix() for path in (root / side).glob("*"))
         assert table.exists() == (root / side).exists()
-    return report, read_prepared(directory)
+    return report, read_preprocessed(directory)
 
 
 def refusal(path, **options) -> str:
@@ -165,7 +165,7 @@ def test_class_folders_keep_their_split_and_their_names(tmp_path, no_pictures, v
     assert data.classes == ("No_DR", "DR")
     assert report["counts"] == {"validation": [2, 2], "train: main": [4, 3], "test": [0, 2]}
     assert originals(data)["test"] == {"test_DR_0", "test_DR_1"}
-    assert in_words(report)[0] == "validation    No_DR: 2  DR: 2"
+    assert summary_lines(report)[0] == "validation    No_DR: 2  DR: 2"
 
 
 def test_one_level_of_class_folders_is_split_like_the_competition_archive(tmp_path, no_pictures):
@@ -204,7 +204,7 @@ def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_told_in_totals(t
     made["tiny/test/images/test_0.JPEG"] = png(5000, side_px=16)  # without a class
     report, data = done(write_zip(tmp_path / "tiny.zip", made), tmp_path)
     assert data.classes == tuple(names)
-    assert in_words(report) == [
+    assert summary_lines(report) == [
         "validation    200 photographs of 200 classes",
         "train: main   200 photographs of 200 classes",
     ]
@@ -295,13 +295,13 @@ def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path, no_pictures):
     made = folders({"": {"cat": 4, "dog": 4}}) | {"set/emu/0.bmp": b"BM", "set/emu/1.webp": b"RIFF"}
     report, _ = done(write_zip(tmp_path / "a.zip", made), tmp_path)
     words = "note: 2 pictures of other kinds were not looked at, such as set/emu/0.bmp; save them as PNG"
-    assert words in in_words(report)
+    assert words in summary_lines(report)
 
 
 def test_a_class_that_validation_lacks_is_named(tmp_path, no_pictures):
     made = folders({"train/": {"cat": 2, "dog": 2, "emu": 2}, "val/": {"cat": 2, "dog": 2}})
     report, _ = done(write_zip(tmp_path / "a.zip", made), tmp_path)
-    assert in_words(report)[-1].startswith("note: class emu has no validation photograph")
+    assert summary_lines(report)[-1].startswith("note: class emu has no validation photograph")
 
 
 def test_one_archive_given_twice_is_refused(tmp_path):
@@ -444,13 +444,13 @@ def test_a_grade_that_validation_lacks_is_told(tmp_path, no_pictures):
     note = (
         "note: grade 0 has no validation photograph, though the main archive has 6: what is measured says nothing of it"
     )
-    assert in_words(report)[-1:] == [note]
+    assert summary_lines(report)[-1:] == [note]
 
 
 def test_many_classes_that_validation_lacks_are_told_in_one_line():
     counts = {"validation": [1] * 8 + [0] * 5, "train: main": [3] * 12 + [0]}
     settings = {"classes": [f"c{number}" for number in range(13)], "per_class": "all"}
-    assert in_words({"settings": settings, "counts": counts, "short_of_per_class": {}})[2:] == [
+    assert summary_lines({"settings": settings, "counts": counts, "short_of_per_class": {}})[2:] == [
         "note: 4 classes have no validation photograph: c8, c9, c10, ...",
     ]
 
@@ -561,7 +561,7 @@ def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_tabl
     graded = pd.concat([data.train, data.val]).set_index("path")["diagnosis"]
     assert all(graded.filter(like=f"main_{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
     note = "note: 1 photographs stand in no row of the table, or in no folder of a side or class: they were left out"
-    assert note in in_words(report)
+    assert note in summary_lines(report)
 
 
 def test_a_row_whose_photograph_is_not_there_is_given_no_other_row_s(tmp_path):
@@ -770,7 +770,7 @@ def test_several_tables_that_name_no_sides_are_refused_with_the_remedy(tmp_path)
 def test_a_table_of_grades_of_which_some_have_no_photograph_is_told(tmp_path, no_pictures):
     text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate("abcdefgh")])
     report, _ = done(write_folder(tmp_path / "mine", labelled(text)), tmp_path)
-    assert in_words(report)[0] == (
+    assert summary_lines(report)[0] == (
         "note: no photograph has grade 2, 3, 4; if these labels are other classes, name their column with "
         "--label_column"
     )
@@ -792,7 +792,7 @@ def test_photographs_in_no_folder_of_a_side_are_counted_and_told(tmp_path, no_pi
     more = {f"batch2/train/{grade}/{n}.png": png(50 + n) for grade in (0, 1) for n in range(3)}
     report, _ = done(write_folder(tmp_path / "mine", made | more), tmp_path)
     assert report["unlisted"] == {"main": 6}
-    assert in_words(report)[0].startswith(
+    assert summary_lines(report)[0].startswith(
         "note: 6 photographs stand in no row of the table, or in no folder of a side or class: "
     )
 
@@ -866,7 +866,7 @@ def test_another_source_replaces_a_test_side_only_with_force(tmp_path, no_pictur
     ):
         prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1)
     prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1, force=True)
-    data = read_prepared(tmp_path / "data")
+    data = read_preprocessed(tmp_path / "data")
     assert data.classes == ("cat", "dog")
     assert data.test is None
     assert not (data.root / "test").exists()
@@ -894,7 +894,7 @@ def test_many_classes_that_cannot_be_filled_are_told_in_one_line():
     counts = {"validation": [1] * 12, "train: main": [3] * 12}
     short = {str(number): 3 for number in range(12)}
     settings = {"classes": [f"c{number}" for number in range(12)], "per_class": 5}
-    assert in_words({"settings": settings, "counts": counts, "short_of_per_class": short}) == [
+    assert summary_lines({"settings": settings, "counts": counts, "short_of_per_class": short}) == [
         "validation    12 photographs of 12 classes",
         "train: main   36 photographs of 12 classes",
         "note: 12 classes have fewer than 5 training photographs: there are no more",

@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made import TINY, write_prepared
+from made import TINY, write_preprocessed
 from sklearn.metrics import cohen_kappa_score
 
 from dr import UsageError
 from dr.commands import train as train_script
-from dr.datasets.prepared import fold, read_prepared
+from dr.datasets.preprocessed import fold, read_preprocessed
 from dr.grading import metrics
 from dr.recipes.load import from_dict
 from dr.training import compare
@@ -28,15 +28,15 @@ def train(data, folder, name, **choices):
 def folder(tmp_path_factory):
     """Three runs on the same photographs, one that grades into two classes, one on other photographs."""
     place = tmp_path_factory.mktemp("compare")
-    data = read_prepared(write_prepared(place / "data", val=20, test=15))
+    data = read_preprocessed(write_preprocessed(place / "data", val=20, test=15))
     for name, choices in {
         "one": {},
-        "rounded": {"cuts": "round", "seed": 11},
+        "rounded": {"thresholds": "round", "seed": 11},
         "views": {"objective": "ordinal", "tta": "flips", "tta_by": "vote", "seed": 12},
         "two_classes": {"objective": "binary"},
     }.items():
         train(data, place / "weights", name, **choices)
-    other = read_prepared(write_prepared(place / "other", train=25))
+    other = read_preprocessed(write_preprocessed(place / "other", train=25))
     train(other, place / "weights", "elsewhere", objective="classification")
     return place / "weights"
 
@@ -65,8 +65,8 @@ def test_every_run_is_a_row_best_first_with_its_interval(folder, compared):
         low, high = row.macro_f1_cross_fitted_low, row.macro_f1_cross_fitted_high
         assert f"{row.macro_f1_cross_fitted:.3f} ({low:.3f} to {high:.3f})" in rows[row.name][0][2]
         assert rows[row.name][0][1] == f"{row.data_fingerprint[:8]}, {2 if row.name == 'two_classes' else 5} classes"
-        no_better = row.accuracy <= row.majority or row.test_accuracy <= row.test_majority
-        assert rows[row.name][0][0] == (f"{row.name} †" if no_better else row.name)
+        below_majority = row.accuracy <= row.majority or row.test_accuracy <= row.test_majority
+        assert rows[row.name][0][0] == (f"{row.name} †" if below_majority else row.name)
         assert rows[row.name][0][-1] == r"tiny a\|b"
 
 
@@ -119,9 +119,9 @@ def test_grades_of_the_test_are_those_that_its_figures_are_of_also_where_views_v
 
 
 def test_folds_of_one_set_are_pooled_with_every_photograph_once(tmp_path):
-    data = read_prepared(write_prepared(tmp_path / "data", train=40, val=20))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", train=40, val=20))
     for number in (1, 2):
-        train(fold(data, number, 2), tmp_path / "weights", f"fold_{number}", seed=20 + number, cuts="round")
+        train(fold(data, number, 2), tmp_path / "weights", f"fold_{number}", seed=20 + number, thresholds="round")
     train(fold(data, 2, 2), tmp_path / "weights", "other_recipe", lr=0.1)
     text = compare.compare(str(tmp_path / "weights"))
     header, _, *pooled = [line for line in text[text.index("## Folds") :].splitlines() if line.startswith("|")]
@@ -139,7 +139,7 @@ def test_folds_of_one_set_are_pooled_with_every_photograph_once(tmp_path):
 
 
 def test_of_a_fold_that_was_trained_twice_the_last_counts(tmp_path):
-    data = read_prepared(write_prepared(tmp_path / "data", train=40, val=20))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", train=40, val=20))
     for name, number in (("early", 1), ("late", 1), ("second", 2)):
         train(fold(data, number, 2), tmp_path / "weights", name)
     table = pd.read_csv(tmp_path / "weights" / "runs.csv", dtype=str, keep_default_na=False)

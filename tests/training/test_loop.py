@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made import TINY, checkpoint_content, write_prepared
+from made import TINY, checkpoint_content, write_preprocessed
 from torch.nn.functional import one_hot
 
 import dr.training.state
@@ -20,10 +20,11 @@ from dr import UsageError
 from dr.core import device, distributed, files
 from dr.datasets import loader as loading
 from dr.datasets import torch_datasets
-from dr.datasets.prepared import fold, read_prepared
-from dr.grading import calibration, metrics, objectives, thresholds
+from dr.datasets.preprocessed import fold, read_preprocessed
+from dr.grading import calibration, metrics, objectives
+from dr.grading.thresholds import apply_thresholds, optimal_thresholds
 from dr.inference import checkpoint
-from dr.inference.forward import VIEWS, Scorer, infer, mean_predictions
+from dr.inference.forward import TTA_VIEWS, Scorer, infer, mean_predictions
 from dr.networks import surgery
 from dr.networks.build import build
 from dr.prediction.pipeline import predict
@@ -39,7 +40,7 @@ def recipe(**choices):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return read_prepared(write_prepared(tmp_path_factory.mktemp("data")))
+    return read_preprocessed(write_preprocessed(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(autouse=True)
@@ -93,7 +94,7 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     assert 0 <= best["metrics"]["ece"] <= 1
     assert len(best["calibration"]["offsets"]) == 4
     assert best["training"]["limit"] > 0
-    assert set(best) >= {"model", "recipe", "cuts", "classes", "metrics", "versions", "data"}
+    assert set(best) >= {"model", "recipe", "thresholds", "classes", "metrics", "versions", "data"}
     assert from_dict(best["recipe"]) == TINY
     assert best["classes"] == ["No DR", "Mild", "Moderate", "Severe", "Proliferative DR"]
     names = {Path(path).stem for table in (data.train, data.val) for path in table["path"]}
@@ -104,9 +105,9 @@ def test_the_best_checkpoint_loads_as_tensors_and_primitives_and_has_every_field
     chosen = history.loc[history["macro_f1_cross_fitted"].idxmax()]
     assert best["metrics"]["epoch"] == chosen["epoch"] == row["best_epoch"]
     scores, truth = best["validation"]["predictions"][:, 0].numpy(), best["validation"]["truth"].numpy()
-    assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
+    assert best["thresholds"] == pytest.approx(calibration.calibrated_thresholds(scores, truth))
     assert best["metrics"]["macro_f1_optimal"] == pytest.approx(
-        metrics.macro_f1(truth, thresholds.cut(scores, thresholds.optimal_cuts(scores, truth)))
+        metrics.macro_f1(truth, apply_thresholds(scores, optimal_thresholds(scores, truth)))
     )
 
 
@@ -216,7 +217,7 @@ def weights_after(data, folder, **choices):
     ids=lambda choices: next(iter(choices)),
 )
 def test_every_choice_of_training_reaches_the_weights(tmp_path, choices):
-    data = read_prepared(write_prepared(tmp_path / "data", train=11))  # one grade more often than the others
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", train=11))  # one grade more often than the others
     plain = weights_after(data, tmp_path / "plain", objective="classification", batch_size=11)
     changed = weights_after(data, tmp_path / "changed", objective="classification", batch_size=11, **choices)
     assert not torch.equal(plain, changed)
@@ -271,7 +272,7 @@ def test_mixed_pictures_have_targets_mixed_by_the_same_shares_and_smoothed():
 
 
 def test_each_class_has_its_figures_and_its_row_of_the_confusion_matrix(tmp_path):
-    data = read_prepared(write_prepared(tmp_path / "data", test=10))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", test=10))
     row = run(data, tmp_path / "w")
     table = pd.read_csv(tmp_path / "w" / "run__classes.csv")
     assert table["side"].tolist() == ["val, to which the cuts were fitted"] * 5 + ["test"] * 5
@@ -288,36 +289,36 @@ def test_cuts_are_those_of_the_views_that_predict(data, tmp_path):
     run(data, tmp_path, recipe=recipe(tta="flips"))
     best = torch.load(tmp_path / "run__best.pt", weights_only=True)
     scores, truth = best["validation"]["predictions"][:, 0].numpy(), best["validation"]["truth"].numpy()
-    assert best["cuts"] == pytest.approx(calibration.calibrated_cuts(scores, truth))
+    assert best["thresholds"] == pytest.approx(calibration.calibrated_thresholds(scores, truth))
     loaded = checkpoint.load(tmp_path / "run__best.pt")
-    photographs = torch_datasets.EvaluationPhotographs(data.root, data.val, loaded.recipe)
+    photographs = torch_datasets.EvaluationImages(data.root, data.val, loaded.recipe)
     batches = loading.loader(photographs, batch_size=5, workers=0, pin=False)
-    scorer = Scorer(loaded.grader, loaded.objective)
+    scorer = Scorer(loaded.network, loaded.objective)
     accelerator = device.accelerator("cpu", precision="fp32")
-    _, outputs = infer([scorer], batches, accelerator=accelerator, views=VIEWS["flips"])
+    _, outputs = infer([scorer], batches, accelerator=accelerator, views=TTA_VIEWS["flips"])
     assert np.allclose(scores, mean_predictions([scorer], outputs)[:, 0], atol=1e-5)
 
 
 def test_the_loss_of_validation_and_of_test_are_one_figure_whatever_the_weights_of_the_classes(tmp_path):
-    folder = write_prepared(tmp_path / "data", train=11, test=15)
+    folder = write_preprocessed(tmp_path / "data", train=11, test=15)
     root = folder / "kaggle_retina"
     for path in (root / "val").iterdir():  # the test is a copy of validation
         (root / "test" / path.name).write_bytes(path.read_bytes())
     chosen = recipe(objective="classification", class_weights="inverse", epochs=1)
-    row = run(read_prepared(folder), tmp_path / "w", recipe=chosen)
+    row = run(read_preprocessed(folder), tmp_path / "w", recipe=chosen)
     assert row["test_loss"] == pytest.approx(row["val_loss"], rel=1e-4)
 
 
 def test_a_figure_that_is_not_defined_cannot_choose_the_best_epoch(tmp_path):
-    folder = write_prepared(tmp_path / "data")
+    folder = write_preprocessed(tmp_path / "data")
     table = pd.read_csv(folder / "kaggle_retina" / "labels_val.csv").assign(diagnosis=1)
     table.to_csv(folder / "kaggle_retina" / "labels_val.csv", index=False)
     with pytest.raises(UsageError, match=r"best_by auc is not defined on these .* use --set best_by=val_loss"):
-        run(read_prepared(folder), tmp_path / "w", recipe=recipe(objective="classification", best_by="auc"))
+        run(read_preprocessed(folder), tmp_path / "w", recipe=recipe(objective="classification", best_by="auc"))
 
 
 def test_started_again_by_torchrun_a_run_goes_on_but_not_from_a_finished_one(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "ATTEMPT", 1)
+    monkeypatch.setattr(distributed, "restart_count", 1)
     run(data, tmp_path)
     run(data, tmp_path, recipe=recipe(lr=0.02))  # the finished one is another run
     assert (tmp_path / "run__previous_1__best.pt").is_file()
@@ -325,7 +326,7 @@ def test_started_again_by_torchrun_a_run_goes_on_but_not_from_a_finished_one(dat
     with pytest.raises(ZeroDivisionError):
         run(data, tmp_path, name="other")
     monkeypatch.undo()
-    monkeypatch.setattr(distributed, "ATTEMPT", 1)
+    monkeypatch.setattr(distributed, "restart_count", 1)
     run(data, tmp_path, name="other")
     assert not list(tmp_path.glob("other__previous*"))
 
@@ -355,14 +356,14 @@ def test_an_absent_device_is_named():
 
 
 def test_several_processes_take_the_device_that_each_has(monkeypatch):
-    monkeypatch.setattr(distributed, "COUNT", 2)
+    monkeypatch.setattr(distributed, "world_size", 2)
     for name in ("cuda:1", "mps"):
         with pytest.raises(UsageError, match=f"--device {name}: each of 2 processes has its own; give auto, cpu or"):
             device.accelerator(name)
 
 
 def test_photographs_too_few_to_go_round_are_told_before_training(data, monkeypatch):
-    monkeypatch.setattr(distributed, "COUNT", 4)
+    monkeypatch.setattr(distributed, "world_size", 4)
     with pytest.raises(UsageError, match="4 processes with batches of 10 need 40 training photographs, here are 30"):
         training.loaders(TINY, data, order=None, workers=0, pin=False)
 
@@ -400,11 +401,11 @@ def test_freed_memory_is_given_back_before_processes_are_forked_that_would_hold_
     large = [torch.ones(2**24) for _ in range(6)]  # 384 MiB
     large.clear()
     kept = resident()
-    device.give_back_freed_memory()
+    device.release_freed_memory()
     assert kept - resident() > 300 * 2**20
     order, train_epoch, validate = [], training.train_epoch, training._validate
     monkeypatch.setattr(training, "train_epoch", lambda *given: (order.append("train"), train_epoch(*given))[1])
-    monkeypatch.setattr(device, "give_back_freed_memory", lambda: order.append("give back"))
+    monkeypatch.setattr(device, "release_freed_memory", lambda: order.append("give back"))
     monkeypatch.setattr(training, "_validate", lambda *given: (order.append("validate"), validate(*given))[1])
     run(data, tmp_path, recipe=recipe(epochs=1))
     assert order == ["train", "give back", "validate"]
@@ -412,9 +413,9 @@ def test_freed_memory_is_given_back_before_processes_are_forked_that_would_hold_
 
 @pytest.mark.parametrize("ema_decay", [None, 0.5])
 def test_validation_on_a_cpu_is_in_the_precision_that_predict_has(tmp_path, ema_decay):
-    settings = write_prepared(tmp_path / "data") / "kaggle_retina" / "settings.json"
+    settings = write_preprocessed(tmp_path / "data") / "kaggle_retina" / "settings.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"crop": False}))
-    data = read_prepared(tmp_path / "data")
+    data = read_preprocessed(tmp_path / "data")
     run(data, tmp_path, recipe=recipe(epochs=1, precision="bf16", ema_decay=ema_decay, clip_norm=None))
     saved = torch.load(tmp_path / "run__best.pt", weights_only=True)["validation"]["predictions"][:, 0]
     assert saved.dtype == torch.float64
@@ -435,14 +436,14 @@ def test_a_finished_run_that_is_resumed_is_one_row_of_runs(data, tmp_path):
 
 
 def test_a_run_does_not_go_on_with_photographs_of_another_size(tmp_path):
-    folder = write_prepared(tmp_path / "data")
-    run(read_prepared(folder), tmp_path, recipe=recipe(epochs=1))
+    folder = write_preprocessed(tmp_path / "data")
+    run(read_preprocessed(folder), tmp_path, recipe=recipe(epochs=1))
     settings = folder / "kaggle_retina" / "settings.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"size": 64}))
     with pytest.raises(
         UsageError, match=r"on photographs prepared in another way, or by an earlier version; resume with the"
     ):
-        run(read_prepared(folder), tmp_path, recipe=recipe(epochs=1), go_on=True)
+        run(read_preprocessed(folder), tmp_path, recipe=recipe(epochs=1), go_on=True)
 
 
 def test_what_is_trained_is_told_before_the_first_epoch(data, tmp_path, capsys):
@@ -456,7 +457,7 @@ def test_what_is_trained_is_told_before_the_first_epoch(data, tmp_path, capsys):
 
 @pytest.mark.parametrize(("objective", "told"), [("ordinal", True), ("classification", False)])
 def test_classes_whose_order_means_nothing_are_told_where_it_counts(tmp_path, capsys, objective, told):
-    data = read_prepared(write_prepared(tmp_path / "data", classes=("daisy", "rose", "tulip")))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", classes=("daisy", "rose", "tulip")))
     run(data, tmp_path, recipe=recipe(epochs=1, objective=objective))
     note = (
         f"note: {objective} takes each class for a step above the one before: daisy, rose, tulip; if they are no steps"
@@ -495,24 +496,27 @@ def test_precision_is_what_the_device_does_well(monkeypatch, kind, capability, e
     [
         ({"objective": "ordinal", "neighbour_smoothing": 0.05}, {"macro_f1_rounded", "macro_f1_optimal"}),
         ({"objective": "classification", "loss": "focal", "class_weights": "inverse", "best_by": "auc"}, set()),
-        ({"objective": "binary", "positive_from": 2, "cuts": "round", "best_by": "accuracy"}, {"macro_f1_rounded"}),
+        (
+            {"objective": "binary", "positive_from": 2, "thresholds": "round", "best_by": "accuracy"},
+            {"macro_f1_rounded"},
+        ),
     ],
 )
 def test_every_objective_trains_tests_once_and_says_how_well_it_does(tmp_path, choices, figures):
-    data = read_prepared(write_prepared(tmp_path / "data", test=10))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", test=10))
     row = run(data, tmp_path / "w", recipe=recipe(tta="flips", normalisation="measured", **choices))
     assert figures | {"kappa", "accuracy", "auc", "test_loss", "test_accuracy", "test_auc", "test_kappa"} <= set(row)
     assert 0 <= row["test_macro_f1_low"] <= row["test_macro_f1"] <= row["test_macro_f1_high"] <= 1
     best = torch.load(tmp_path / "w" / "run__best.pt", weights_only=True)
-    assert best["recipe"]["mean"] == torch_datasets.measured_mean_std(data, TINY)[0]
+    assert best["recipe"]["mean"] == torch_datasets.channel_mean_std(data, TINY)[0]
     expected = ("below Moderate", "Moderate or worse") if choices["objective"] == "binary" else data.classes
     assert tuple(best["classes"]) == expected
     assert (tmp_path / "w" / "run__test_confusion.png").is_file()
-    assert (best["cuts"] is None) == (choices["objective"] == "classification")
+    assert (best["thresholds"] is None) == (choices["objective"] == "classification")
 
 
 def test_measured_normalisation_is_that_of_the_training_photographs(data):
-    mean, std = torch_datasets.measured_mean_std(data, TINY)
+    mean, std = torch_datasets.channel_mean_std(data, TINY)
     photographs = [cv2.cvtColor(cv2.imread(str(data.root / path)), cv2.COLOR_BGR2RGB) for path in data.train["path"]]
     small = [cv2.resize(photograph, (64, 64), interpolation=cv2.INTER_AREA) for photograph in photographs]
     pixels = np.stack(small).reshape(-1, 3)
@@ -532,7 +536,7 @@ def test_weights_kept_of_an_epoch_have_cuts_of_the_views_that_they_are_used_with
     best, *kept = (
         torch.load(tmp_path / f"run__{name}.pt", weights_only=True) for name in ("best", "epoch_1", "epoch_2")
     )
-    assert kept[1]["cuts"] == best["cuts"] != kept[0]["cuts"]
+    assert kept[1]["thresholds"] == best["thresholds"] != kept[0]["thresholds"]
     assert kept[1].keys() == kept[0].keys() == best.keys() - {"validation", "calibration", "training"}
 
 
@@ -557,13 +561,13 @@ def test_what_the_weights_to_start_from_have_seen_is_told_and_kept(data, tmp_pat
 
 @pytest.mark.parametrize(("choices", "told"), [({}, True), ({"best_by": "last"}, False), ({"epochs": 1}, False)])
 def test_that_an_epoch_was_chosen_on_validation_is_told(data, tmp_path, choices, told):
-    lines = runs_csv.in_words(run(data, tmp_path, recipe=recipe(**choices)))
+    lines = runs_csv.summary_lines(run(data, tmp_path, recipe=recipe(**choices)))
     note = "note: the epoch was chosen on these photographs, so the figures flatter; those of a test, or "
     assert any(line.startswith(note) for line in lines) == told
     card = (tmp_path / "run__card.md").read_text()
     assert ("The epoch was chosen by `macro_f1_cross_fitted` of validation" in card) == told
     assert "The test does not" not in card
-    with_test = runs_csv.in_words(run(fold(data, 1, 3), tmp_path, name="tested", recipe=recipe(**choices)))
+    with_test = runs_csv.summary_lines(run(fold(data, 1, 3), tmp_path, name="tested", recipe=recipe(**choices)))
     assert not any(line.startswith(note) for line in with_test)
     assert ("The test does not." in (tmp_path / "tested__card.md").read_text()) == told
 
@@ -598,8 +602,8 @@ def test_a_plateau_lowers_the_learning_rate_once_the_validation_loss_falls_no_mo
 
 
 def test_a_network_no_better_than_the_most_frequent_class_is_told_so(data, tmp_path):
-    row = run(data, tmp_path, recipe=recipe(lr=1e-9, epochs=1, cuts="round"))  # it has learned nothing
-    lines = runs_csv.in_words(row)
+    row = run(data, tmp_path, recipe=recipe(lr=1e-9, epochs=1, thresholds="round"))  # it has learned nothing
+    lines = runs_csv.summary_lines(row)
     assert len(lines) == 2  # one epoch was not chosen
     assert lines[0].startswith("best epoch 1: macro-F1 cross-fitted 0.")
     assert lines[1] == (
@@ -647,10 +651,10 @@ def test_a_fold_marks_what_its_checkpoint_has_not_seen(data, tmp_path):
 
 
 def test_a_run_under_the_name_of_one_that_is_trained_now_is_refused(data, tmp_path):
-    with files.holding(tmp_path / "run__last.pt", wait=False):
+    with files.lock_file(tmp_path / "run__last.pt", wait=False):
         code = (
-            "import sys; sys.path += ['tests', 'tests/training']; from test_loop import read_prepared, run; "
-            f"run(read_prepared({str(data.root)!r}), {str(tmp_path)!r})"
+            "import sys; sys.path += ['tests', 'tests/training']; from test_loop import read_preprocessed, run; "
+            f"run(read_preprocessed({str(data.root)!r}), {str(tmp_path)!r})"
         )
         root = Path(__file__).parents[2]
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
@@ -671,7 +675,7 @@ def test_a_checkpoint_that_another_run_has_written_meanwhile_is_not_tested(data,
 
 
 def test_a_batch_of_one_is_refused_where_batch_normalisation_sees_one_value(tmp_path):
-    data = read_prepared(write_prepared(tmp_path / "data", train=5))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", train=5))
     with pytest.raises(UsageError, match="a batch of 1 photograph at 32 pixels is too small for batch normalisation"):
         run(data, tmp_path, recipe=recipe(batch_size=1, image_size=32, epochs=1, backbone="resnet18"))
 

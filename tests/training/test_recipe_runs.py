@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from made import write_photographs, write_prepared
+from made import write_images, write_preprocessed
 
-from dr.datasets.prepared import read_prepared
+from dr.datasets.preprocessed import read_preprocessed
 from dr.inference import checkpoint
 from dr.prediction.pipeline import predict
 from dr.recipes import load as recipes
@@ -25,7 +25,7 @@ SMALLER = {  # than their own, which take minutes
 
 @pytest.mark.parametrize("name", recipes.available())
 def test_every_recipe_trains_tests_and_predicts(name, tmp_path):
-    data = read_prepared(write_prepared(tmp_path / "data", train=8, val=5, test=5))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", train=8, val=5, test=5))
     recipe = recipes.load(name, overrides=SHORT | SMALLER.get(name, {}))
     row = train(recipe, data=data, folder=str(tmp_path), name="run", device_name="cpu", workers=0)
     history = pd.read_csv(tmp_path / "run__history.csv")
@@ -34,7 +34,7 @@ def test_every_recipe_trains_tests_and_predicts(name, tmp_path):
     saved = checkpoint.load(tmp_path / "run__best.pt").recipe
     measured = {"mean": saved.mean, "std": saved.std} if recipe.normalisation == "measured" else {}
     assert saved == dataclasses.replace(recipe, **measured)
-    write_photographs(tmp_path / "images", [0, 4])
+    write_images(tmp_path / "images", [0, 4])
     found = predict(
         [str(tmp_path / "run__best.pt")], str(tmp_path / "images"), output=str(tmp_path), device_name="cpu", workers=0
     )

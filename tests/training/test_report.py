@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from made import TINY, write_prepared
+from made import TINY, write_preprocessed
 
-from dr.datasets.prepared import read_prepared
+from dr.datasets.preprocessed import read_preprocessed
 from dr.grading import objectives
 from dr.networks import build as models
 from dr.recipes.load import from_dict
@@ -27,7 +27,7 @@ def train(data, folder, name="run", **choices):
 def finished(tmp_path_factory):
     """A run with a test and class names that are not harmless -> (folder, its data, fields of its checkpoint, row)."""
     folder = tmp_path_factory.mktemp("page")
-    data = read_prepared(write_prepared(folder / "data", classes=CLASSES, val=20, test=15))
+    data = read_preprocessed(write_preprocessed(folder / "data", classes=CLASSES, val=20, test=15))
     row = train(data, folder / "weights")
     return folder / "weights", data, models.load_tensors(folder / "weights" / "run__best.pt"), row
 
@@ -86,21 +86,21 @@ def test_the_split_is_counted_by_class_source_and_patients():
     assert found.loc[("training", "main")].tolist() == [1, 1, 1]
     assert found.loc[("training", "x")].tolist() == [1, 1, 2]
     assert found.loc[("validation", "main")].tolist() == [1, 0, 1]
-    assert summary.parting(data) == "No patient, as far as they are known, stands on two sides."
-    assert summary.parting(read_like(table, table[:1])) == "1 patient stands on more than one side."
+    assert summary.patient_overlap(data) == "No patient, as far as they are known, stands on two sides."
+    assert summary.patient_overlap(read_like(table, table[:1])) == "1 patient stands on more than one side."
     unknown = table.drop(columns="patient")
-    assert "is not known" in summary.parting(read_like(unknown, unknown[:1]))
+    assert "is not known" in summary.patient_overlap(read_like(unknown, unknown[:1]))
     nameless = table.assign(patient="")
-    assert "is not known" in summary.parting(read_like(nameless, nameless[:1]))
+    assert "is not known" in summary.patient_overlap(read_like(nameless, nameless[:1]))
     sourceless = table.drop(columns="source")
-    assert summary.parting(read_like(sourceless, sourceless[:1])) == "1 patient stands on more than one side."
+    assert summary.patient_overlap(read_like(sourceless, sourceless[:1])) == "1 patient stands on more than one side."
     assert summary.composition(read_like(unknown, unknown[:1]))["patients"].isna().all()
 
 
 def read_like(train, val):
-    from dr.datasets.prepared import Prepared
+    from dr.datasets.preprocessed import PreprocessedData
 
-    return Prepared(None, train.reset_index(drop=True), val.reset_index(drop=True), 64, "", classes=("a", "b"))
+    return PreprocessedData(None, train.reset_index(drop=True), val.reset_index(drop=True), 64, "", classes=("a", "b"))
 
 
 def test_the_page_loads_without_errors_and_fits_its_window(finished, look):
@@ -115,7 +115,7 @@ def test_the_page_loads_without_errors_and_fits_its_window(finished, look):
     "choices",
     [
         {"objective": "classification", "crop_size": 48},
-        {"objective": "ordinal", "cuts": "likeliest", "tta": "flips", "tta_by": "vote"},
+        {"objective": "ordinal", "thresholds": "argmax", "tta": "flips", "tta_by": "vote"},
         {"objective": "binary"},
     ],
     ids=lambda choices: choices["objective"],
@@ -134,7 +134,7 @@ def test_every_objective_has_its_page_and_card(finished, tmp_path, choices):
 
 def test_many_classes_are_shown_by_the_worst_and_by_the_most_frequent_mistakes(tmp_path):
     classes = tuple(f"class {number}" for number in range(32))
-    data = read_prepared(write_prepared(tmp_path / "data", classes=classes, train=64, val=64))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", classes=classes, train=64, val=64))
     train(data, tmp_path, objective="classification")
     text = (tmp_path / "run__report.html").read_text()
     assert "The 30 classes with the lowest F1 of 32" in text
@@ -193,7 +193,7 @@ def test_a_card_is_written_with_each_better_epoch_and_says_that_training_goes_on
 
 
 def test_a_retina_is_known_by_its_grades():
-    assert summary.of_retina(["No DR", "Mild or worse"])
-    assert summary.of_retina(["below Moderate", "Moderate or worse"])
-    assert not summary.of_retina(["cat", "dog"])
-    assert not summary.of_retina(["Normal", "Mild pneumonia"])
+    assert summary.are_dr_grades(["No DR", "Mild or worse"])
+    assert summary.are_dr_grades(["below Moderate", "Moderate or worse"])
+    assert not summary.are_dr_grades(["cat", "dog"])
+    assert not summary.are_dr_grades(["Normal", "Mild pneumonia"])

@@ -2,7 +2,7 @@
 // The list of photographs: filtered, ordered and searched here, and drawn piece by piece as it comes into view.
 (() => {
   const byId = (id) => document.getElementById(id);
-  const { rows, labels, cuts, range, flags } = JSON.parse(byId("content").textContent);
+  const { rows, labels, thresholds, range, flags } = JSON.parse(byId("content").textContent);
   const thumbnails = JSON.parse(byId("thumbnails").textContent);
   const PIECE = 60;
   const state = { grades: new Set(), flags: new Set(), search: "", sort: "severe", table: false };
@@ -34,15 +34,15 @@
     }).join(", ") + ")";
   }
   const along = (score) => Math.min(1, Math.max(0, (score - range[0]) / (range[1] - range[0])));
-  if (cuts) document.documentElement.style.setProperty("--scale", stripes(cuts.map(along)));
+  if (thresholds) document.documentElement.style.setProperty("--scale", stripes(thresholds.map(along)));
 
   function grade(row) {
     return make("span", { className: "grade" + (share(row.grade) > 0.6 ? " dark" : ""), style: `--share:${share(row.grade)}` },
       labels[row.grade]);
   }
   function scale(row) {
-    if (cuts) {
-      const words = `score ${row.score.toFixed(2)}; cuts ${cuts.map((cut) => cut.toFixed(2)).join(", ")}`;
+    if (thresholds) {
+      const words = `score ${row.score.toFixed(2)}; thresholds ${thresholds.map((threshold) => threshold.toFixed(2)).join(", ")}`;
       return make("div", { className: "scale", role: "img", ariaLabel: words, title: words },
         make("i", { style: `left:${(100 * along(row.score)).toFixed(1)}%` }));
     }
@@ -52,11 +52,11 @@
     return make("div", { className: "scale", role: "img", ariaLabel: words, title: words, style: `background:${stripes(ends)}` });
   }
   function near(row) {
-    if (cuts) {
-      const away = cuts.map((cut) => Math.abs(row.score - cut));
+    if (thresholds) {
+      const away = thresholds.map((threshold) => Math.abs(row.score - threshold));
       const k = away.indexOf(Math.min(...away));
       const words = row.probabilities ? `; likeliest ${likely(ordered(row)[0])}` : "";
-      return (row.score < cuts[k]
+      return (row.score < thresholds[k]
         ? `${away[k].toFixed(2)} below the cut to ${labels[k + 1]}` : `${away[k].toFixed(2)} above the cut from ${labels[k]}`) + words;
     }
     const given = row.probabilities[row.grade];

@@ -103,6 +103,6 @@ def plan(sweeps: list[str], *, recipe: str | None, overrides: dict[str, Any], na
     return trials
 
 
-def files_of_weights(trials: list[Trial]) -> set[str]:
+def weight_files(trials: list[Trial]) -> set[str]:
     """The paths that the recipes of these trials start from."""
     return {trial.recipe.pretrained for trial in trials} - {"imagenet", "none"}

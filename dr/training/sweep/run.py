@@ -69,7 +69,7 @@ def _check_machine(trials: list[Trial], device_name: str) -> None:
     for precision in {trial.recipe.precision for trial in trials}:
         device.accelerator(device_name, precision=precision)
     networks = {tuple(getattr(trial.recipe, key) for key in NETWORK): trial.recipe for trial in trials}
-    for recipe in networks.values() if distributed.MAIN else ():
+    for recipe in networks.values() if distributed.is_main else ():
         model = models.build(recipe, num_outputs=1)
         models.check(model, recipe, num_outputs=1)
         if recipe.grad_checkpointing:
@@ -107,14 +107,14 @@ def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, st
         row = training.train(trial.recipe, data=data, folder=folder, name=trial.name, **options)
     except Exception as exc:  # whatever it is, other combinations may well be trained
         error = " ".join(str(exc).split())
-        if distributed.COUNT > 1:
+        if distributed.world_size > 1:
             raise  # one may have failed alone, and the others wait for it: that ends the sweep
         if not isinstance(exc, (UsageError, torch.OutOfMemoryError)):
             traceback.print_exc()
             error = f"{type(exc).__name__}: {error}"
         print(f"failed: {error}")
         return trial.chosen | {"error": error} | named
-    print(*runs_csv.in_words(row), sep="\n")
+    print(*runs_csv.summary_lines(row), sep="\n")
     measured = {key: str(row[key]) for key in MEASURED if row.get(key) is not None}
     return trial.chosen | measured | {"error": ""} | named
 
@@ -144,7 +144,7 @@ def train_all(
     names = {trial.name for trial in trials} | {row["name"] for row in rows.values()}
     others = [row for row in before if row["name"] not in names]  # of an earlier sweep: they may be asked for again
     _check_machine([trial for trial in trials if trial.name not in rows], device_name)
-    if distributed.MAIN:
+    if distributed.is_main:
         files.writable_folder(folder)
 
     for number, trial in enumerate(trials, start=1):
@@ -153,12 +153,12 @@ def train_all(
         if not known:
             rows[trial.name] = _trained(trial, data=data, folder=folder, device_name=device_name, workers=workers)
         done = [rows[trial.name] for trial in trials if trial.name in rows]
-        if distributed.MAIN:
+        if distributed.is_main:
             _write(prefix, done, others, markdown(trials, done, name=name, command=command))
     return done
 
 
-def tell_failures(rows: list[dict[str, str]]) -> int:
+def report_failures(rows: list[dict[str, str]]) -> int:
     """Names each run that failed on stderr -> the exit code of the sweep."""
     failed = [row for row in rows if row["error"]]
     for row in failed:

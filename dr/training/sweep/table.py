@@ -21,11 +21,11 @@ def figure(row: dict[str, str], key: str) -> str:
     value, low, high = (number(row, f"{key}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return ""
-    mark = "†" if no_better(row, key) else ""
+    mark = "†" if below_majority(row, key) else ""
     return f"{value:.3f}{mark}" if low is None or high is None else f"{value:.3f}{mark} ({low:.3f} to {high:.3f})"
 
 
-def no_better(row: dict[str, str], key: str) -> bool:
+def below_majority(row: dict[str, str], key: str) -> bool:
     """Whether an accuracy is no better than that of always giving the most frequent class."""
     value, always = number(row, key), number(row, MAJORITY.get(key, ""))
     return value is not None and always is not None and value <= always
@@ -45,7 +45,7 @@ def _best(trials: list[Trial], rows: list[dict[str, str]]) -> dict[str, str] | N
     return max(candidates, key=lambda row: sign * number(row, by), default=None)
 
 
-def best_in_words(trials: list[Trial], rows: list[dict[str, str]]) -> str:
+def best_summary(trials: list[Trial], rows: list[dict[str, str]]) -> str:
     """One line about the best run."""
     by, best = _best_by(trials), _best(trials, rows)
     return "no run was finished" if best is None else f"best run {best['name']}: {by} {figure(best, by)}"
@@ -87,7 +87,7 @@ def markdown(trials: list[Trial], rows: list[dict[str, str]], *, name: str, comm
         start, end = [row[key] for key in swept] + [row.get("best_epoch", "")], [row.get("minutes", "")]
         line = [*start, *(figure(row, key) for key in figures), *end, *(row[key] for key in errors)]
         lines.append([f"**{cell}**" if cell and row is best else cell for cell in line])
-    marked = any(no_better(row, key) for row in rows for key in MAJORITY)
+    marked = any(below_majority(row, key) for row in rows for key in MAJORITY)
     note = "† accuracy no better than that of always answering with the most frequent class.\n\n" if marked else ""
     text = (
         f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs; in parentheses 95 % intervals; "

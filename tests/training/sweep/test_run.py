@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from made import TINY, planned, write_prepared
+from made import TINY, planned, write_preprocessed
 
 from dr import UsageError
 from dr.cli import run as cli
@@ -19,7 +19,7 @@ from dr.training import loop as training
 from dr.training.sweep import run as sweep
 from dr.training.sweep import table as sweep_table
 
-FIGURES = {"chosen_by": "auc", "best_epoch": 3, "views": 1,
+FIGURES = {"selected_by": "auc", "best_epoch": 3, "views": 1,
            "macro_f1_cross_fitted_low": 0.4, "macro_f1_cross_fitted_high": 0.6,
            "kappa_cross_fitted": 0.5, "kappa_cross_fitted_low": 0.45, "kappa_cross_fitted_high": 0.55,
            "accuracy": 0.8, "auc": 0.9, "val_loss": 0.2, "minutes": 1.25,
@@ -93,13 +93,13 @@ def test_the_best_run_is_the_best_by_the_figure_that_its_epochs_are_chosen_by(be
         {"name": "run__lr_0.1", "macro_f1_cross_fitted": "0.7", "auc": "nan", "val_loss": "0.2"},
         {"name": "run__lr_0.2", "macro_f1_cross_fitted": "0.6", "auc": "0.9", "val_loss": "0.3"},
     ]
-    assert sweep_table.best_in_words(trials, rows) == f"best run {best}"
+    assert sweep_table.best_summary(trials, rows) == f"best run {best}"
 
 
 def test_where_best_by_is_swept_runs_are_compared_by_macro_f1():
     rows = [{"name": "one", "macro_f1_cross_fitted": "0.7"}, {"name": "other", "val_loss": "0.1"}]
     trials = planned("best_by=val_loss,auc", best_by=None)
-    assert sweep_table.best_in_words(trials, rows) == "best run one: macro_f1_cross_fitted 0.700"
+    assert sweep_table.best_summary(trials, rows) == "best run one: macro_f1_cross_fitted 0.700"
 
 
 def test_test_figures_are_columns_where_the_data_has_a_test(fake, tmp_path, monkeypatch):
@@ -265,7 +265,7 @@ def test_a_run_that_fails_is_a_row_with_its_error_and_is_tried_again(fake, tmp_p
 def test_where_every_run_fails_there_is_no_best(fake, tmp_path):
     fake.fails["run__lr_0.1"] = UsageError("a | b")
     trials = planned("lr=0.1")
-    assert sweep_table.best_in_words(trials, run(tmp_path, trials)) == "no run was finished"
+    assert sweep_table.best_summary(trials, run(tmp_path, trials)) == "no run was finished"
     assert r"a \| b" in (tmp_path / "run__sweep.md").read_text()
 
 
@@ -296,7 +296,7 @@ def test_a_file_that_is_not_the_table_of_a_sweep_is_left_alone(fake, tmp_path):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    return write_prepared(tmp_path_factory.mktemp("prepared"), train=20, val=10)
+    return write_preprocessed(tmp_path_factory.mktemp("prepared"), train=20, val=10)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pandas as pd
 
 from dr import GRADES, UsageError
 from dr.datasets.persons import persons
-from dr.sources.kaggle import SIDES, parse_grade, read_rows, read_table
+from dr.sources.kaggle import SPLITS, parse_grade, read_rows, read_table
 
 FOLDER = "kaggle_retina"
 LEAST_VALIDATION = 2  # photographs: cuts are fitted to one half and tried on the other
@@ -27,7 +27,7 @@ class Fold(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreprocessedData:
     """What data.py wrote: tables with `path` and `diagnosis` (`test` only where the source has one), class names, the
     longest side of a photograph in pixels, whether its background was cropped away, and a fingerprint (SHA-256 of all
     label tables, size and cropping) that says whether two runs saw the same data. `fold`: what the test
@@ -65,7 +65,7 @@ def _read_labels(path: Path, *, num_classes: int) -> pd.DataFrame:
     return table.drop(columns="row")
 
 
-def read_prepared(directory: str | Path) -> Prepared:
+def read_preprocessed(directory: str | Path) -> PreprocessedData:
     """`directory` as given to data.py -d, or the kaggle_retina folder in it -> its tables. Raises UsageError naming
     table and row of anything that is missing or wrong."""
     root = Path(directory) / FOLDER
@@ -74,7 +74,7 @@ def read_prepared(directory: str | Path) -> Prepared:
     if not (root / "labels_train.csv").is_file():
         raise _missing(root / "labels_train.csv")
     size_px, classes, crop = _read_settings(root / "settings.json")
-    names = [name for name in SIDES if name != "test" or (root / "labels_test.csv").is_file()]
+    names = [name for name in SPLITS if name != "test" or (root / "labels_test.csv").is_file()]
     tables = {name: _read_labels(root / f"labels_{name}.csv", num_classes=len(classes)) for name in names}
     if len(tables["val"]) < LEAST_VALIDATION:
         raise UsageError(f"{root / 'labels_val.csv'}: it has {len(tables['val'])} photographs, too few to validate on")
@@ -82,7 +82,7 @@ def read_prepared(directory: str | Path) -> Prepared:
     for name in names:
         digest.update((root / f"labels_{name}.csv").read_bytes())
     digest.update(f"{size_px} {crop}".encode())  # the same photographs, prepared in another way, are other data
-    return Prepared(
+    return PreprocessedData(
         root, tables["train"], tables["val"], size_px, digest.hexdigest(), tables.get("test"), classes, crop
     )
 
@@ -102,7 +102,7 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
 
 
-def hashed_names(*tables: pd.DataFrame) -> np.ndarray:
+def name_hashes(*tables: pd.DataFrame) -> np.ndarray:
     """Label tables -> (N,) int64, ascending: name_hash of each photograph by its name in its source."""
     rows = pd.concat(tables, join="inner")
     sources = rows.get("source", pd.Series("", index=rows.index))
@@ -110,9 +110,9 @@ def hashed_names(*tables: pd.DataFrame) -> np.ndarray:
     return np.sort(np.array([name_hash(stem) for stem in stems], np.int64))
 
 
-def seen_names(data: Prepared) -> np.ndarray:
+def seen_name_hashes(data: PreprocessedData) -> np.ndarray:
     """-> `hashed_names` of the photographs of training and validation."""
-    return hashed_names(data.train, data.val)
+    return name_hashes(data.train, data.val)
 
 
 def _people(table: pd.DataFrame) -> pd.Series:
@@ -125,7 +125,7 @@ def _people(table: pd.DataFrame) -> pd.Series:
     return patient.groupby(person).transform("first")  # by name, as the folds are drawn in the order of these
 
 
-def fold(data: Prepared, number: int, of: int) -> Prepared:
+def fold(data: PreprocessedData, number: int, of: int) -> PreprocessedData:
     """Part `number` (1..of) of all training and validation photographs becomes the test, whole patients with their
     copies, each grade alike; what is left of training and validation stays as it was. Raises UsageError where grades,
     patients or what is left are too few, or a photograph has been held out as a test already."""
@@ -161,7 +161,7 @@ def fold(data: Prepared, number: int, of: int) -> Prepared:
     )
 
 
-def binary(data: Prepared, *, positive_from: int) -> Prepared:
+def binary(data: PreprocessedData, *, positive_from: int) -> PreprocessedData:
     """Grades from `positive_from` on against those below, as two classes. Raises UsageError for a grade that is not
     there; data of two classes stays as it is."""
     classes = data.classes

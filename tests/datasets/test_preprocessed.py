@@ -2,15 +2,15 @@ import csv
 
 import pandas as pd
 import pytest
-from made import write_prepared
+from made import write_preprocessed
 
 from dr import UsageError
-from dr.datasets.prepared import binary, fold, read_prepared
+from dr.datasets.preprocessed import binary, fold, read_preprocessed
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return write_prepared(tmp_path)
+    return write_preprocessed(tmp_path)
 
 
 def write_columns(folder, **columns):
@@ -19,11 +19,11 @@ def write_columns(folder, **columns):
         path = folder / "kaggle_retina" / f"labels_{name}.csv"
         table = pd.read_csv(path, dtype=str)
         table.assign(**{column: values[place] for column, values in columns.items()}).to_csv(path, index=False)
-    return read_prepared(folder)
+    return read_preprocessed(folder)
 
 
 def test_a_prepared_folder_is_read_from_its_parent_or_itself(folder):
-    outer, inner = read_prepared(folder), read_prepared(folder / "kaggle_retina")
+    outer, inner = read_preprocessed(folder), read_preprocessed(folder / "kaggle_retina")
     assert outer.fingerprint == inner.fingerprint
     assert outer.size_px == 96
     assert outer.train["diagnosis"].tolist() == [i % 5 for i in range(30)]
@@ -31,10 +31,10 @@ def test_a_prepared_folder_is_read_from_its_parent_or_itself(folder):
 
 
 def test_the_fingerprint_changes_with_one_label(folder):
-    before = read_prepared(folder).fingerprint
+    before = read_preprocessed(folder).fingerprint
     table = folder / "kaggle_retina" / "labels_train.csv"
     table.write_text(table.read_text().replace("photo_3.jpeg,3", "photo_3.jpeg,2"))
-    assert read_prepared(folder).fingerprint != before
+    assert read_preprocessed(folder).fingerprint != before
 
 
 @pytest.mark.parametrize(
@@ -60,28 +60,28 @@ def test_the_fingerprint_changes_with_one_label(folder):
 def test_a_damaged_folder_names_table_row_and_remedy(folder, damage, message):
     damage(folder / "kaggle_retina")
     with pytest.raises(UsageError, match=message):
-        read_prepared(folder)
+        read_preprocessed(folder)
 
 
 def test_a_test_split_and_the_names_of_the_classes_are_read_where_there_are_any(tmp_path):
-    data = read_prepared(write_prepared(tmp_path, classes=("cat", "dog", "cow"), test=6))
+    data = read_preprocessed(write_preprocessed(tmp_path, classes=("cat", "dog", "cow"), test=6))
     assert data.classes == ("cat", "dog", "cow")
     assert data.test["diagnosis"].tolist() == [0, 1, 2, 0, 1, 2]
-    plain = read_prepared(write_prepared(tmp_path / "plain"))
+    plain = read_preprocessed(write_preprocessed(tmp_path / "plain"))
     assert plain.test is None
     assert plain.classes == ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
 
 
 def test_a_label_beyond_the_classes_at_hand_is_refused(tmp_path):
-    folder = write_prepared(tmp_path, classes=("cat", "dog"))
+    folder = write_preprocessed(tmp_path, classes=("cat", "dog"))
     table = folder / "kaggle_retina" / "labels_train.csv"
     table.write_text(table.read_text().replace("photo_3.jpeg,1", "photo_3.jpeg,2"))
     with pytest.raises(UsageError, match=r"labels_train\.csv, row 5: diagnosis is '2', expected 0 to 1"):
-        read_prepared(folder)
+        read_preprocessed(folder)
 
 
 def test_grades_become_two_classes_at_the_one_named(folder):
-    data = read_prepared(folder)
+    data = read_preprocessed(folder)
     referable = binary(data, positive_from=2)
     assert referable.classes == ("below Moderate", "Moderate or worse")
     assert referable.train["diagnosis"].tolist() == [int(i % 5 >= 2) for i in range(30)]
@@ -99,7 +99,7 @@ def test_folds_hold_out_every_photograph_once_and_never_part_a_patient(folder):
         table.assign(source="main", patient=[f"{name}_{one}" for one in patients]).to_csv(
             root / f"labels_{name}.csv", index=False
         )
-    data = read_prepared(folder)
+    data = read_preprocessed(folder)
     held_out = []
     for number in (1, 2, 3):
         part = fold(data, number, 3)
@@ -145,7 +145,7 @@ def test_more_folds_than_patients_are_refused_with_their_number(folder):
 
 @pytest.mark.parametrize(("side", "least"), [("train", 1), ("val", 2)])
 def test_a_fold_that_leaves_too_few_photographs_of_a_side_is_refused(tmp_path, side, least):
-    folder = write_prepared(tmp_path, classes=("cat", "dog"), **({"train": 20, "val": 20} | {side: 2}))
+    folder = write_preprocessed(tmp_path, classes=("cat", "dog"), **({"train": 20, "val": 20} | {side: 2}))
     patients = [["one"] * 2 if name == side else ["two", "three"] * 10 for name in ("train", "val")]
     data = write_columns(folder, source=("main", "main"), patient=patients)
     refused = []
@@ -160,9 +160,9 @@ def test_a_fold_that_leaves_too_few_photographs_of_a_side_is_refused(tmp_path, s
 
 def test_more_folds_than_photographs_of_a_grade_or_a_second_test_are_refused(folder, tmp_path):
     with pytest.raises(UsageError, match="--fold 1/20: a grade has 9 photographs, fewer than folds; give fewer"):
-        fold(read_prepared(folder), 1, 20)
+        fold(read_preprocessed(folder), 1, 20)
     with pytest.raises(UsageError, match="it has a test of its own, so --fold cannot make one"):
-        fold(read_prepared(write_prepared(tmp_path / "tested", test=5)), 1, 2)
+        fold(read_preprocessed(write_preprocessed(tmp_path / "tested", test=5)), 1, 2)
 
 
 def test_tables_whose_header_was_quoted_keep_patients_together(folder):
@@ -171,4 +171,4 @@ def test_tables_whose_header_was_quoted_keep_patients_together(folder):
     for side in ("train", "val"):
         path = folder / "kaggle_retina" / f"labels_{side}.csv"
         pd.read_csv(path, dtype=str).to_csv(path, index=False, quoting=csv.QUOTE_ALL)
-    assert fold(read_prepared(folder), 1, 3).test["path"].tolist() == expected
+    assert fold(read_preprocessed(folder), 1, 3).test["path"].tolist() == expected
