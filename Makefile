@@ -1,31 +1,35 @@
-# make demo: environment, synthetic archives, data.py, train.py, predict.py, macro-F1.    make test: lint and tests.
-# make bench: speed, on made photographs or, with DATA=FOLDER, on both archives and originals/ of a folder.
+# make demo: environment, synthetic archives, data.py, train.py, predict.py, macro-F1.    make docs: write docs/cli.md.
+# make test: lint and all tests but the slow ones.    make test-all: lint and all tests, as .ci/run.
+# make bench: speed, on synthetic images or, with DATA=FOLDER, on both archives and originals/ of a folder.
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 DEMO = demo
 UV := $(shell command -v uv 2>/dev/null)
 
-.PHONY: demo test bench env clean
+.PHONY: demo lint test test-all bench docs env env-test clean
 
 env: $(VENV)/.installed
+env-test: $(VENV)/.installed-test
 
-# requirements.txt states what may be installed, constraints.txt what was tested
+# requirements.txt has the allowed versions, constraints.txt the tested ones
+ENV_FILES = requirements.txt requirements/openvino.txt requirements/export.txt
+TEST_FILES = requirements/test.txt requirements/log.txt
 ifdef UV
 MAKE_VENV = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -r
+INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt
 else
 MAKE_VENV = $(PYTHON) -m venv $(VENV)
-INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 endif
 
-$(VENV)/.installed: requirements.txt constraints.txt
+$(VENV)/.installed: $(ENV_FILES) constraints.txt
 	$(MAKE_VENV)
-	$(INSTALL) requirements.txt
+	$(INSTALL) $(addprefix -r ,$(ENV_FILES))
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed requirements-test.txt
-	$(INSTALL) requirements-test.txt
+$(VENV)/.installed-test: $(VENV)/.installed $(TEST_FILES)
+	$(INSTALL) $(addprefix -r ,$(ENV_FILES) $(TEST_FILES))
 	touch $@
 
 demo: env
@@ -38,12 +42,23 @@ demo: env
 	$(BIN)/python predict.py -m $(DEMO)/weights/demo__best.pt -i $(DEMO)/kaggle_retina/test -o $(DEMO)/results
 	$(BIN)/python -m dr.synthetic.demo score --truth $(DEMO)/test_truth.csv --result $(DEMO)/results/result.csv
 
-test: $(VENV)/.installed-test
+lint: env-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfile  # a process for each core, with one thread
 
-bench: $(VENV)/.installed-test
+# one process for each core, each with one thread
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfile
+
+test: lint
+	$(PYTEST) -m "not slow"
+
+test-all: lint
+	$(PYTEST)
+
+docs: env
+	$(BIN)/python -m dr.cli docs/cli.md
+
+bench: env-test
 	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA))
 
 clean:

@@ -1,4 +1,4 @@
-"""Graded photographs -> data/kaggle_retina: cropped, split and balanced."""
+"""Labelled fundus images -> data/kaggle_retina: cropped, split and balanced."""
 
 from dr.commands.data import run
 

@@ -1,4 +1,4 @@
-"""A checkpoint + photographs -> results/: result.csv (id_code,diagnosis), details.csv (scores, flags), report.html."""
+"""A checkpoint + images -> results/: result.csv (id_code,diagnosis), details.csv (scores, flags), report.html."""
 
 from dr.commands.predict import run
 

@@ -1,4 +1,4 @@
-"""The prepared photographs + a recipe -> weights/NAME__best.pt, the cuts between grades and how good they are."""
+"""Preprocessed images + a recipe -> weights/NAME__best.pt, with thresholds and metrics."""
 
 from dr.commands.train import run
 

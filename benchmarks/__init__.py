@@ -1,1 +1,1 @@
-"""How fast each stage is, against the published method and against the limit of the machine: `make bench`."""
+"""The speed of each stage, compared with the published method and with the limit of the machine: `make bench`."""

@@ -1,5 +1,5 @@
-"""python -m benchmarks.gpu: training steps of the published network on a GPU, by batch, with and without torch.compile,
-and what the loader gives with the cores there are. Writes benchmarks/results/<device>.md."""
+"""Measure training steps of the published network on a GPU, by batch size, with and without torch.compile, and the rate
+of the loader on the cores of the machine. Writes benchmarks/results/<device>.md."""
 
 import math
 import re
@@ -13,24 +13,25 @@ import pandas as pd
 import torch
 
 from benchmarks.__main__ import RESULTS, machine
-from dr.cli import run as cli
+from dr.cli.parser import Parser
+from dr.cli.run import run_main
 from dr.core import device, files
 from dr.datasets.loader import loader
 from dr.datasets.preprocessed import PreprocessedData
 from dr.datasets.torch_datasets import EpochSampler, TrainingImages
-from dr.networks import build as models
+from dr.networks.build import build
 from dr.recipes.schema import Recipe
-from dr.synthetic.drawing import photograph
+from dr.synthetic.drawing import fundus_image
 
-PREPARED_PX = 512
-PHOTOGRAPHS = 64
+PREPROCESSED_PX = 512
+NUM_IMAGES = 64
 
 
 def step_rate(recipe: Recipe, accelerator, *, compiled: bool, steps: int) -> tuple[float, float, float]:
-    """Steps on a batch that is on the device -> photographs per second (median), peak memory in GiB and utilisation in
-    percent, the latter two NaN on a CPU."""
+    """Time steps on a batch in device memory -> images per second (median), peak memory in GiB, utilisation in percent;
+    the latter two are NaN on a CPU."""
     on_gpu = accelerator.device.type == "cuda"
-    model = models.build(recipe, num_outputs=1, pretrained=False).to(accelerator.device).train()
+    model = build(recipe, num_outputs=1, pretrained=False).to(accelerator.device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, amsgrad=True)
     network = torch.compile(model) if compiled else model
     side = recipe.image_size
@@ -49,18 +50,18 @@ def step_rate(recipe: Recipe, accelerator, *, compiled: bool, steps: int) -> tup
         loss.item()  # waits for the device
         return time.perf_counter() - started
 
-    for _ in range(3):  # compiled, tuned, warm
+    for _ in range(3):  # compile, tune, warm up
         step()
-    took, busy = [], []
+    durations, utilisations = [], []
     for _ in range(steps):
-        took.append(step())
-        busy.append(_utilisation() if on_gpu else float("nan"))
+        durations.append(step())
+        utilisations.append(_utilisation() if on_gpu else float("nan"))
     memory = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else float("nan")
-    return recipe.batch_size / statistics.median(took), memory, statistics.mean(busy)
+    return recipe.batch_size / statistics.median(durations), memory, statistics.mean(utilisations)
 
 
 def _utilisation() -> float:
-    """Percent of the last moments that the GPU was busy; NaN where nvidia-ml-py is not installed, which is told."""
+    """Recent utilisation of the GPU in percent; NaN if nvidia-ml-py is not installed."""
     try:
         return torch.cuda.utilization()
     except ModuleNotFoundError:
@@ -68,37 +69,38 @@ def _utilisation() -> float:
 
 
 def loader_rate(recipe: Recipe, folder: Path, *, workers: int) -> float:
-    """Photographs per second of training batches, made photographs of 512 pixels with the published augmentation."""
+    """Images per second of training batches: synthetic images of 512 pixels with the published augmentation."""
     folder.mkdir(parents=True, exist_ok=True)
-    for i in range(PHOTOGRAPHS):
-        drawn = photograph(i % 5, rng=np.random.default_rng(i), size_px=(PREPARED_PX, PREPARED_PX), side="left")
-        cv2.imwrite(str(folder / f"{i}.jpeg"), drawn)
-    paths = [f"{i % PHOTOGRAPHS}.jpeg" for i in range(max(PHOTOGRAPHS, 40 * recipe.batch_size))]
+    for i in range(NUM_IMAGES):
+        size_px = (PREPROCESSED_PX, PREPROCESSED_PX)
+        image = fundus_image(i % 5, rng=np.random.default_rng(i), size_px=size_px, laterality="left")
+        cv2.imwrite(str(folder / f"{i}.jpeg"), image)
+    paths = [f"{i % NUM_IMAGES}.jpeg" for i in range(max(NUM_IMAGES, 40 * recipe.batch_size))]
     table = pd.DataFrame({"path": paths, "diagnosis": 0})
-    training = TrainingImages(PreprocessedData(folder, table, table, PREPARED_PX, ""), recipe)
+    training = TrainingImages(PreprocessedData(folder, table, table, PREPROCESSED_PX, ""), recipe)
     order = EpochSampler(training.grades, sampling="shuffle", seed=recipe.seed)
     batches = loader(training, batch_size=recipe.batch_size, workers=workers, pin=False, sampler=order, drop_last=True)
     arrivals = [time.perf_counter() for _ in batches]
-    warm = len(arrivals) // 4  # what was loaded ahead comes at once
+    warm = len(arrivals) // 4  # the first batches were prefetched and arrive at once
     return recipe.batch_size * (len(arrivals) - 1 - warm) / (arrivals[-1] - arrivals[warm])
 
 
 def main() -> int:
-    parser = cli.Parser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[18, 32, 64, 128, 256], help="photographs in a batch")
+    parser = Parser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--batches", type=int, nargs="+", default=[18, 32, 64, 128, 256], help="batch sizes")
     parser.add_argument("--backbone", default="efficientnet_v2_m")
-    parser.add_argument("--size", type=int, default=380, help="side of a photograph, pixels")
+    parser.add_argument("--size", type=int, default=380, help="side of an image, pixels")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=16, help="processes that load photographs")
+    parser.add_argument("--workers", type=int, default=16, help="processes that load images")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work"))
     args = parser.parse_args()
     accelerator = device.accelerator(args.device)
-    used = accelerator.device
-    name = torch.cuda.get_device_name(used) if used.type == "cuda" else machine()
+    hardware = accelerator.device
+    name = torch.cuda.get_device_name(hardware) if hardware.type == "cuda" else machine()
     lines = [f"# {name}", "", f"{args.backbone} at {args.size}, {accelerator.mixed_precision}, channels_last; torch "
              f"{torch.__version__}", "",
-             "| batch | compiled | photographs/s | memory, GiB | utilisation, % |",
+             "| batch | compiled | images/s | memory, GiB | utilisation, % |",
              "| --- | --- | --- | --- | --- |"]  # fmt: skip
     for batch in args.batches:
         recipe = Recipe(backbone=args.backbone, pretrained="none", image_size=args.size, batch_size=batch)
@@ -107,8 +109,8 @@ def main() -> int:
             lines.append(f"| {batch} | {'yes' if compiled else 'no'} | {rate:.1f} | {memory:.1f} | {busy:.0f} |")
             print(lines[-1], flush=True)
     loaded = loader_rate(recipe, args.work / "loader", workers=args.workers)
-    lines += ["", f"The loader gives {loaded:.0f} photographs/s with {args.workers} processes."]
-    if used.type == "cuda" and math.isnan(_utilisation()):
+    lines += ["", f"The loader yields {loaded:.0f} images/s with {args.workers} processes."]
+    if hardware.type == "cuda" and math.isnan(_utilisation()):
         lines += ["", "Utilisation was not measured: nvidia-ml-py is not installed."]
     path = RESULTS / f"gpu_{re.sub('[^a-z0-9]+', '_', name.lower()).strip('_')}.md"
     RESULTS.mkdir(exist_ok=True)
@@ -118,4 +120,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, go_on="start again")
+    run_main(main, go_on="start again")

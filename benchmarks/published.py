@@ -1,9 +1,9 @@
-"""The published pipeline, from its description: what the benchmarks compare with.
+"""The published pipeline, written from its description: the reference of the benchmarks.
 
-At every load a photograph is decoded at its full size, each channel is cropped by itself and resized back; then
-albumentations augments it, in the main process. Prediction takes one photograph at a time, in fp32.
+At every load an image is decoded at its full size, each channel is cropped by itself and resized back; then
+albumentations augments it, in the main process. Prediction takes one image at a time, in fp32.
 
-python -m benchmarks.published WEIGHTS IMAGES RESULT_CSV       grades a folder
+python -m benchmarks.published WEIGHTS IMAGES RESULT_CSV       grade a folder
 """
 
 import argparse
@@ -13,17 +13,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-TOLERANCE = 7  # grey levels; what is darker in a whole row or column of a channel is cut off
+TOLERANCE = 7  # grey levels; rows and columns of a channel without a brighter pixel are cropped
 SIZE_PX = 380
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def crop_channels(photo: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> (H, W, 3) uint8: rows and columns of a channel that are dark throughout are cut off, and what
-    is left of it is resized back. A channel that is dark everywhere stays as it is."""
-    height, width = photo.shape[:2]
+def crop_channels(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W, 3) uint8: crop dark rows and columns of each channel, then resize the channel back. An
+    entirely dark channel is unchanged."""
+    height, width = image.shape[:2]
     channels = []
-    for channel in cv2.split(photo):
+    for channel in cv2.split(image):
         mask = channel > TOLERANCE
         cropped = channel[np.ix_(mask.any(axis=1), mask.any(axis=0))]
         channels.append(cv2.resize(cropped, (width, height)) if cropped.size else channel)
@@ -36,12 +36,12 @@ def load(path: Path) -> np.ndarray:
 
 
 def transform(*, train: bool):
-    """Resize, then the published augmentation where it is for training, each step with probability 0.5."""
+    """Resize, then for training the published augmentation, each step with probability 0.5."""
     import albumentations as A
 
     augmentation = [
         A.RandomSizedCrop(min_max_height=(266, SIZE_PX), size=(SIZE_PX, SIZE_PX), p=0.5),
-        A.ElasticTransform(alpha=120, sigma=6, p=0.5),  # ours: the default bends nothing
+        A.ElasticTransform(alpha=120, sigma=6, p=0.5),  # our values: the defaults move no pixel
         A.Rotate(limit=45, p=0.5),
         A.HueSaturationValue(p=0.5),
         A.CLAHE(p=0.5),
@@ -56,9 +56,9 @@ def batches(paths: list[Path], *, batch_size: int, train: bool) -> Iterator:
     """-> float32 tensors (N, 3, 380, 380)."""
     import torch
 
-    prepared = transform(train=train)
+    apply = transform(train=train)
     for start in range(0, len(paths), batch_size):
-        images = [prepared(image=load(path))["image"].transpose(2, 0, 1) for path in paths[start : start + batch_size]]
+        images = [apply(image=load(path))["image"].transpose(2, 0, 1) for path in paths[start : start + batch_size]]
         yield torch.from_numpy(np.stack(images))
 
 
@@ -73,7 +73,7 @@ def network():
 
 
 def predict(weights: Path, images: Path, result: Path) -> None:
-    """Grades a folder, scores rounded -> id_code,diagnosis."""
+    """Grade a folder by rounding scores; writes `result` with the columns id_code,diagnosis."""
     import pandas as pd
     import torch
 
@@ -88,7 +88,7 @@ def predict(weights: Path, images: Path, result: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Grades a folder by the published method.")
+    parser = argparse.ArgumentParser(description="Grade a folder by the published method.")
     for name in ("weights", "images", "result"):
         parser.add_argument(name, type=Path)
     args = parser.parse_args()

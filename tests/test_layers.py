@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("preprocessing", "training", "prediction")
-# from the top down: a folder imports those that stand after it; the stages meet only through files
+# from the top down: a folder imports only those after it; the stages meet only through files
 FOLDERS = (
     "commands",
     "synthetic",
@@ -26,7 +26,7 @@ FOLDERS = (
     "recipes",
     "core",
 )
-COMMANDS = [ROOT / "dr" / "commands" / f"{name}.py" for name in ("data", "train", "predict")]
+COMMANDS = [ROOT / "dr" / "commands" / f"{name}.py" for name in ("data", "train", "predict", "dr")]
 
 
 def imported(path: Path) -> set[str]:
@@ -51,37 +51,38 @@ def folder_of(path: Path) -> str:
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT / "dr")))
 def test_imports_point_down_and_stages_do_not_meet(path):
     own = folder_of(path)
-    below = FOLDERS[FOLDERS.index(own) + 1 :]
+    below = ("recipes", "core") if own == "cli" else FOLDERS[FOLDERS.index(own) + 1 :]
     allowed = {own} | {name for name in below if not (own in STAGES and name in STAGES)}
     wrong = sorted(name for name in imported(path) if name.partition(".")[0] not in allowed)
     assert not wrong, f"{path.relative_to(ROOT)} may not import {', '.join(wrong)}"
 
 
-def test_every_folder_has_its_place_in_the_list():
+def test_every_folder_is_in_the_list():
     assert {folder_of(path) for path in modules()} == set(FOLDERS)
 
 
 def test_few_imports_cross_the_folders():
-    crossing = {
+    pairs = {
         (own, name.partition(".")[0]) for path in modules() for own in [folder_of(path)] for name in imported(path)
     }
-    assert len([pair for pair in crossing if pair[0] != pair[1]]) <= 90
+    crossing = sorted(f"{own} -> {other}" for own, other in pairs if own != other)
+    assert len(crossing) <= 90, "\n".join(crossing)
 
 
 def test_init_files_are_empty_but_for_the_packages_own():
     assert not [path for path in modules() if path.name == "__init__.py" and path.read_text()]
 
 
-def test_commands_tell_the_story_in_few_lines():
+def test_commands_have_few_lines():
     for path in COMMANDS:
-        assert len(path.read_text().splitlines()) <= 50
+        assert len(path.read_text().splitlines()) <= 55
 
 
 @pytest.mark.parametrize(
     ("words", "homes"),
     [
         ('("train", "val", "test")', []),
-        ('"val": ("val", ', ["sources/kaggle.py"]),
+        ('"val": ("val", ', ["sources/source.py"]),
         ('"drop", "majority"', ["__init__.py"]),
     ],
 )

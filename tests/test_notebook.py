@@ -1,6 +1,8 @@
 """The Kaggle notebook runs whole, on a small imitation of Kaggle's folders, without internet."""
 
+import ast
 import os
+import re
 import runpy
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from nbclient import NotebookClient
 from packaging.requirements import Requirement
 
+from dr.cli.parser import make_parser
 from dr.networks.build import build
 from dr.recipes.schema import Recipe
 from dr.synthetic import demo
@@ -29,7 +32,7 @@ def snapshot(folder: Path) -> dict[str, int]:
 
 
 def mounted(inputs: Path) -> dict[str, str]:
-    """Fills a folder as Kaggle mounts inputs -> the paths of the notebook's cell of parameters."""
+    """Fill a folder as Kaggle mounts inputs -> the paths in the notebook's cell of parameters."""
     demo.make_archives(inputs, main=60, extra=40, test=10, size_px=(160, 220))
     for name, archive in {"competition": demo.MAIN_ZIP, "resized": demo.EXTRA_ZIP}.items():
         shutil.unpack_archive(inputs / archive, inputs / name)
@@ -47,7 +50,7 @@ def mounted(inputs: Path) -> dict[str, str]:
         "COMPETITION": str(inputs / "competition"),
         "TEST_IMAGES": str(retina / "test"),
         "SAMPLE_SUBMISSION": str(retina / "sample_submission.csv"),
-        "PHOTOGRAPHS_2015": str(inputs / "resized"),
+        "IMAGES_2015": str(inputs / "resized"),
         "REPOSITORY": str(repository),
         "PRETRAINED": str(inputs / "weights.pth"),
         "WHEELS": str(inputs / "wheels"),
@@ -55,17 +58,17 @@ def mounted(inputs: Path) -> dict[str, str]:
 
 
 def with_parameters(parameters: dict) -> nbformat.NotebookNode:
-    """The notebook with a cell after the one tagged `parameters` that gives them other values, as papermill does it."""
+    """The notebook with a cell after the one tagged `parameters` that sets other values, as papermill does."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     [place] = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    given = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
-    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(given))
+    assignments = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(assignments))
     return notebook
 
 
 @pytest.fixture
 def offline(monkeypatch):
-    """Nothing outside is reached, and Python leaves no cache beside the modules, as on a read-only folder."""
+    """No internet, and Python writes no cache beside the modules, as in a read-only folder."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -88,11 +91,12 @@ def kaggle(tmp_path, offline):
             path.chmod(0o755)
 
 
+@pytest.mark.slow
 def test_the_notebook_goes_from_data_to_a_submission_and_leaves_its_inputs_alone(kaggle, tmp_path):
     before = snapshot(tmp_path / "input")
     notebook = with_parameters(kaggle)
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
-    if "KEEP_NOTEBOOK" in os.environ:  # to look at it
+    if "KEEP_NOTEBOOK" in os.environ:  # for inspection
         nbformat.write(notebook, os.environ["KEEP_NOTEBOOK"])
     assert snapshot(tmp_path / "input") == before
     sample = pd.read_csv(kaggle["SAMPLE_SUBMISSION"])
@@ -101,14 +105,14 @@ def test_the_notebook_goes_from_data_to_a_submission_and_leaves_its_inputs_alone
     assert submission["id_code"].tolist() == sample["id_code"].tolist()
     assert submission["diagnosis"].between(0, 4).all()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
-    assert len(pictures) == 5  # class balance, crops, curves, confusion, scores
+    images = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(images) == 5  # class balance, crops, curves, confusion, scores
     texts = "".join(output.get("text", "") for output in outputs)
     assert "missing here: nothing" in texts
-    assert "submission.csv: 10 photographs" in texts
+    assert "submission.csv: 10 images" in texts
 
 
-def executed(cells, **parameters):
+def execute(cells, **parameters):
     """The definitions of the notebook's first cells, with these parameters."""
     space = dict(parameters)
     for cell in cells:
@@ -118,14 +122,23 @@ def executed(cells, **parameters):
 
 def test_a_script_that_fails_stops_the_notebook(tmp_path, capsys):
     cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"][:2]
-    names = ("COMPETITION", "TEST_IMAGES", "SAMPLE_SUBMISSION", "PHOTOGRAPHS_2015", "PRETRAINED", "WHEELS")
+    names = ("COMPETITION", "TEST_IMAGES", "SAMPLE_SUBMISSION", "IMAGES_2015", "PRETRAINED", "WHEELS")
     paths = {name: str(tmp_path) for name in names}
-    space = executed(cells[1:], **paths, REPOSITORY=str(ROOT), WORKING=str(tmp_path))
-    with pytest.raises(RuntimeError, match=r"data\.py ended with exit code 2; its reason is in the lines above"):
+    space = execute(cells[1:], **paths, REPOSITORY=str(ROOT), WORKING=str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"data\.py failed with exit code 2; see the lines above"):
         space["run"]("data.py", "--size", "few")
     assert "error: argument --size: invalid int value: 'few'" in capsys.readouterr().out
-    with pytest.raises(FileNotFoundError, match=r"not mounted: /kaggle/input/.*; change the cell above"):
-        executed(cells)
+    with pytest.raises(FileNotFoundError, match=r"not mounted: /kaggle/input/.*; correct the paths above"):
+        execute(cells)
+
+
+def test_the_flags_of_the_notebook_exist():
+    cells = [cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    texts = [node.value for cell in cells for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.Constant)]
+    used = {text for text in texts if isinstance(text, str) and re.fullmatch(r"--?[a-z]\w*", text)}
+    parsers = [make_parser(script, description=None) for script in ("data", "train", "predict")]
+    assert {"-m", "--pretrained", "--submission"} <= used
+    assert used <= {flag for parser in parsers for action in parser._actions for flag in action.option_strings}
 
 
 def test_the_notebook_is_saved_without_outputs():
@@ -134,7 +147,7 @@ def test_the_notebook_is_saved_without_outputs():
 
 
 def compare(wanted, installed):
-    return WHEELS["compare"]([Requirement(one) for one in wanted], installed)
+    return WHEELS["compare"]([Requirement(text) for text in wanted], installed)
 
 
 def test_only_what_the_image_lacks_is_installed():
@@ -145,18 +158,18 @@ def test_only_what_the_image_lacks_is_installed():
     assert kept == ["timm==1.0.22"]
 
 
-@pytest.mark.parametrize(("version", "told"), [("2.8.0+cu126", True), ("2.12.1+cu130", False)])
-def test_the_torch_of_the_image_is_never_replaced(version, told):
+@pytest.mark.parametrize(("version", "noted"), [("2.8.0+cu126", True), ("2.12.1+cu130", False)])
+def test_the_torch_of_the_image_is_never_replaced(version, noted):
     missing, kept, notes = compare(["torch>=2.11,<2.16"], {"torch": version})
     assert (missing, kept) == ([], [f"torch=={version}"])
-    assert (f"note: torch {version} of this image is kept; tested was" in str(notes)) == told
+    assert (f"note: torch {version} of this image is kept; tested with" in str(notes)) == noted
 
 
 def test_an_image_without_torch_is_an_error():
-    with pytest.raises(SystemExit, match="error: this image has no torch; choose one with PyTorch"):
+    with pytest.raises(SystemExit, match="error: this image has no torch; use an image with PyTorch"):
         compare(["torch>=2.11"], {})
 
 
-def test_requirements_of_other_pythons_and_comments_are_left_out():
+def test_requirements_of_other_pythons_and_comments_are_ignored():
     text = 'numpy>=2.0,<3  # of arrays\n\ntomli>=2; python_version < "3.0"\n'
-    assert [str(one) for one in WHEELS["requirements"](text)] == ["numpy<3,>=2.0"]
+    assert [str(requirement) for requirement in WHEELS["requirements"](text)] == ["numpy<3,>=2.0"]

@@ -1,18 +1,23 @@
-"""Graded photographs -> data/kaggle_retina: cropped, split and balanced."""
+"""Labelled fundus images -> data/kaggle_retina: cropped, split and balanced."""
 
 import sys
 
-from dr.cli import run as cli
+from dr.cli import parser
+from dr.cli.run import importing, run_main
 
 
 def main() -> int:
-    args = cli.parser("data", description=__doc__).parse_args()
-    cli.check_at_least(1, workers=args.workers)
-    cli.check_there(zip_main=[args.zip_main], zip_2015=[None if args.zip_2015 == "none" else args.zip_2015])
-    cli.check_outside(args.directory, [args.zip_main, args.zip_2015])
-    with cli.importing():  # pandas takes a second: wrong flags are told before
-        from dr.preprocessing.pipeline import Settings, prepare, skipped_lines, summary_lines
-        from dr.sources.detect import Columns, open_sources
+    args = parser.make_parser("data", description=__doc__).parse_args()
+    parser.check_at_least(1, workers=args.workers)
+    parser.check_exists(zip_main=[args.zip_main], zip_2015=[None if args.zip_2015 == "none" else args.zip_2015])
+    parser.check_outside(args.directory, [args.zip_main, args.zip_2015])
+    with importing():  # pandas takes a second: report wrong flags before
+        from dr.datasets.preprocessed import FOLDER
+        from dr.preprocessing.pipeline import preprocess_sources
+        from dr.preprocessing.settings import Settings
+        from dr.preprocessing.summary import skipped_lines, summary_lines
+        from dr.sources.candidate import Columns
+        from dr.sources.detect import open_sources
 
     settings = Settings(
         size=args.size,
@@ -23,14 +28,14 @@ def main() -> int:
         crop=args.crop,
     )
     columns = Columns(id=args.id_column, label=args.label_column, patient=args.patient_column)
-    report = prepare(
+    report = preprocess_sources(
         open_sources(args.zip_main, args.zip_2015, columns=columns),
         directory=args.directory,
         settings=settings,
         workers=args.workers,
         force=args.force,
     )
-    print(*summary_lines(report), f"its page: {args.directory}/kaggle_retina/report.html", sep="\n")
+    print(*summary_lines(report), f"report: {args.directory}/{FOLDER}/report.html", sep="\n")
     for line in skipped_lines(report):
         print(line, file=sys.stderr)
     return 1 if report["skipped"] else 0
@@ -38,4 +43,4 @@ def main() -> int:
 
 def run() -> None:
     """The command line: never returns, exits with the code of `main`."""
-    cli.run(main, go_on="start again to go on", memory="give fewer --workers", owns_process=True)
+    run_main(main, go_on="start again to continue", memory="reduce --workers", owns_process=True)

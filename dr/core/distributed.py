@@ -1,7 +1,7 @@
-"""The processes that torchrun started for one command: which of them this one is, and what they hand to each other.
+"""The processes that torchrun starts for one command: their ranks, and collective operations.
 
-Started without torchrun there is one process, which is handed its own things back; torch is imported only where there
-are several.
+Without torchrun the only process is the main rank, and every operation returns its own value. torch is imported only
+if there are several processes.
 """
 
 import contextlib
@@ -13,36 +13,35 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_STARTED = "LOCAL_RANK" in os.environ  # a WORLD_SIZE alone is what some schedulers leave in every process
+_STARTED = "LOCAL_RANK" in os.environ  # not WORLD_SIZE, which some schedulers set in every process
 world_size = int(os.environ["WORLD_SIZE"]) if _STARTED else 1
 rank = int(os.environ["RANK"]) if _STARTED else 0
 local_world_size = int(os.environ["LOCAL_WORLD_SIZE"]) if _STARTED else 1
 local_rank = int(os.environ["LOCAL_RANK"]) if _STARTED else 0
 is_main = rank == 0  # the one that decides, writes files and prints
-restart_count = int(
-    os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
-)  # above 0: torchrun --max-restarts started all again
+# above 0 after a restart by torchrun --max-restarts
+restart_count = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
-# The others wait while the main process fits cuts or draws, and while the slowest prepares its share. A process that
-# dies is not waited for: torchrun ends the others.
+# The other ranks wait while the main one fits thresholds or draws, and while the slowest preprocesses its share.
+# They do not wait for a dead rank: torchrun ends them.
 TIMEOUT = timedelta(hours=12)
-GRACE_S = 15.0  # within which torchrun has ended a process, after another one has failed
+GRACE_S = 15.0  # within this time torchrun ends the other processes after one has failed
 
 
 def init(backend: str) -> None:
-    """Joins the processes, unless they are: by gloo on CPUs, by nccl on GPUs."""
+    """Joins the process group, unless it is joined already. `backend`: gloo for CPUs, nccl for GPUs."""
     if world_size > 1:
         import torch.distributed as dist
 
         if not dist.is_initialized():
-            # torchrun may keep its store when it starts all again, with the addresses of those that are gone
+            # after a restart torchrun may keep its store, with the addresses of the ended processes
             store, rank, count = next(dist.rendezvous("env://", timeout=TIMEOUT))
             store = dist.PrefixStore(f"attempt {restart_count}", store)
             dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=TIMEOUT)
 
 
 def destroy() -> None:
-    """Leaves in order what `meet` joined."""
+    """Leaves the group that `init` joined."""
     if world_size > 1:
         import torch.distributed as dist
 
@@ -51,44 +50,44 @@ def destroy() -> None:
 
 
 def broadcast(make: Callable[[], T]) -> T:
-    """What `make` returns in the main process, in each of them; it is called there alone."""
+    """-> on all ranks, the value that `make` returns on the main rank, which alone calls it."""
     if world_size == 1:
         return make()
     import torch.distributed as dist
 
-    made = [make() if is_main else None]
-    dist.broadcast_object_list(made, src=0)
-    return made[0]
+    values = [make() if is_main else None]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def all_gather(own: T) -> list[T]:
-    """What each process gives, in the order of their ranks, in each of them."""
+    """-> on all ranks, the values of all ranks in their order."""
     if world_size == 1:
         return [own]
     import torch.distributed as dist
 
-    given: list = [None] * world_size
-    dist.all_gather_object(given, own)
-    return given
+    values: list = [None] * world_size
+    dist.all_gather_object(values, own)
+    return values
 
 
 @contextlib.contextmanager
 def silence_other_ranks():
-    """Nothing of what the other processes print is seen, nor their progress bars."""
+    """Discards the output and progress bars of all ranks but the main one."""
     with contextlib.ExitStack() as stack:
         if not is_main:
-            nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123  no file, a device
-            stack.enter_context(contextlib.redirect_stdout(nowhere))
-            stack.enter_context(contextlib.redirect_stderr(nowhere))
+            devnull = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123  a device, not a file
+            stack.enter_context(contextlib.redirect_stdout(devnull))
+            stack.enter_context(contextlib.redirect_stderr(devnull))
         yield
 
 
 def error_prefix(error: Exception) -> str:
-    """What stands before the words about an error, once it is clear that it is this process that has to tell it.
+    """-> the prefix of the error message of this rank. Returns only on ranks that must report the error.
 
-    An error that all meet is told by the main process, at once; torchrun then ends the others while they wait here. One
-    that is still there after a while met it alone. Of the others, those that wait for it lose their connection, which
-    is not worth telling: they are ended as well.
+    The main rank reports an error of all ranks at once; torchrun then ends the others while they wait here. A rank that
+    still runs after GRACE_S is the only one with the error. A rank that lost its connection to a failed one waits, too,
+    and is ended: its error would hide the cause.
     """
     if world_size > 1 and (not is_main or lost_a_peer(error)):
         time.sleep(GRACE_S)
@@ -96,7 +95,7 @@ def error_prefix(error: Exception) -> str:
 
 
 def lost_a_peer(error: Exception) -> bool:
-    """Whether this is how torch.distributed says that another process is gone."""
+    """Whether the error means that another rank has ended: torch.distributed has no common class for these."""
     if world_size == 1:
         return False
     named = type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError")

@@ -1,78 +1,65 @@
-"""Files that are either whole or not there: written beside, then renamed."""
+"""Files that are complete or missing, never partial: written beside, then renamed; and locks."""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dr import UsageError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
-
 if TYPE_CHECKING:
-    import pandas as pd  # 40 MiB, which the processes that prepare photographs do without
+    import pandas as pd  # 40 MiB, which the worker processes of data.py do not need
+
+
+@contextmanager
+def _lock(path: Path, *, wait: bool, held: str) -> Iterator[None]:
+    """Locks the hidden file `.NAME.lock` beside `path`. Raises UsageError(`held`) if another process holds it,
+    unless `wait`.
+
+    The lock ends with the process, also when it is killed; forked processes do not hold it. The holder removes the file
+    at the end. A killed process leaves an empty file, which the next holder locks and removes. On a file system that
+    cannot lock or create the file, no process is kept out.
+    """
+    from filelock import FileLock, Timeout  # not above: the worker processes of data.py import this module
+
+    mark = path.with_name(f".{path.name}.lock")
+    lock = FileLock(mark, timeout=-1 if wait else 0, poll_interval=0.02)
+    with ExitStack() as stack:
+        try:
+            lock.acquire()
+            stack.callback(lock.release)
+        except Timeout as exc:
+            raise UsageError(held) from exc
+        except OSError:  # network file systems without locks, read-only folders
+            pass
+        else:
+            if os.name != "nt":  # on Windows filelock removes it; elsewhere a waiting process notices that it is gone
+                stack.callback(mark.unlink, missing_ok=True)
+        yield
 
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keeps `folder` from other processes that ask for it in this way, until the end, a kill included. Where the system
-    or the file system cannot lock folders it keeps nobody out. Raises UsageError where another process has it."""
-    if fcntl is None:
+    """Keeps other processes that call this function out of `folder`. Raises UsageError if another one is in it."""
+    held = f"{folder}: another process writes to it; wait until it ends, or choose another folder"
+    with _lock(folder, wait=False, held=held):
         yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise UsageError(f"{folder}: another process fills it; wait for its end, or name another") from exc
-        except OSError:  # of file systems of networks
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager
 def lock_file(path: Path, *, wait: bool) -> Iterator[None]:
-    """Keeps other processes that ask for it in this way from the file `path`, by a lock on a hidden file beside it,
-    until the end, a kill included; processes that are forked meanwhile do not hold it. Where one has it: waits, or
-    raises UsageError. Where the system cannot lock files it keeps nobody out."""
-    if fcntl is None:
+    """Keeps other processes that call this function from the file `path`. If another one has it, waits or raises
+    UsageError."""
+    with _lock(path, wait=wait, held=f"{path}: another process writes it; wait until it ends, or pass another --name"):
         yield
-        return
-    mark = path.with_name(f".{path.name}.lock")
-    while True:
-        file = mark.open("w")
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except (BlockingIOError, PermissionError) as exc:  # POSIX leaves open which
-            file.close()
-            raise UsageError(f"{path}: another process writes it; wait for its end, or give another --name") from exc
-        except OSError:  # of file systems of networks
-            break
-        try:
-            if os.path.samestat(mark.stat(), os.fstat(file.fileno())):
-                break
-        except FileNotFoundError:
-            pass
-        file.close()  # whoever had it has removed it: another may have made it anew
-    with file:
-        try:
-            yield
-        finally:
-            mark.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; renames it into place at the end, removes it when anything fails."""
+    """Yields a path beside `path` to write to. Renames it to `path` at the end, removes it after an error."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -86,34 +73,34 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Makes the folder where it is missing and tries it with a file, so that hours of work do not end at a folder that
-    cannot be written to. Raises UsageError for a file in its place, OSError for one that may not be written to."""
+    """Creates a missing folder and writes a test file: a read-only folder must not be noticed after hours of work.
+    Raises UsageError if it cannot be created, OSError if it is read-only."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as exc:
-        raise UsageError(f"{path}: there is a file of that name; name a folder") from exc
-    except FileNotFoundError as exc:  # of a file system that makes none, as /proc
-        raise UsageError(f"{path}: no folder can be made there; name another") from exc
-    own = path / f".writable.{os.getpid()}"  # others may try the folder now, too
+        raise UsageError(f"{path}: a file blocks this folder; choose another") from exc
+    except FileNotFoundError as exc:  # /proc, for example, creates no folders
+        raise UsageError(f"{path}: the folder cannot be created; choose another") from exc
+    own = path / f".writable.{os.getpid()}"  # by process: others may test the folder at the same time
     write_bytes(own, b"")
     own.unlink()
     return path
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """`data` as the whole file."""
+    """Replaces the file by `data`, atomically."""
     with atomic_write(path) as part:
         part.write_bytes(data)
 
 
 def write_json(path: str | Path, content: dict) -> None:
-    """`content` as indented UTF-8 JSON."""
+    """Writes `content` as indented UTF-8 JSON, atomically."""
     write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_csv(path: str | Path, table: "pd.DataFrame") -> None:
-    """`table` with a header and without its index, line ends as LF on every system."""
+    """Writes `table` with a header and without its index, line ends as LF on every system, atomically."""
     write_bytes(path, table.to_csv(index=False, lineterminator="\n").encode())
 
 

@@ -6,8 +6,8 @@ from multiprocessing import parent_process
 
 
 def end_with_parent() -> None:
-    """This process, which is a child, will end when its parent is killed, which closes no queue: a child that waits for
-    one, to be read from or to be emptied, would wait for ever."""
+    """Ends this child process when its parent is killed. A killed parent closes no queue, so a child that waits for one
+    would wait for ever."""
 
     def wait() -> None:
         parent_process().join()

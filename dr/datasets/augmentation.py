@@ -1,4 +1,4 @@
-"""The augmentations of training: a prepared photograph becomes a square."""
+"""The augmentations of training: a preprocessed image -> a square at the size of the network."""
 
 import os
 import random
@@ -6,16 +6,16 @@ import random
 import cv2
 import numpy as np
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would ask the network for its newest version at import
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import looks for a newer version online
 import albumentations as A
 
 from dr.imaging.resize import resize_and_crop
 
 
 class Elastic(A.ElasticTransform):
-    """Albumentations' own, in less than a third of the time: uniform noise of `alpha` pixels at every fourth pixel
-    only, smoothed and interpolated; places in OpenCV's fixed-point numbers, to 1/32 pixel. Its `approximate`,
-    `same_dxdy` and `noise_distribution` have no effect."""
+    """A.ElasticTransform in less than a third of the time: uniform noise of `alpha` pixels at every fourth pixel,
+    smoothed and interpolated; coordinates in OpenCV's fixed-point numbers, to 1/32 pixel. `approximate`, `same_dxdy`
+    and `noise_distribution` have no effect."""
 
     EVERY = 4
 
@@ -23,8 +23,8 @@ class Elastic(A.ElasticTransform):
         height, width = params["shape"][:2]
         coarse = (2, -(-height // self.EVERY), -(-width // self.EVERY))
         noise = self.random_generator.uniform(-self.alpha, self.alpha, coarse).astype(np.float32)
-        smooth = (cv2.GaussianBlur(one, (0, 0), self.sigma / self.EVERY) for one in noise)
-        dx, dy = (cv2.resize(one, (width, height), interpolation=cv2.INTER_CUBIC) for one in smooth)
+        smooth = (cv2.GaussianBlur(axis, (0, 0), self.sigma / self.EVERY) for axis in noise)
+        dx, dy = (cv2.resize(axis, (width, height), interpolation=cv2.INTER_CUBIC) for axis in smooth)
         dx += np.arange(width, dtype=np.float32)
         dy += np.arange(height, dtype=np.float32)[:, None]
         return {"map_x": dx, "map_y": dy}
@@ -34,8 +34,8 @@ class Elastic(A.ElasticTransform):
         return cv2.remap(img, *places, self.interpolation, borderMode=self.border_mode, borderValue=self.fill)
 
 
-class Square(A.ImageOnlyTransform):
-    """What evaluation sees, as a step of training."""
+class EvaluationResize(A.ImageOnlyTransform):
+    """The resize of evaluation, as a step of a training transform."""
 
     def __init__(self, size_px: int):
         super().__init__(p=1.0)
@@ -49,7 +49,7 @@ def _published(size_px: int) -> list[A.BasicTransform]:
     """The published augmentation, each with probability 0.5."""
     return [
         A.RandomResizedCrop((size_px, size_px), scale=(0.7, 1.0), ratio=(1.0, 1.0), area_for_downscale="image", p=0.5),
-        Square(size_px),
+        EvaluationResize(size_px),
         Elastic(alpha=11, sigma=6, p=0.5),  # bends as A.ElasticTransform(alpha=120, sigma=6) does
         A.Rotate(limit=45, p=0.5),
         A.HorizontalFlip(p=0.5),
@@ -62,10 +62,10 @@ def _published(size_px: int) -> list[A.BasicTransform]:
 
 
 def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
-    """What keeps a fundus photograph a fundus photograph: any orientation, a little scale, light and colour."""
+    """Keeps fundus images realistic: any orientation, small changes of scale, brightness and colour."""
     return [
-        Square(size_px),
-        # not linear: it takes a third of the contrast of lesions of a pixel, which photographs to be graded still have
+        EvaluationResize(size_px),
+        # not linear: it removes a third of the contrast of lesions of one pixel, which images to be graded still have
         A.Affine(
             rotate=(-180, 180),
             scale=(0.9, 1.1),
@@ -80,10 +80,10 @@ def _rotation_colour(size_px: int) -> list[A.BasicTransform]:
 
 
 def _d4_colour(size_px: int) -> list[A.BasicTransform]:
-    """One of the eight orientations of a square, light and colour: no pixel is interpolated, which would cost a small
-    picture the fine structure it has left."""
+    """One of the eight orientations of a square, brightness and colour. No interpolation, which would remove the fine
+    structure of a small image."""
     return [
-        Square(size_px),
+        EvaluationResize(size_px),
         A.D4(p=1.0),
         A.RandomBrightnessContrast(brightness_limit=0.15, contrast_limit=0.15, p=0.5),
         A.HueSaturationValue(hue_shift_limit=8, sat_shift_limit=20, val_shift_limit=10, p=0.5),
@@ -93,7 +93,7 @@ def _d4_colour(size_px: int) -> list[A.BasicTransform]:
 def _retinamnist(size_px: int) -> list[A.BasicTransform]:
     """The base augmentation published for RetinaMNIST, each with probability 0.5."""
     return [
-        Square(size_px),
+        EvaluationResize(size_px),
         A.Transpose(p=0.5),
         A.HorizontalFlip(p=0.5),
         A.VerticalFlip(p=0.5),
@@ -105,14 +105,14 @@ def _retinamnist(size_px: int) -> list[A.BasicTransform]:
 
 
 def _flips(size_px: int) -> list[A.BasicTransform]:
-    """Mirrored or not, nothing else."""
-    return [Square(size_px), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+    """Flips alone."""
+    return [EvaluationResize(size_px), A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
 
 
 def _small(size_px: int) -> list[A.BasicTransform]:
-    """Published for 64 x 64 pictures of things that have an up and a down."""
+    """Published for 64 x 64 images of objects with a fixed orientation."""
     return [
-        Square(size_px),
+        EvaluationResize(size_px),
         A.HorizontalFlip(p=0.5),
         A.Solarize(p=0.1),
         A.Affine(translate_percent=(-1 / 8, 1 / 8), p=0.5),
@@ -128,19 +128,19 @@ _AUGMENTATIONS = {
     "retinamnist": _retinamnist,
     "flips": _flips,
     "small": _small,
-    "none": lambda size_px: [Square(size_px)],
+    "none": lambda size_px: [EvaluationResize(size_px)],
 }
 
 
 def train_transform(augmentation: str, *, size_px: int, crop_px: int | None = None) -> A.Compose:
-    """-> a transform of (S, S, 3) uint8 RGB to (size_px, size_px, 3) uint8, or to a square of crop_px cut out anywhere;
-    with `seed` called before each photograph its result depends on nothing else."""
+    """-> a transform of (S, S, 3) uint8 RGB to (size_px, size_px, 3) uint8, or to a random crop of crop_px. With `seed`
+    called before each image, the result depends on nothing else."""
     cropped = [] if crop_px is None else [A.RandomCrop(crop_px, crop_px)]
     return A.Compose([*_AUGMENTATIONS[augmentation](size_px), *cropped])
 
 
 def seed(transform: A.Compose, *key: int) -> None:
-    """Makes the next result of `transform` a function of `key`. Not by `set_random_seed`: that gives every step the
-    same seed, so that all steps of one probability are taken together or not at all."""
+    """Makes the next result of `transform` a function of `key`. `set_random_seed` would seed every step alike:
+    all steps of one probability would be applied together or not at all."""
     state = np.random.SeedSequence(key)
     transform.set_random_state(np.random.default_rng(state), random.Random(int(state.generate_state(1)[0])))

@@ -1,4 +1,4 @@
-"""Datasets -> batches, by processes that load ahead."""
+"""Datasets -> batches, loaded ahead by worker processes."""
 
 from multiprocessing.util import get_temp_dir
 
@@ -12,20 +12,22 @@ from dr.core.processes import end_with_parent
 
 
 def start_worker(_: int) -> None:
-    """One thread for each loading process: more would fight over the cores. It ends with its parent."""
+    """One thread in each worker: more would compete for the cores. The worker ends with its parent."""
     end_with_parent()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
 
 
-def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sampler=None, drop_last=False, collate=None):
-    """A DataLoader whose workers stay alive between epochs; without `sampler` it goes through in order.
+def loader(
+    dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sampler=None, drop_last=False, collate=None
+) -> DataLoader:
+    """A DataLoader whose workers stay alive between epochs. Without `sampler` it iterates in order.
 
-    Of N processes each loads every N-th batch: step by step they see together what one process with batches N times as
-    large would see. With `drop_last` all load equally many.
+    Each of N ranks loads every N-th batch: together they see in each step what one rank with batches N times as large
+    would see. With `drop_last` all ranks load equally many.
     """
     if workers:
-        get_temp_dir()  # workers take over this one: folders of their own would stay where they are killed
+        get_temp_dir()  # workers inherit this folder: a folder of their own would remain when they are killed
     batches = BatchSampler(SequentialSampler(dataset) if sampler is None else sampler, batch_size, drop_last)
     return DataLoader(
         dataset,
@@ -35,5 +37,5 @@ def loader(dataset: Dataset, *, batch_size: int, workers: int, pin: bool, sample
         persistent_workers=workers > 0,
         worker_init_fn=start_worker,
         collate_fn=collate,
-        generator=torch.Generator(),  # its own: seeds of workers must not be drawn from the numbers that dropout uses
+        generator=torch.Generator(),  # its own: seeding the workers must not advance dropout's generator
     )

@@ -1,10 +1,10 @@
-"""Which images are of one person: copies of an image, and both eyes of a patient."""
+"""Which images are of one person: duplicates of an image, and both eyes of a patient."""
 
 import pandas as pd
 
 
 def persons(table: pd.DataFrame) -> pd.Series:
-    """`source`, `patient`, `group` -> numbers, equal for photographs of one person: joined by a chain of duplicates and
+    """`source`, `patient`, `group` -> numbers, equal for images of one person: joined by any chain of duplicates and
     of a patient's two eyes."""
     person = pd.Series(range(len(table)), index=table.index)
     patient = table["source"] + "/" + table["patient"]

@@ -1,4 +1,4 @@
-"""Prepared photographs as torch takes them: of training, augmented, and of evaluation; in which order."""
+"""Preprocessed images as torch datasets, for training (augmented) and for evaluation, and the order of an epoch."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,26 +17,28 @@ from dr.recipes.schema import Recipe
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A prepared photograph -> (S, S, 3) uint8 RGB. Raises UsageError when it cannot be decoded."""
-    # not imread, which on Windows opens no names beyond the code page
+    """A preprocessed image -> (S, S, 3) uint8 RGB. Raises UsageError if it is missing or cannot be decoded."""
+    # not imread, which on Windows cannot open names outside the code page
     try:
         data = np.fromfile(path, np.uint8)
     except FileNotFoundError as exc:
-        raise UsageError(f"{path}: it is not there; run data.py again") from exc
-    photo = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if photo is None:
-        raise UsageError(f"{path}: it cannot be decoded; delete it and run data.py again")
-    return cv2.cvtColor(photo, cv2.COLOR_BGR2RGB)
+        raise UsageError(f"{path}: not found; run data.py again") from exc
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if image is None:
+        raise UsageError(f"{path}: cannot be decoded; delete it and run data.py again")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 class TrainingImages(Dataset):
-    """(epoch, index, draw) -> {"image": (3, P, P) uint8, "grade", "index"}, augmented by nothing but seed, epoch, index
-    and how often the photograph was drawn before in this epoch: how many workers load, and whether the run was resumed,
-    changes nothing."""
+    """(epoch, index, draw) -> {"image": (3, P, P) uint8, "grade", "index"}.
+
+    The augmentation depends on seed, epoch, index and draw (how often the image was drawn before in this epoch) alone:
+    neither the number of workers nor resuming a run changes it.
+    """
 
     def __init__(self, data: PreprocessedData, recipe: Recipe):
         self.paths = [data.root / path for path in data.train["path"]]
-        self.grades = data.train["diagnosis"].to_numpy(copy=True)  # pandas' own is read-only
+        self.grades = data.train["diagnosis"].to_numpy(copy=True)  # the array of pandas is read-only
         self.transform = train_transform(recipe.augmentation, size_px=recipe.image_size, crop_px=recipe.crop_size)
         self.seed = recipe.seed
 
@@ -55,7 +57,7 @@ class EvaluationImages(Dataset):
 
     def __init__(self, root: Path, table: pd.DataFrame, recipe: Recipe):
         self.paths = [root / path for path in table["path"]]
-        self.grades = table["diagnosis"].to_numpy(copy=True)  # pandas' own is read-only
+        self.grades = table["diagnosis"].to_numpy(copy=True)  # the array of pandas is read-only
         self.size_px, self.crop_px = recipe.image_size, recipe.crop_size
 
     def __len__(self) -> int:
@@ -67,28 +69,28 @@ class EvaluationImages(Dataset):
 
 
 def channel_mean_std(data: PreprocessedData, recipe: Recipe) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel (RGB, in 0..1) over all pixels of the training photographs, as the
-    network sees them without augmentation."""
-    photographs = EvaluationImages(data.root, data.train, recipe)
-    total, squares, pixels = np.zeros(3), np.zeros(3), 0
-    for index in range(len(photographs)):
-        image = photographs[index]["image"].numpy().reshape(3, -1) / 255
-        total, squares, pixels = total + image.sum(1), squares + (image**2).sum(1), pixels + image.shape[1]
-    mean = total / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0)).round(6)
+    """Mean and standard deviation of each channel (RGB, in 0..1) over all pixels of the training images, resized but
+    not augmented. Raises UsageError if a channel is constant."""
+    images = EvaluationImages(data.root, data.train, recipe)
+    total, squares, count = np.zeros(3), np.zeros(3), 0
+    for index in range(len(images)):
+        pixels = images[index]["image"].numpy().reshape(3, -1) / 255
+        total, squares, count = total + pixels.sum(1), squares + (pixels**2).sum(1), count + pixels.shape[1]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0)).round(6)
     if not std.all():
         raise UsageError(
-            f"{data.root}: its training photographs are the same everywhere (standard deviation 0 in a colour), which "
-            "normalisation=measured cannot divide by; look at them, or choose --set normalisation=own"
+            f"{data.root}: a colour channel is constant in all training images, so normalisation=dataset would divide "
+            "by 0; check the images, or use --set normalisation=backbone"
         )
     return tuple(mean.round(6).tolist()), tuple(std.tolist())
 
 
 class EpochSampler(Sampler):
-    """Yields (epoch, index, draw) in an order that depends on seed and epoch only; draw 0 is a photograph's first.
+    """Yields (epoch, index, draw) in an order that depends on seed and epoch only. Draw 0 is the first of an image.
 
-    sampling "shuffle": each photograph once. "sqrt" and "balanced": as many draws with replacement, a grade's share in
-    proportion to the square root of its frequency, or equal.
+    sampling "shuffle": each image once. "sqrt" and "balanced": as many draws with replacement; the share of a grade is
+    proportional to the square root of its frequency, or equal for all grades.
     """
 
     def __init__(self, grades: np.ndarray, *, sampling: str, seed: int):

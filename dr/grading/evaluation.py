@@ -1,9 +1,11 @@
-"""How good predictions are: the figures of an epoch or of a test, and their intervals. Arrays in, numbers out."""
+"""Thresholds by a recipe's rule, and the registered metrics of predictions with their intervals."""
+
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from dr.grading import calibration, cross_fitting, metrics, objectives
-from dr.grading.objectives import Objective
+from dr.grading import bootstrap, calibration, cross_fitting, metrics, registry
+from dr.grading.objective import Objective
 from dr.grading.thresholds import (
     apply_thresholds,
     bagged_thresholds,
@@ -18,13 +20,12 @@ FITTED_THRESHOLDS = {
     "bagged": bagged_thresholds,
     "kappa": kappa_thresholds,
 }
-RECALLS_UP_TO = 10  # classes; more would fill a table with columns that nobody reads
-REPEATS, FEWER_REPEATS = 1000, 200  # of the bootstrap; fewer where one takes long
-LONG = 100_000  # samples times classes
+RECALLS_UP_TO = 10  # classes; more columns would be unreadable
+REPEATS, FEWER_REPEATS = 1000, 200  # of the bootstrap; fewer from calibration.LARGE_SET on
 
 
 def fits_thresholds(objective: Objective, rule: str) -> bool:
-    """Whether a recipe's `cuts` are fitted to validation, so that grades of the same photographs flatter."""
+    """Whether a recipe's `thresholds` rule fits them to validation, which makes metrics of its grades optimistic."""
     return objective.has_thresholds and rule in FITTED_THRESHOLDS
 
 
@@ -36,8 +37,8 @@ def fit_thresholds(
     rule: str,
     prevalence: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """predictions (N, P), truth (N,) -> cuts (K-1,) by a recipe's `cuts`, with `prevalence` (K,) as if each grade had
-    that share; None where the objective has none."""
+    """predictions (N, P), truth (N,) -> thresholds (K-1,) by a recipe's `thresholds` rule; None where the objective has
+    none. `prevalence` (K,) weighs each grade to that share."""
     if not objective.has_thresholds:
         return None
     if rule == "round":
@@ -48,87 +49,93 @@ def fit_thresholds(
 def cross_fitted_decisions(
     predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str, seed: int
 ) -> np.ndarray:
-    """-> grades (repeats, N) by a decision that has not seen the sample: cuts of the other half where cuts are fitted,
-    else the one decision there is."""
+    """predictions (N, P), truth (N,) -> grades (T, N) by decisions made without the sample: thresholds fitted to the
+    other half in T halvings where the rule fits them, otherwise the one fixed decision, T = 1."""
     if fits_thresholds(objective, rule):
         scores = objective.scores(predictions)
         fit = FITTED_THRESHOLDS[rule]
         return cross_fitting.cross_fitted_grades(scores, truth, num_classes=objective.num_classes, seed=seed, fit=fit)
     thresholds = fit_thresholds(predictions, truth, objective=objective, rule=rule)
-    return objectives.grades(objective, predictions, thresholds)[None]
+    return objective.grades(predictions, thresholds)[None]
 
 
 def _decisions(
-    predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str, seed: int
+    predictions: np.ndarray,
+    truth: np.ndarray,
+    thresholds: np.ndarray | None,
+    *,
+    objective: Objective,
+    rule: str,
+    seed: int,
 ) -> dict[str, np.ndarray]:
-    """-> {name: grades (T, N)} of the decisions whose macro-F1 is reported, T of one kind, whose mean counts."""
-    decided = {}
+    """-> {decision of registry.Metric: grades (T, N)}, T decisions over which a metric is averaged."""
+    decided = {"applied": objective.grades(predictions, thresholds)[None]}
     if objective.has_thresholds:
         scores, classes = objective.scores(predictions), objective.num_classes
-        fixed = {
-            "rounded": rounding_thresholds(classes),
-            "optimal": optimal_thresholds(scores, truth, classes),
-        }
-        decided = {name: apply_thresholds(scores, thresholds)[None] for name, thresholds in fixed.items()}
+        fixed = {"rounded": rounding_thresholds(classes), "optimal": optimal_thresholds(scores, truth, classes)}
+        decided |= {name: apply_thresholds(scores, limits)[None] for name, limits in fixed.items()}
     crossed = cross_fitted_decisions(predictions, truth, objective=objective, rule=rule, seed=seed)
     return decided | {"cross_fitted": crossed}
+
+
+def _values(
+    split: str, truth: np.ndarray, decided: Mapping[str, np.ndarray], class_scores: np.ndarray
+) -> dict[str, float]:
+    """The registered metrics of a split that need no calibration -> {key: value}; a decision that does not exist has
+    none."""
+    classes = class_scores.shape[1]
+    matrices = {name: [metrics.confusion(truth, row, classes) for row in graded] for name, graded in decided.items()}
+    values = {}
+    for metric in registry.for_split(split, "confusion", "class_scores"):
+        if metric.input == "class_scores":
+            values[metric.key] = float(metric.compute(truth, class_scores))
+        elif metric.decision in matrices:
+            values[metric.key] = float(np.mean([metric.compute(matrix) for matrix in matrices[metric.decision]]))
+    return values
+
+
+def _intervals(
+    split: str, truth: np.ndarray, decided: Mapping[str, np.ndarray], class_scores: np.ndarray, *, seed: int
+) -> dict[str, list[float]]:
+    """95 % bootstrap intervals of `_values` -> {key: [low, high]}: REPEATS draws, FEWER_REPEATS of the applied decision
+    and the class scores of large sets."""
+    fewer = FEWER_REPEATS if class_scores.size > calibration.LARGE_SET else REPEATS
+    by_key = {}
+    for name, graded in decided.items():
+        chosen = [metric for metric in registry.for_split(split, "confusion") if metric.decision == name]
+        if chosen:
+            ends = bootstrap.confusion_intervals(
+                [metric.compute for metric in chosen],
+                truth,
+                graded,
+                num_classes=class_scores.shape[1],
+                repeats=fewer if name == "applied" else REPEATS,
+                seed=seed,
+            )
+            by_key |= {metric.key: list(interval) for metric, interval in zip(chosen, ends, strict=True)}
+    for metric in registry.for_split(split, "class_scores"):
+        interval = bootstrap.bootstrap_interval(metric.compute, truth, class_scores, repeats=fewer, seed=seed)
+        by_key[metric.key] = list(interval)
+    return {metric.key: by_key[metric.key] for metric in registry.for_split(split) if metric.key in by_key}
 
 
 def evaluate(
     predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str = "optimal", seed: int
 ) -> tuple[dict[str, float], np.ndarray | None]:
-    """predictions (N, P), truth (N,) -> (figures, cuts (K-1,) or None), the cuts fitted here by `rule`.
+    """predictions (N, P), truth (N,) of validation -> the registered metrics {key: value} with the recall of each class
+    (`recall_0`, ...) of up to RECALLS_UP_TO, and the thresholds (K-1,) fitted here by `rule`, None without thresholds.
 
-    kappa, accuracy and recall_k are with these cuts, macro_f1_optimal with the best there are; macro_f1_cross_fitted
-    and kappa_cross_fitted with a decision that has not seen the photograph: honest whatever the rule, until the best
-    of several epochs is chosen by them.
+    Recalls are those of the fitted thresholds. Metrics that registry marks as biased by fitting are optimistic here;
+    the cross-fitted ones are unbiased until the best of several epochs is selected by them.
     """
     classes = objective.num_classes
     thresholds = fit_thresholds(predictions, truth, objective=objective, rule=rule)
-    decided = _decisions(predictions, truth, objective=objective, rule=rule, seed=seed)
-    figures = {
-        f"macro_f1_{name}": float(np.mean([metrics.macro_f1(truth, one, classes) for one in graded]))
-        for name, graded in decided.items()
-    }
-    kappas = [metrics.quadratic_kappa(truth, one, classes) for one in decided["cross_fitted"]]
-    grades = objectives.grades(objective, predictions, thresholds)
-    plain = measure(truth, grades, objectives.class_scores(objective, predictions))
-    figures |= {
-        "kappa": plain["kappa"],
-        "kappa_cross_fitted": float(np.mean(kappas)),
-        "accuracy": plain["accuracy"],
-        "auc": plain["auc"],
-    }
+    decided = _decisions(predictions, truth, thresholds, objective=objective, rule=rule, seed=seed)
+    values = _values("val", truth, decided, objective.class_scores(predictions))
     if classes <= RECALLS_UP_TO:
-        recall = metrics.recall_per_class(truth, grades, classes)
-        figures |= {f"recall_{grade}": float(value) for grade, value in enumerate(recall)}
-    return figures, thresholds
-
-
-def measure(truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray) -> dict[str, float]:
-    """truth (N,), grades (N,), class_scores (N, K) -> macro_f1, kappa, accuracy, auc: nothing is fitted."""
-    return {name: float(figure(*arrays)) for name, (figure, *arrays) in _calls(truth, grades, class_scores).items()}
-
-
-def measured_intervals(
-    truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray, *, seed: int
-) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of `measure` -> {name: [low, high]}; of REPEATS draws, of FEWER_REPEATS where one takes
-    long."""
-    calls = _calls(truth, grades, class_scores)
-    repeats = FEWER_REPEATS if class_scores.size > LONG else REPEATS
-    return {name: list(metrics.bootstrap_interval(*call, repeats=repeats, seed=seed)) for name, call in calls.items()}
-
-
-def _calls(truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray) -> dict[str, tuple]:
-    """-> {name: (figure, its arrays)}."""
-    classes = class_scores.shape[1]
-    return {
-        "macro_f1": (lambda t, g: metrics.macro_f1(t, g, classes), truth, grades),
-        "kappa": (lambda t, g: metrics.quadratic_kappa(t, g, classes), truth, grades),
-        "accuracy": (lambda t, g: metrics.accuracy(t, g, classes), truth, grades),
-        "auc": (metrics.auc, truth, class_scores),
-    }
+        recall = metrics.recall_per_class(truth, decided["applied"][0], classes)
+        values |= {f"recall_{grade}": float(value) for grade, value in enumerate(recall)}
+    return values, thresholds
 
 
 def intervals(
@@ -140,13 +147,45 @@ def intervals(
     rule: str = "optimal",
     seed: int,
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of the figures of `evaluate` but recalls, the cuts held fixed -> {name: [low, high]}."""
-    grades = objectives.grades(objective, predictions, thresholds)
-    found = measured_intervals(truth, grades, objectives.class_scores(objective, predictions), seed=seed)
-    del found["macro_f1"]  # with cuts fitted to the same photographs it flatters: evaluate has it as macro_f1_optimal
-    for name, graded in _decisions(predictions, truth, objective=objective, rule=rule, seed=seed).items():
-        measured = metrics.mean_intervals(truth, graded, num_classes=objective.num_classes, seed=seed)
-        found[f"macro_f1_{name}"] = list(measured["macro_f1"])
-        if name == "cross_fitted":
-            found["kappa_cross_fitted"] = list(measured["kappa"])
-    return found
+    """95 % bootstrap intervals of the metrics of `evaluate` but recalls, the thresholds held fixed
+    -> {key: [low, high]}."""
+    decided = _decisions(predictions, truth, thresholds, objective=objective, rule=rule, seed=seed)
+    return _intervals("val", truth, decided, objective.class_scores(predictions), seed=seed)
+
+
+def measure(truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray) -> dict[str, float]:
+    """truth (N,), grades (N,), class_scores (N, K) -> the registered metrics of a test, {key: value}. Nothing is
+    fitted."""
+    return _values("test", truth, {"applied": grades[None]}, class_scores)
+
+
+def measured_intervals(
+    truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray, *, seed: int
+) -> dict[str, list[float]]:
+    """95 % bootstrap intervals of `measure` -> {key: [low, high]}."""
+    return _intervals("test", truth, {"applied": grades[None]}, class_scores, seed=seed)
+
+
+def baselines(truth: np.ndarray, split: str) -> dict[str, float]:
+    """truth (N,) -> the registered metrics of the truth alone, {key: value}, such as the accuracy of the
+    majority-class baseline."""
+    return {metric.key: float(metric.compute(truth)) for metric in registry.for_split(split, "truth")}
+
+
+def calibrated(crossed: np.ndarray, truth: np.ndarray, *, seed: int) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """crossed (R, N, K), probabilities of each sample by R calibrations fitted without it, truth (N,) -> the
+    registered metrics of calibration: {key: mean over R}, and their 95 % bootstrap intervals {key: [low, high]}."""
+    values, intervals = {}, {}
+    for metric in registry.for_split("val", "calibrated"):
+
+        def mean(by_sample: np.ndarray, drawn: np.ndarray, compute: Callable = metric.compute) -> float:
+            return float(np.mean([compute(each, drawn) for each in by_sample.swapaxes(0, 1)]))
+
+        by_sample = crossed.swapaxes(0, 1)
+        values[metric.key] = mean(by_sample, truth)
+        draws = bootstrap.bootstrap(mean, by_sample, truth, repeats=FEWER_REPEATS, seed=seed)
+        if metric.recentred:
+            draws = draws - draws.mean() + values[metric.key]
+        interval = np.quantile(draws, [0.025, 0.975])
+        intervals[metric.key] = (interval.clip(0, 1) if metric.recentred else interval).tolist()
+    return values, intervals

@@ -1,21 +1,21 @@
-"""A prepared photograph as a network sees it. Without albumentations, which predict.py would import for a second."""
+"""A preprocessed image at the size of the network. Without albumentations, whose import takes a second."""
 
 import cv2
 import numpy as np
 import torch
 
 
-def resize_and_crop(photo: np.ndarray, *, size_px: int, crop_px: int | None = None) -> np.ndarray:
-    """photo (H, W, 3) uint8 RGB -> (size_px, size_px, 3) uint8, or its centre of crop_px. Shrunk by the mean of areas:
-    small lesions do not alias."""
-    shrinks = size_px < max(photo.shape[:2])
-    resized = cv2.resize(photo, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+def resize_and_crop(image: np.ndarray, *, size_px: int, crop_px: int | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB -> (size_px, size_px, 3) uint8, or its centre of crop_px. Shrinking averages over areas, so
+    that small lesions do not alias."""
+    shrinks = size_px < max(image.shape[:2])
+    resized = cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     if crop_px is None:
         return resized
     before = (size_px - crop_px) // 2
     return resized[before : before + crop_px, before : before + crop_px]
 
 
-def to_tensor(photo: np.ndarray) -> torch.Tensor:
+def to_tensor(image: np.ndarray) -> torch.Tensor:
     """(H, W, 3) uint8 -> (3, H, W) uint8 tensor."""
-    return torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -1,8 +1,9 @@
-"""What runs a network of predict.py on a CPU: torch, or OpenVINO, which is about twice as fast with the same scores."""
+"""The engine that runs a network on a CPU: torch, or OpenVINO, which is about twice as fast with the same scores."""
 
 import importlib.util
 import io
 import sys
+import threading
 import warnings
 from contextlib import redirect_stderr
 
@@ -12,50 +13,56 @@ from torch import nn
 
 from dr import UsageError
 
-CONVERTED_FROM = 64  # views of photographs: for fewer, converting takes longer than it saves
+ENGINES = ("auto", "torch", "openvino")
+MIN_CONVERTED_VIEWS = 64  # images times TTA views; for fewer, the conversion takes longer than it saves
 
 
 class OpenVINONetwork(nn.Module):
-    """(N, 3, P, P) uint8 -> outputs (N, num_outputs) float32: a network converted for the CPU, computed in float32."""
+    """(N, 3, P, P) uint8 -> outputs (N, num_outputs) float32: a network converted for the CPU, computed in float32.
+    Threads may share it."""
 
     def __init__(self, network: nn.Module, *, side_px: int):
         super().__init__()
-        # it would tell its maker of each conversion over the network; where that module is missing it tells nobody
+        # OpenVINO sends telemetry for every conversion; hiding this module disables it
         sys.modules["openvino_telemetry"] = None
-        import openvino  # a part of a second, and only here
+        import openvino  # takes part of a second, and only here
 
         example = torch.zeros(1, 3, side_px, side_px, dtype=torch.uint8)
         with warnings.catch_warnings(), torch.inference_mode(), redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")  # tracing warns of every shape that Python looked at
+            warnings.simplefilter("ignore")  # tracing warns of every shape that Python reads
             traced = torch.jit.trace(network.eval(), example, check_trace=False)
             model = openvino.convert_model(traced, example_input=example)
         model.reshape([-1, 3, side_px, side_px])
-        self._network = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        self._requests = threading.local()  # an infer request runs one inference at a time
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self._network([np.ascontiguousarray(images.numpy())])[0].copy())
+        if not hasattr(self._requests, "own"):
+            self._requests.own = self._compiled.create_infer_request()
+        outputs = self._requests.own.infer([np.ascontiguousarray(images.numpy())], share_inputs=True)
+        return torch.from_numpy(outputs[0].copy())
 
 
 def choose_engine(name: str, *, device: torch.device, views: int) -> str:
-    """The engine asked for (auto, torch or openvino), where the network runs, how many views it will see -> torch or
-    openvino: auto takes OpenVINO on a CPU, where it is installed and there is enough to do. Raises UsageError for an
-    engine that cannot run here."""
+    """auto, torch or openvino, the device, the number of images times TTA views -> torch or openvino. auto takes
+    OpenVINO on a CPU where it is installed and has at least MIN_CONVERTED_VIEWS views. Raises UsageError for an engine
+    that cannot run here."""
     installed = importlib.util.find_spec("openvino") is not None
     if name == "openvino" and not installed:
-        raise UsageError("--engine openvino: it is not installed; pip install openvino, or give --engine torch")
+        raise UsageError("--engine openvino: not installed; run pip install openvino, or use --engine torch")
     if name == "openvino" and device.type != "cpu":
-        raise UsageError(f"--engine openvino runs on a CPU, not on {device.type}; give --device cpu or --engine torch")
+        raise UsageError(f"--engine openvino: runs on a CPU, not on {device.type}; use --device cpu or --engine torch")
     if name == "auto":
-        return "openvino" if installed and device.type == "cpu" and views >= CONVERTED_FROM else "torch"
+        return "openvino" if installed and device.type == "cpu" and views >= MIN_CONVERTED_VIEWS else "torch"
     return name
 
 
 def prepare_network(
     network: nn.Module, *, name: str, device: torch.device, views: int, side_px: int
 ) -> tuple[nn.Module, str]:
-    """A network, the engine's `name` as `choose` takes it -> the network as the engine runs it, on its device, and the
-    engine in words. Raises UsageError for an engine that cannot run here, or not this network; with "auto" a network
-    that OpenVINO cannot convert is run by torch, which is told."""
+    """A network, `name` as in `choose_engine`, side of its input -> the network as the engine runs it, on its device,
+    and the name of that engine. Raises UsageError for an engine that cannot run here, or not this network. With "auto",
+    torch runs a network that OpenVINO cannot convert, and a note is printed."""
     chosen = choose_engine(name, device=device, views=views)
     if chosen == "openvino":
         try:
@@ -64,7 +71,7 @@ def prepare_network(
             reason = (str(exc) or type(exc).__name__).splitlines()[0]
             if name == "openvino":
                 raise UsageError(
-                    f"--engine openvino: it cannot convert this network ({reason}); give --engine torch"
+                    f"--engine openvino: cannot convert this network ({reason}); use --engine torch"
                 ) from exc
             print(f"note: OpenVINO cannot convert this network ({reason}); torch runs it", file=sys.stderr)
     return network.to(device), "torch"

@@ -1,205 +1,245 @@
-"""Checkpoints: saved whole, loaded as tensors and primitives only."""
+"""Checkpoint: what a training run leaves in a .pt file. This module alone reads and writes such files.
+
+A file holds tensors and primitives only and loads with `torch.load(weights_only=True)`.
+"""
 
 import io
-import math
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Annotated, Any
 
-import cv2
 import numpy as np
-import timm
 import torch
-import torchvision
-from accelerate import init_empty_weights
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from dr import GRADES, UsageError, __version__
+from dr import GRADES, UsageError
 from dr.core import files
 from dr.datasets.preprocessed import Fold
-from dr.grading import calibration, metrics, objectives
+from dr.grading import calibration, evaluation, objectives, registry
 from dr.grading.calibration import Calibration
+from dr.grading.objective import Objective
 from dr.imaging import novelty
-from dr.networks.build import GradingNetwork, build, load_tensors, same_shape
-from dr.recipes.load import from_dict
-from dr.recipes.load import load as load_recipe
+from dr.inference import fields
+from dr.inference.fields import (
+    CheckedRecipe,
+    ClassNames,
+    Count,
+    Interval,
+    Key,
+    Line,
+    Lines,
+    Metric,
+    Numbers,
+    Strict,
+    Weights,
+)
+from dr.inference.load_network import load_network
+from dr.inference.records import (
+    CalibrationRecord,
+    DataRecord,
+    GradedSplit,
+    HeldOut,
+    Predictions,
+    TrainingReferenceRecord,
+    check_predictions,
+    parsed,
+    read_saved_architecture,
+)
+from dr.inference.training_state import TrainingState
+from dr.networks.architecture import Architecture
+from dr.networks.build import GradingNetwork
+from dr.networks.weights import load_tensors
+from dr.recipes.load import load_recipe
 from dr.recipes.schema import Recipe
 
-PUBLISHED_THRESHOLDS = [0.5, 1.5, 2.5, 3.5]
-PUBLISHED_PREPARED_PX = 512
+PUBLISHED_THRESHOLDS = (0.5, 1.5, 2.5, 3.5)
+PUBLISHED_SIZE_PX = 512
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """Predictions (N, P) and truth (N,) of the photographs of a fold, by the network that has not seen them."""
+class Checkpoint(Strict):
+    """A trained grader and what is known of it.
 
-    fold: Fold
-    predictions: np.ndarray
-    truth: np.ndarray
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A trained grader: network, its objective and recipe, cuts (K-1,) where the objective has them, class names, the
-    longest side in pixels that its photographs are prepared at and whether the background is cropped away. `held_out`
-    where it was trained with a fold left out; `validation`, its predictions (N, P) and truth (N,), `calibration`,
-    `training`, what its training photographs look like, and `seen_names`, prepared.name_hash of those and of
-    validation, where it keeps them; `useless_on`, the sides on which it did not tell classes apart and was no better
-    than always giving the most frequent one."""
+    `model` is the state_dict of the backbone; `thresholds` (K-1,) where the objective has them. `metrics` and
+    `intervals` (95 %) are by split and key, those of "val" with the losses and seconds of the epoch. `calibration`,
+    `training_reference` (what training images look like), `predictions` by split, and `notes`, lines that a reader of
+    the metrics must know, are added by the end of a run. `training_state` is that of NAME__last.pt.
+    """
 
     path: Path
-    network: GradingNetwork
-    objective: objectives.Objective
-    recipe: Recipe
-    thresholds: list[float] | None
-    classes: tuple[str, ...]
-    prepared_px: int
-    crop: bool = True
-    held_out: HeldOut | None = None
-    validation: tuple[np.ndarray, np.ndarray] | None = None
-    calibration: Calibration | None = None
-    training: novelty.Reference | None = None
-    seen_name_hashes: np.ndarray | None = None
-    useless_on: Sequence[str] = ()
+    model: Weights
+    recipe: CheckedRecipe
+    thresholds: Numbers | None
+    classes: ClassNames
+    data: DataRecord
+    epoch: Count = 0
+    metrics: dict[Key, dict[Key, Metric]] = Field(default_factory=dict)
+    intervals: dict[Key, dict[Key, Interval]] = Field(default_factory=dict)
+    predictions: dict[Key, Predictions] = Field(default_factory=dict)
+    architecture: Annotated[Architecture, BeforeValidator(read_saved_architecture)] | None = None
+    calibration: parsed(Calibration, CalibrationRecord) | None = None
+    training_reference: parsed(novelty.Reference, TrainingReferenceRecord) | None = None
+    versions: dict[Key, Line] = Field(default_factory=dict)
+    notes: Lines = ()
+    training_state: TrainingState | None = None
+
+    @classmethod
+    def load(cls, path: str | Path, *, network: bool = True) -> "Checkpoint":
+        """A checkpoint of train.py, or a bare published state_dict -> Checkpoint. Without `network` the weights are not
+        compared with the backbone until `network` is used. Raises UsageError."""
+        content = load_tensors(path)
+        if "recipe" not in content or "model" not in content:
+            content = _bare_state_dict(content, Path(path))
+        loaded = cls.from_content(content, path=path)
+        if network:
+            _ = loaded.network
+        return loaded
+
+    @classmethod
+    def from_content(cls, content: Mapping, *, path: str | Path) -> "Checkpoint":
+        """What a file of weights holds -> Checkpoint; `path` names the file in errors. A calibration that is missing is
+        fitted to the validation predictions, where there are any. Raises UsageError."""
+        try:
+            made = cls.model_validate({**content, "path": Path(path)}, context={"place": str(path)})
+        except ValidationError as exc:
+            raise fields.damaged(path, fields.fault(exc)) from exc
+        val = made.predictions.get("val")
+        if made.calibration is None and val is not None:
+            inputs, classes = made.objective.calibration_input(val.predictions), made.objective.num_classes
+            made = made.replace(calibration=calibration.fit(inputs, val.truth, num_classes=classes))
+        return made
+
+    def replace(self, **changes: Any) -> "Checkpoint":
+        """A checkpoint with other values in some fields; with the same network, where that has been built."""
+        made = Checkpoint(**{name: getattr(self, name) for name in Checkpoint.model_fields} | changes)
+        if not {"model", "recipe", "architecture", "classes"} & changes.keys() and "network" in vars(self):
+            vars(made)["network"] = self.network  # a cached property
+        return made
+
+    def content(self) -> dict[str, Any]:
+        """Tensors and primitives, as they are saved."""
+        return {name: value for name, value in _primitives(self).items() if name != "path"}
+
+    def save(self, path: str | Path) -> None:
+        """Writes the file whole or not at all. Raises OSError."""
+        buffer = io.BytesIO()  # on a full disk torch's own writer raises a RuntimeError that does not say so
+        torch.save(self.content(), buffer)
+        files.write_bytes(path, buffer.getbuffer())
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Checkpoint":
+        objective, count = self.objective, len(self.classes)
+        if objective.has_thresholds:
+            rising = self.thresholds is not None and list(self.thresholds) == sorted(self.thresholds)
+            if not rising or len(self.thresholds) != count - 1:
+                raise ValueError(f"field 'thresholds': expected {count - 1} ascending numbers")
+        elif self.thresholds is not None:
+            raise ValueError("field 'thresholds': expected none for this objective")
+        if self.calibration and len(self.calibration.offsets) != objective.num_offsets:
+            raise ValueError(f"field 'calibration': expected {objective.num_offsets} offsets")
+        for name in (*self.metrics, *self.intervals, *self.predictions):
+            if name not in registry.EVALUATED_SPLITS:
+                raise ValueError(f"metrics or predictions of unknown split {fields.one_line(name, longest=60)!r}")
+        for name, kept in self.predictions.items():
+            check_predictions(kept, objective, place=f"field 'predictions.{name}'")
+        return self
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The objective of the recipe for these classes."""
+        try:
+            return objectives.build(self.recipe, num_classes=len(self.classes))
+        except UsageError as exc:
+            raise fields.damaged(self.path, str(exc)) from exc
+
+    @cached_property
+    def network(self) -> GradingNetwork:
+        """The network with its weights, in evaluation mode. Raises UsageError for weights of another backbone."""
+        return load_network(
+            self.model,
+            self.recipe,
+            num_outputs=self.objective.num_outputs,
+            architecture=self.architecture,
+            path=self.path,
+        )
+
+    @property
+    def validation(self) -> Predictions | None:
+        """The predictions for validation."""
+        return self.predictions.get("val")
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """The predictions for the fold that was held out, None without a fold or before the test."""
+        if self.data.fold is None or "test" not in self.predictions:
+            return None
+        test = self.predictions["test"]
+        return HeldOut(self.data.fold, test.predictions, test.truth)
+
+    @property
+    def selected_by(self) -> str | None:
+        """The validation metric that the epoch was selected by, which makes the metrics of validation optimistic. None
+        where no epoch was selected."""
+        return None if self.recipe.monitor == "last" or self.recipe.epochs == 1 else self.recipe.monitor
+
+    @property
+    def fits_thresholds(self) -> bool:
+        """Whether the thresholds were fitted to validation."""
+        return evaluation.fits_thresholds(self.objective, self.recipe.thresholds)
+
+    def graded_splits(self) -> list[GradedSplit]:
+        """Validation and test, where their predictions are kept, in this order."""
+        thresholds = None if self.thresholds is None else np.array(self.thresholds)
+        graded = []
+        for name in registry.EVALUATED_SPLITS:
+            if kept := self.predictions.get(name):
+                grades = kept.grades
+                if grades is None:
+                    grades = self.objective.grades(kept.predictions, thresholds)
+                fitted = name == "val" and self.fits_thresholds
+                graded.append(GradedSplit(name, kept.truth, grades, kept.predictions, fitted))
+        return graded
+
+    def below_majority(self) -> dict[str, bool]:
+        """-> the splits whose accuracy does not exceed the majority-class baseline; True where the interval of kappa is
+        nevertheless above 0. Thresholds for macro-F1 trade accuracy for rare grades."""
+        return {
+            split: self.intervals.get(split, {}).get(registry.unbiased("kappa", split).key, (0.0, 0.0))[0] > 0
+            for split, values in self.metrics.items()
+            if values.get("accuracy", np.inf) <= values.get("majority", -np.inf)
+        }
+
+    @property
+    def unskilled_splits(self) -> list[str]:
+        """The splits on which neither accuracy nor kappa shows that the network distinguishes classes."""
+        return [split for split, skilled in self.below_majority().items() if not skilled]
 
 
-def versions() -> dict[str, str]:
-    """Of what computed a result."""
-    return {
-        "dr": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a str of its own kind, which does not load with weights_only
-        "torchvision": str(torchvision.__version__),
-        "timm": timm.__version__,
-        "opencv": cv2.__version__,
-        "albumentations": version("albumentations"),
-    }
+def _primitives(value: Any) -> Any:
+    if isinstance(value, TrainingState):  # torch's own states stay as they are
+        return dict(value) | {"random": [_primitives(state) for state in value.random]}
+    if isinstance(value, Strict):
+        named = {name: (getattr(value, name), field.is_required()) for name, field in type(value).model_fields.items()}
+        return {name: _primitives(entry) for name, (entry, needed) in named.items() if needed or entry is not None}
+    if isinstance(value, (Recipe, Architecture, Calibration, novelty.Reference)):
+        return value.to_dict()
+    if isinstance(value, Fold):
+        return value._asdict()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    if isinstance(value, Mapping):
+        return {key: _primitives(entry) for key, entry in value.items()}
+    return [_primitives(entry) for entry in value] if isinstance(value, (list, tuple)) else value
 
 
-def save(path: str | Path, content: Mapping) -> None:
-    """`content` as one file that `torch.load(weights_only=True)` reads; whole or not at all. Raises OSError."""
-    buffer = io.BytesIO()  # on a full disk torch's own writer raises a RuntimeError that does not say so
-    torch.save(dict(content), buffer)
-    files.write_bytes(path, buffer.getbuffer())
-
-
-def _bare_state_dict(tensors: Mapping, path: Path) -> dict:
-    """A published state_dict of efficientnet_v2_m with one output -> the fields of a checkpoint."""
+def _bare_state_dict(tensors: Mapping, path: Path) -> dict[str, Any]:
+    """A published state_dict of efficientnet_v2_m with one output -> the content of a checkpoint."""
     if not tensors or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()):
-        raise UsageError(f"{path}: it is neither a checkpoint of train.py nor a state_dict of efficientnet_v2_m")
+        raise fields.damaged(path, "neither a checkpoint of train.py nor a state_dict of efficientnet_v2_m")
     return {
         "model": {key.removeprefix("module."): value for key, value in tensors.items()},  # saved from DataParallel
-        "recipe": load_recipe(None).to_dict(),
+        "recipe": load_recipe(None),
         "thresholds": PUBLISHED_THRESHOLDS,
-        "classes": list(GRADES),
-        "data": {"size": PUBLISHED_PREPARED_PX},
+        "classes": GRADES,
+        "data": {"fingerprint": "", "size_px": PUBLISHED_SIZE_PX},
     }
-
-
-def load(path: str | Path) -> Checkpoint:
-    """A checkpoint of train.py, or a bare published state_dict -> Checkpoint. Raises UsageError."""
-    return read(load_tensors(path), Path(path))
-
-
-def read(tensors: Mapping, path: Path) -> Checkpoint:
-    """What a file of weights holds -> Checkpoint; `path` says in errors where it came from. Raises UsageError."""
-    content = tensors if "recipe" in tensors and "model" in tensors else _bare_state_dict(tensors, path)
-    _check_fields(content, path)
-    recipe = from_dict(dict(content["recipe"]), place=str(path))
-    objective = objectives.build(recipe, num_classes=len(content["classes"]))
-    _check_thresholds(content["thresholds"], objective, path)
-    with init_empty_weights(include_buffers=False):  # the file fills them: random ones take seconds to draw
-        network = build(recipe, num_outputs=objective.num_outputs, pretrained=False)
-    own = network.backbone.state_dict()
-    wrong = [key for key in own if not same_shape(content["model"].get(key), own[key])]
-    if wrong or len(own) != len(content["model"]):
-        key = wrong[0] if wrong else next(key for key in content["model"] if key not in own)
-        raise UsageError(
-            f"{path}: its tensors are not those of {recipe.backbone} "
-            f"with {objective.num_outputs} output{'s'[: objective.num_outputs > 1]} (first: {key}); "
-            "give the checkpoint that train.py wrote"
-        )
-    network.backbone.load_state_dict({key: content["model"][key].to(own[key].dtype) for key in own}, assign=True)
-    network.to(memory_format=torch.channels_last)
-    data, seen = content["data"], {}
-    for side in ("validation", "test"):
-        if side in content:
-            seen[side] = tuple(content[side][name].numpy() for name in ("predictions", "truth"))
-    held_out = None
-    if "fold" in data and "test" in seen:  # a run that was stopped has no test yet
-        held_out = HeldOut(Fold(**data["fold"]), *seen["test"])
-    return Checkpoint(
-        path=path,
-        network=network.eval(),
-        objective=objective,
-        recipe=recipe,
-        thresholds=content["thresholds"],
-        classes=tuple(content["classes"]),
-        prepared_px=data["size"],
-        crop=data.get("crop", True),
-        held_out=held_out,
-        validation=seen.get("validation"),
-        calibration=_calibration(content, seen.get("validation"), objective, path),
-        training=_training(content, path),
-        seen_name_hashes=data["names"].numpy() if "names" in data else None,
-        useless_on=[
-            side for side, skilled in metrics.below_majority(content.get("metrics", {})).items() if not skilled
-        ],
-    )
-
-
-def _training(content: Mapping, path: Path) -> novelty.Reference | None:
-    """What is kept of the training photographs. Raises UsageError where it is damaged."""
-    try:
-        return novelty.from_dict(content["training"]) if "training" in content else None
-    except ValueError as exc:
-        raise UsageError(f"{path}: {exc}; give the checkpoint that train.py wrote") from exc
-
-
-def _calibration(
-    content: Mapping, validation: tuple | None, objective: objectives.Objective, path: Path
-) -> Calibration | None:
-    """The one that is kept, else one fitted to the validation predictions, else None. Raises UsageError."""
-    if "calibration" in content:
-        try:
-            return calibration.from_dict(content["calibration"], num_offsets=calibration.num_offsets(objective))
-        except ValueError as exc:
-            raise UsageError(
-                f"{path}: its calibration is damaged ({exc}); give the checkpoint that train.py wrote"
-            ) from exc
-    if validation is None:
-        return None
-    predictions, truth = validation
-    seen = calibration.evidence(objective, predictions)
-    return calibration.fit(seen, truth, num_classes=objective.num_classes)
-
-
-def _check_fields(content: Mapping, path: Path) -> None:
-    """Raises UsageError naming the first field that a checkpoint needs and that is missing or of another kind."""
-    classes, data = content.get("classes"), content.get("data")
-    fits = {
-        "model": isinstance(content["model"], Mapping),
-        "recipe": isinstance(content["recipe"], Mapping),
-        "classes": isinstance(classes, list) and len(classes) > 1 and all(isinstance(name, str) for name in classes),
-        "thresholds": "thresholds" in content,
-        "data": isinstance(data, Mapping)
-        and isinstance(data.get("size"), int)
-        and isinstance(data.get("names", torch.empty(0)), torch.Tensor),
-    }
-    for field, fit in fits.items():
-        if not fit:
-            raise UsageError(f"{path}: field {field!r} is missing or damaged; give the checkpoint that train.py wrote")
-
-
-def _check_thresholds(thresholds: object, objective: objectives.Objective, path: Path) -> None:
-    """Raises UsageError unless there is an ascending cut between each two grades, or None where there are no cuts."""
-    if objective.has_thresholds:
-        numbers = isinstance(thresholds, list) and all(
-            isinstance(value, float) and math.isfinite(value) for value in thresholds
-        )
-        fit = numbers and len(thresholds) == objective.num_classes - 1 and thresholds == sorted(thresholds)
-    else:
-        fit = thresholds is None
-    if not fit:
-        raise UsageError(f"{path}: field 'thresholds' is missing or damaged; give the checkpoint that train.py wrote")

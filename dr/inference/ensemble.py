@@ -1,4 +1,4 @@
-"""Several checkpoints that grade together: whether they may, and by which cuts."""
+"""Checkpoints that grade together: whether they may, their class prevalence, probabilities and thresholds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,125 +8,132 @@ import numpy as np
 
 from dr import UsageError
 from dr.grading import calibration, evaluation
-from dr.inference import checkpoint
-from dr.inference.checkpoint import Checkpoint, HeldOut
+from dr.inference.checkpoint import Checkpoint
+from dr.inference.records import HeldOut
 from dr.recipes.schema import Recipe
 
 
 def load(paths: Sequence[str]) -> list[Checkpoint]:
     """Raises UsageError for checkpoints whose predictions cannot be averaged."""
-    for place, path in enumerate(paths):
-        if Path(path).resolve() in [Path(before).resolve() for before in paths[:place]]:
-            raise UsageError(f"{path}: it is named twice; name each checkpoint once")
-    loaded = [checkpoint.load(path) for path in paths]
-    for one in loaded[1:]:
-        for what in ("classes", "objective"):
-            first, other = (getattr(each, what) for each in (loaded[0], one))
-            if what == "objective":
-                first, other = type(first).__name__, type(other).__name__
-            if first != other:
-                raise UsageError(
-                    f"{one.path}: its {what} ({other}) is not that of {loaded[0].path} ({first}); "
-                    "their predictions cannot be averaged, give them one by one"
-                )
-        if one.objective.has_thresholds != loaded[0].objective.has_thresholds:
-            raise UsageError(
-                f"{one.path} and {loaded[0].path}: one decides by cuts, the other by the likeliest grade; "
-                "give them one by one"
-            )
+    for number, path in enumerate(paths):
+        if Path(path).resolve() in [Path(before).resolve() for before in paths[:number]]:
+            raise UsageError(f"{path}: named twice; name each checkpoint once")
+    loaded = [Checkpoint.load(path) for path in paths]
+    for checkpoint in loaded[1:]:
+        _check_alike(checkpoint, loaded[0])
     return loaded
 
 
-def without_chance(recipe: Recipe) -> Recipe:
-    """Without its seed, and what was measured on the photographs of one fold."""
-    measured = {"mean": None, "std": None} if recipe.normalisation == "measured" else {}
+def _check_alike(checkpoint: Checkpoint, first: Checkpoint) -> None:
+    objectives = checkpoint.recipe.objective, first.recipe.objective
+    for what, own, other in (("classes", checkpoint.classes, first.classes), ("objective", *objectives)):
+        if own != other:
+            raise UsageError(
+                f"{checkpoint.path}: its {what} ({own}) differs from that of {first.path} ({other}), so predictions "
+                "cannot be averaged; run predict.py with each checkpoint alone"
+            )
+    if checkpoint.objective.has_thresholds != first.objective.has_thresholds:
+        raise UsageError(
+            f"{checkpoint.path} and {first.path}: one decides by thresholds, the other by the most probable grade; run "
+            "predict.py with each checkpoint alone"
+        )
+
+
+def comparable(recipe: Recipe) -> Recipe:
+    """The recipe without its seed and without what was measured on the images of one fold."""
+    measured = {"mean": None, "std": None} if recipe.normalisation == "dataset" else {}
     return dataclasses.replace(recipe, seed=0, **measured)
 
 
 def folds(checkpoints: Sequence[Checkpoint]) -> list[HeldOut] | None:
-    """What was held out of each, in the order of the folds, where all are different folds of one set and recipe."""
-    held_out = [one.held_out for one in checkpoints]
+    """The predictions for the images that each held out, by fold, if all are different folds of one dataset and
+    recipe; otherwise None."""
+    held_out = [checkpoint.held_out for checkpoint in checkpoints]
     if len(checkpoints) < 2 or None in held_out:
         return None
-    sets = {(each.fold.of, each.fold.fingerprint) for each in held_out}
-    numbers = {each.fold.number for each in held_out}
-    recipes = [without_chance(one.recipe) for one in checkpoints]
+    sets = {(part.fold.of, part.fold.fingerprint) for part in held_out}
+    numbers = {part.fold.number for part in held_out}
+    recipes = [comparable(checkpoint.recipe) for checkpoint in checkpoints]
     if len(sets) > 1 or len(numbers) < len(held_out) or any(recipe != recipes[0] for recipe in recipes):
         return None
-    return sorted(held_out, key=lambda each: each.fold.number)
+    return sorted(held_out, key=lambda part: part.fold.number)
 
 
 def validation(checkpoints: Sequence[Checkpoint]) -> list[tuple[np.ndarray, np.ndarray]] | None:
-    """-> predictions (N, P) and truth (N,) to fit decisions to, for each checkpoint: of folds of one set, for all of
-    them those of the photographs that each has held out; else its own. None where a checkpoint keeps none."""
+    """-> predictions (N, P) and truth (N,) to fit decisions to, for each checkpoint: the pooled out-of-fold predictions
+    of folds of one dataset, otherwise its own validation. None where a checkpoint keeps none."""
     held_out = folds(checkpoints)
     if held_out is not None:
-        pooled = tuple(np.concatenate([getattr(each, name) for each in held_out]) for name in ("predictions", "truth"))
+        pooled = tuple(np.concatenate([getattr(part, name) for part in held_out]) for name in ("predictions", "truth"))
         return [pooled] * len(checkpoints)
-    own = [one.validation for one in checkpoints]
-    return None if None in own else own
+    own = [checkpoint.validation for checkpoint in checkpoints]
+    return None if None in own else [(kept.predictions, kept.truth) for kept in own]
 
 
 def class_prevalence(checkpoints: Sequence[Checkpoint]) -> np.ndarray | None:
-    """The share of each grade among the validation photographs of all (K,), half a photograph of a grade that none has:
-    of those that folds hold out the most are of training, where data.py may have balanced the grades. None where a
-    checkpoint keeps no validation."""
-    if any(one.validation is None for one in checkpoints):
+    """The share of each class (K,) in the validation images of all checkpoints, with half an image for an absent class.
+    Images that folds hold out are mostly from training, which data.py may have balanced. None where a checkpoint keeps
+    no validation."""
+    if any(checkpoint.validation is None for checkpoint in checkpoints):
         return None
-    truth = np.concatenate([one.validation[1] for one in checkpoints])
+    truth = np.concatenate([checkpoint.validation.truth for checkpoint in checkpoints])
     counts = np.maximum(np.bincount(truth, minlength=len(checkpoints[0].classes)), 0.5)
     return counts / counts.sum()
 
 
 def probabilities(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) -> np.ndarray | None:
-    """predictions (N, P) -> calibrated probabilities (N, K) for validation's mix of grades, None where a checkpoint has
-    no calibration."""
-    likely = calibrated(checkpoints, predictions)
-    natural = class_prevalence(checkpoints)
-    if folds(checkpoints) is None or natural is None:
-        return likely
+    """predictions (N, P) -> calibrated probabilities (N, K) for the class prevalence of validation. None where a
+    checkpoint has no calibration."""
+    calibrated_probabilities = calibrated(checkpoints, predictions)
+    prevalence = class_prevalence(checkpoints)
+    if folds(checkpoints) is None or prevalence is None:
+        return calibrated_probabilities
     truth = validation(checkpoints)[0][1]
-    held_out = np.maximum(np.bincount(truth, minlength=likely.shape[1]), 0.5) / len(truth)
-    return calibration.reweighted(likely, natural / held_out)
+    held_out = np.maximum(np.bincount(truth, minlength=len(prevalence)), 0.5) / len(truth)
+    return calibration.reweighted(calibrated_probabilities, prevalence / held_out)
 
 
 def calibrated(checkpoints: Sequence[Checkpoint], predictions: np.ndarray) -> np.ndarray | None:
-    """As `probabilities`, for the mix of the photographs that decisions are fitted to. Folds of one set share the
-    calibration that is fitted to all the photographs that each has held out; of others it is the mean of what each
-    makes of the predictions."""
+    """As `probabilities`, for the class prevalence of the images that decisions are fitted to. Folds of one dataset
+    share one calibration, fitted to the pooled out-of-fold predictions; otherwise the probabilities of the checkpoints'
+    own calibrations are averaged."""
     objective = checkpoints[0].objective
-    seen = calibration.evidence(objective, predictions)
+    inputs = objective.calibration_input(predictions)
     if folds(checkpoints) is not None:
-        scores, truth = validation(checkpoints)[0]
-        scores = calibration.evidence(objective, scores)
-        return calibration.fit(scores, truth, num_classes=objective.num_classes).probabilities(seen)
-    fitted = [one.calibration for one in checkpoints]
-    return None if None in fitted else np.mean([each.probabilities(seen) for each in fitted], axis=0)
+        pooled, truth = validation(checkpoints)[0]
+        pooled_inputs = objective.calibration_input(pooled)
+        return calibration.fit(pooled_inputs, truth, num_classes=objective.num_classes).probabilities(inputs)
+    fitted = [checkpoint.calibration for checkpoint in checkpoints]
+    return None if None in fitted else np.mean([each.probabilities(inputs) for each in fitted], axis=0)
 
 
 def thresholds(checkpoints: Sequence[Checkpoint]) -> tuple[list[np.ndarray | None], str | None]:
-    """-> the cuts (K-1,) to grade with, for each checkpoint, and where they are from, in words; None without cuts.
+    """-> thresholds (K-1,) for each checkpoint, and a line on their origin; None without thresholds.
 
-    Folds of one set share the cuts that their recipe's rule fits to the scores of all the photographs that each has
-    held out, every photograph once and by a network that has not seen it, weighed to validation's mix of grades; else
-    each keeps its own.
+    Folds of one dataset share thresholds that the recipe's rule fits to the pooled out-of-fold scores, weighted to the
+    class prevalence of validation. Otherwise each checkpoint keeps its own.
     """
     first = checkpoints[0]
-    own = [None if one.thresholds is None else np.array(one.thresholds) for one in checkpoints]
+    own = [None if each.thresholds is None else np.array(each.thresholds) for each in checkpoints]
     if first.thresholds is None:
         return own, None
-    held_out, source = folds(checkpoints), f"the mean of those of {len(own)} checkpoints"
-    if all(one.recipe.thresholds == "round" for one in checkpoints):
+    held_out, source = folds(checkpoints), f"mean of {len(own)} checkpoints"
+    if all(checkpoint.recipe.thresholds == "round" for checkpoint in checkpoints):
         source = "scores are rounded, nothing was fitted"
     elif held_out is not None:
-        predictions, truth = validation(checkpoints)[0]
-        rule, natural = first.recipe.thresholds, class_prevalence(checkpoints)
-        fitted = evaluation.fit_thresholds(predictions, truth, objective=first.objective, rule=rule, prevalence=natural)
-        own = [fitted] * len(own)
-        numbers = ", ".join(str(each.fold.number) for each in held_out)
-        these = f"folds {numbers} of {held_out[0].fold.of}"
-        weighed = "" if natural is None else ", weighed to validation's mix of grades"
-        source = f"fitted to the {len(truth)} out-of-fold scores of {these}{weighed}"
+        own, source = _refitted(checkpoints, held_out)
     elif len(own) == 1:
-        source = f"those of {first.path}"
-    return own, f"cuts {' '.join(f'{value:.3f}' for value in np.mean(own, axis=0))}: {source}"
+        source = f"from {first.path}"
+    return own, f"thresholds {' '.join(f'{value:.3f}' for value in np.mean(own, axis=0))}: {source}"
+
+
+def _refitted(checkpoints: Sequence[Checkpoint], held_out: Sequence[HeldOut]) -> tuple[list[np.ndarray], str]:
+    first, prevalence = checkpoints[0], class_prevalence(checkpoints)
+    predictions, truth = validation(checkpoints)[0]
+    fitted = evaluation.fit_thresholds(
+        predictions, truth, objective=first.objective, rule=first.recipe.thresholds, prevalence=prevalence
+    )
+    numbers = ", ".join(str(part.fold.number) for part in held_out)
+    weighted = "" if prevalence is None else ", weighted to the class prevalence of validation"
+    source = f"fitted to {len(truth)} out-of-fold scores of folds {numbers} of {held_out[0].fold.of}{weighted}"
+    return [fitted] * len(checkpoints), source

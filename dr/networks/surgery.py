@@ -1,6 +1,8 @@
-"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop, gradient checkpointing, convolutions that
-bfloat16 slows. None of them renames a tensor, and but for the stem "cifar" none changes the shape of one: pretrained
-weights still fit."""
+"""Changes to a finished backbone: activation, stem, pooling, ShakeDrop, gradient checkpointing, and float32 for
+convolutions that are slow in bfloat16.
+
+No change renames a tensor, and only stem=cifar changes a shape, so pretrained weights still fit.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,9 +22,7 @@ RESIDUAL_ENDS = {  # torchvision's residual blocks and the last module of their 
     torchvision.models.efficientnet.MBConv: "stochastic_depth",
     torchvision.models.efficientnet.FusedMBConv: "stochastic_depth",
 }
-
-
-CHECKPOINTED = (  # torchvision's blocks whose insides are computed twice
+CHECKPOINTED = (  # torchvision's blocks whose activations are recomputed
     *RESIDUAL_ENDS,
     torchvision.models.convnext.CNBlock,
     torchvision.models.mobilenetv2.InvertedResidual,
@@ -35,17 +35,18 @@ CHECKPOINTED = (  # torchvision's blocks whose insides are computed twice
 
 
 def operate(model: nn.Module, recipe: Recipe) -> None:
-    """Changes activation, stem and residual branches as the recipe says. Raises UsageError where the backbone has
-    nothing to change."""
+    """Applies the recipe's activation, stem and shakedrop, in place. Raises UsageError if the backbone lacks the layers
+    to change."""
     if recipe.activation == "silu":
         _silu(model, recipe.backbone)
-    if recipe.stem != "own":
+    if recipe.stem != "default":
         _stem(model, recipe)
     if recipe.shakedrop is not None:
         _shakedrop(model, recipe)
 
 
 def _silu(model: nn.Module, backbone: str) -> None:
+    """Replaces every ReLU by SiLU."""
     places = [
         (parent, name)
         for parent in model.modules()
@@ -53,21 +54,19 @@ def _silu(model: nn.Module, backbone: str) -> None:
         if isinstance(child, nn.ReLU)
     ]
     if not places:
-        raise UsageError(f"recipe: activation silu takes the place of ReLU, and {backbone} has none; leave it out")
+        raise UsageError(f"recipe: activation silu replaces ReLU, which {backbone} lacks; leave it out")
     for parent, name in places:
         setattr(parent, name, nn.SiLU(inplace=True))
 
 
 def _stem(model: nn.Module, recipe: Recipe) -> None:
-    """no_pool: a ResNet's max-pool goes. small: so does the stride of the first convolution; of other networks, the
-    stride of the first two convolutions that have one. Feature maps are then 2 and 4 times as large. cifar: small, and
-    the first convolution is 3 x 3 (He et al., CVPR 2016, section 4.2), as in the ResNets that MedMNIST reports."""
+    """no_pool: removes the max-pool of a ResNet; feature maps are twice as large. small: also sets the stride of its
+    first convolution to 1, or that of the first two strided convolutions of another network; four times. cifar: small,
+    with a first convolution of 3 x 3 (He et al., CVPR 2016, section 4.2), as in the ResNets that MedMNIST reports."""
     pools = hasattr(model, "maxpool")
     plain = pools and isinstance(getattr(model, "conv1", None), nn.Conv2d)
     if (recipe.stem == "no_pool" and not pools) or (recipe.stem == "cifar" and not plain):
-        raise UsageError(
-            f"recipe: stem {recipe.stem} is for ResNets, {recipe.backbone} begins in another way; use stem=small"
-        )
+        raise UsageError(f"recipe: stem {recipe.stem} is for ResNets, not for {recipe.backbone}; use stem=small")
     if pools:
         model.maxpool = nn.Identity()
     if recipe.stem == "no_pool":
@@ -80,7 +79,8 @@ def _stem(model: nn.Module, recipe: Recipe) -> None:
     strided = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
     if len(strided) < wanted:
         raise UsageError(
-            f"recipe: stem small needs {wanted} strided convolutions, {recipe.backbone} has {len(strided)}"
+            f"recipe: stem small needs {wanted} strided convolutions, but {recipe.backbone} has {len(strided)}; "
+            "leave it out"
         )
     for layer in strided[:wanted]:
         layer.stride = (1, 1)
@@ -106,8 +106,8 @@ class GeM(nn.Module):
 
 
 def pool_by_gem(model: nn.Module, backbone: str) -> None:
-    """Puts GeM in place of the global average. Its one tensor is new: load pretrained weights before. Raises
-    UsageError."""
+    """Replaces the global average pooling by GeM. Load pretrained weights before: they lack its one tensor. Raises
+    UsageError if the backbone has no such pooling."""
     if isinstance(getattr(model, "avgpool", None), nn.AdaptiveAvgPool2d):
         model.avgpool = GeM(flatten=False)
         return
@@ -116,14 +116,14 @@ def pool_by_gem(model: nn.Module, backbone: str) -> None:
             parent, _, own = name.rpartition(".")
             setattr(model.get_submodule(parent), own, GeM(flatten=not isinstance(module.flatten, nn.Identity)))
             return
-    raise UsageError(f"recipe: pooling gem takes the place of a global average, and {backbone} has none; leave it out")
+    raise UsageError(f"recipe: pooling gem replaces global average pooling, which {backbone} lacks; leave it out")
 
 
 # --- ShakeDrop ------------------------------------------------------------------------------------
 
 
 class _Shake(torch.autograd.Function):
-    """x (N, ...) -> forward_factor x; its gradient is backward_factor times what comes from above."""
+    """x (N, ...) -> forward_factor x; the gradient of the output is multiplied by backward_factor instead."""
 
     @staticmethod
     def forward(ctx, x, forward_factor, backward_factor):
@@ -139,9 +139,9 @@ class _Shake(torch.autograd.Function):
 def shake(x: torch.Tensor, *, keep: float, training: bool) -> torch.Tensor:
     """A residual branch x (N, C, H, W) under ShakeDrop (Yamada et al., IEEE Access 2019;7:186126).
 
-    b is 1 with probability `keep`, alpha lies in [-1, 1], beta in [0, 1], each drawn for each picture. Training goes
-    forward by b + alpha - b alpha and backward by b + beta - b beta; evaluation by the expectation of the former,
-    `keep`.
+    For each image, b is 1 with probability `keep` and else 0, alpha is uniform in [-1, 1], beta in [0, 1]. In training,
+    x is multiplied by b + alpha - b alpha and its gradient by b + beta - b beta. In evaluation x is multiplied by
+    `keep`, the expectation of the former.
     """
     if not training:
         return keep * x
@@ -157,8 +157,8 @@ def _hook(module: nn.Module, _: tuple, output: torch.Tensor, *, keep: float) -> 
 
 
 def _residual_ends(model: nn.Module) -> list[nn.Module]:
-    """The last module of each residual branch, in the order of the network. Stochastic depth, which ShakeDrop replaces,
-    gives way to nothing."""
+    """The last module of each residual branch, in the order of the network. Removes stochastic depth, which ShakeDrop
+    replaces."""
     ends = []
     for block in model.modules():
         name = RESIDUAL_ENDS.get(type(block))
@@ -177,8 +177,8 @@ def _shakedrop(model: nn.Module, recipe: Recipe) -> None:
     ends = _residual_ends(model)
     if not ends:
         raise UsageError(
-            f"recipe: shakedrop is for torchvision's ResNets and EfficientNets and for timm's blocks with drop_path, "
-            f"and {recipe.backbone} has none; leave it out"
+            "recipe: shakedrop is for torchvision's ResNets and EfficientNets and for timm's blocks with drop_path, "
+            f"not for {recipe.backbone}; leave it out"
         )
     for number, end in enumerate(ends, start=1):
         # a hook, not a module around it: the tensors keep their names
@@ -194,9 +194,11 @@ def _in_float32(forward: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor
 
 
 def widen_slow_convolutions(model: nn.Module) -> None:
-    """Computes in float32, also under autocast, the depthwise convolutions that have a stride or more than 3 x 3: their
-    bfloat16 gradients are 2 to 20 times as slow on CPUs as float32 ones (oneDNN 3, measured with AVX512-BF16), and the
-    others are faster."""
+    """Makes depthwise convolutions with a stride, or larger than 3 x 3, compute in float32 under autocast.
+
+    On CPUs their bfloat16 gradients take 2 to 20 times as long as float32 ones (oneDNN 3, measured with AVX512-BF16).
+    Other convolutions are faster in bfloat16.
+    """
     for layer in model.modules():
         depthwise = isinstance(layer, nn.Conv2d) and layer.groups == layer.in_channels > 1
         if depthwise and (max(layer.stride) > 1 or max(layer.kernel_size) > 3):
@@ -207,11 +209,10 @@ def widen_slow_convolutions(model: nn.Module) -> None:
 
 
 def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
-    """Keeps what goes into each block, not what is computed in it, which is computed again in the backward pass (Chen
-    et al., arXiv:1604.06174): by timm's own means, or around torchvision's blocks. Raises UsageError for other
-    networks.
+    """Keeps only the input of each block and recomputes its activations in the backward pass (Chen et al.,
+    arXiv:1604.06174): with timm's own method, or around torchvision's blocks. Raises UsageError for other networks.
 
-    For a training network, last of all changes: hooks and forwards of other changes are computed again as well.
+    Call it after all other changes: their hooks and forwards must be recomputed, too.
     """
     blocks = [module for module in model.modules() if isinstance(module, CHECKPOINTED)]
     try:
@@ -219,10 +220,10 @@ def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
             model.set_grad_checkpointing(True)
         elif not blocks:
             raise AssertionError("no residual blocks")
-    except AssertionError as exc:  # timm's way to say that a network has no such thing
+    except AssertionError as exc:  # raised by timm's networks without checkpointing
         raise UsageError(
-            f"recipe: grad_checkpointing is not known for {backbone}; leave it out, or take a smaller batch_size with "
-            "accumulate"
+            f"recipe: grad_checkpointing is not supported by {backbone}; leave it out, or use a smaller batch_size "
+            "with accumulate"
         ) from exc
     if not hasattr(model, "set_grad_checkpointing"):
         for block in blocks:
@@ -233,6 +234,6 @@ def checkpoint_gradients(model: nn.Module, backbone: str) -> None:
 
 
 def _count_once(norm: nn.Module, _: tuple, *, momentum: float | None) -> None:
-    """A batch that is computed a second time, within the backward pass, moves the running statistics no further (only
-    torch's count of batches, which nothing uses, goes on)."""
+    """Keeps the running statistics unchanged while a batch is recomputed within the backward pass. Only torch's count
+    of batches, which nothing reads, still rises."""
     norm.momentum = momentum if torch._C._current_graph_task_id() == -1 else 0.0

@@ -1,6 +1,7 @@
-"""Pages: a template and its content -> one HTML file that needs nothing else, neither other files nor a network."""
+"""HTML pages: a template and its content -> one self-contained file, which needs no other file and no network."""
 
 import base64
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -15,63 +16,68 @@ from dr.core import files
 
 TEMPLATES = Path(__file__).parent / "templates"
 THUMBNAIL_PX = 160
-THUMBNAIL_QUALITY = 72  # of JPEG: about 4 kB a photograph
-PICTURE_QUALITY = 88
+THUMBNAIL_QUALITY = 72  # of JPEG: about 4 kB per image
+JPEG_QUALITY = 88
 MIME = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 
 
-def jpeg(photo: np.ndarray, *, quality: int = PICTURE_QUALITY) -> bytes:
-    """(H, W, 3) uint8 RGB -> the bytes of a JPEG."""
-    bgr = cv2.cvtColor(photo, cv2.COLOR_RGB2BGR)
+def jpeg(image: np.ndarray, *, quality: int = JPEG_QUALITY) -> bytes:
+    """(H, W, 3) uint8 RGB -> JPEG bytes."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     return cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
 
 
-def shrunk(photo: np.ndarray, *, longest_px: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> with a longer side of at most `longest_px`, and no side shorter than one pixel."""
-    height, width = photo.shape[:2]
+def shrunk(image: np.ndarray, *, longest_px: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same with a longer side of at most `longest_px` and both sides at least one pixel."""
+    height, width = image.shape[:2]
     scale = longest_px / max(height, width)
     if scale >= 1:
-        return photo
+        return image
     size = max(1, round(scale * width)), max(1, round(scale * height))
-    return cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def thumbnail(photo: np.ndarray, *, side_px: int = THUMBNAIL_PX) -> bytes:
-    """(H, W, 3) uint8 RGB -> the bytes of a JPEG whose longer side is at most `side_px`."""
-    return jpeg(shrunk(photo, longest_px=side_px), quality=THUMBNAIL_QUALITY)
+def thumbnail(image: np.ndarray, *, side_px: int = THUMBNAIL_PX) -> bytes:
+    """(H, W, 3) uint8 RGB -> JPEG bytes with a longer side of at most `side_px`."""
+    return jpeg(shrunk(image, longest_px=side_px), quality=THUMBNAIL_QUALITY)
 
 
-def data_uri(picture: str | Path | bytes, *, mime: str = "image/jpeg") -> str:
-    """The path of a picture, or its bytes and what they are -> a URI that holds the picture itself."""
-    if not isinstance(picture, bytes):
-        path = Path(picture)
-        mime, picture = MIME[path.suffix.lower()], path.read_bytes()
-    return f"data:{mime};base64,{base64.b64encode(picture).decode()}"
+def data_uri(image: str | Path | bytes, *, mime: str = "image/jpeg") -> str:
+    """The path of an image file, or its bytes and their MIME type -> a data URI that embeds it."""
+    if not isinstance(image, bytes):
+        path = Path(image)
+        mime, image = MIME[path.suffix.lower()], path.read_bytes()
+    return f"data:{mime};base64,{base64.b64encode(image).decode()}"
 
 
 def as_json(content: Any) -> Markup:
-    """`content` for a script block, where no text of it can end the block. Raises ValueError for NaN and infinity,
-    which JSON does not know."""
+    """`content` as JSON for a script block, which no text in it can end. Raises ValueError for NaN and infinity, which
+    JSON lacks."""
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for sign, escaped in (("<", r"\u003c"), (">", r"\u003e"), ("&", r"\u0026")):
         text = text.replace(sign, escaped)
-    return Markup(text)  # its signs are escaped
+    return Markup(text)  # escaped above
 
 
 def render(template: str, **content: Any) -> str:
-    """The name of a template in dr/templates and its content, which is escaped -> a page. Raises
-    jinja2.UndefinedError for a name that the template needs and was not given."""
+    """The name of a template in dr/pages/templates and its content, which is escaped -> HTML. Raises
+    jinja2.UndefinedError for a missing name."""
+    return _environment(TEMPLATES).get_template(template).render(version=__version__, **content)
+
+
+@functools.cache  # it keeps compiled templates, which take longer to compile than to render
+def _environment(folder: Path) -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"as_json": as_json}
-    return environment.get_template(template).render(version=__version__, **content)
+    return environment
 
 
 def write(path: str | Path, template: str, **content: Any) -> None:
-    """The page as a file, whole or not there."""
+    """Render the page and write it to `path`, atomically."""
     files.write_bytes(path, render(template, **content).encode())

@@ -1,6 +1,6 @@
-"""How every picture of the pipeline looks: colours, figures, axes, names of classes; and how it is saved as a PNG.
+"""The common style of all plots: colours, figures, axes, class labels, saving as PNG.
 
-Figures are built without pyplot: no window, no backend to choose, no list of open figures that grows.
+Figures are built without pyplot: there is no window, no backend, and no growing list of open figures.
 """
 
 import textwrap
@@ -16,19 +16,21 @@ from dr.core import files
 
 DPI = 120
 INK, FAINT, PAPER = "#222222", "#c4c4c4", "white"
-# Okabe & Ito's colours, told apart under every common colour blindness
+# colours of Okabe & Ito, distinguishable under every common colour blindness
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#808080"
-MOST_CLASSES = 30  # of a matrix or histogram that can still be read
+MOST_CLASSES = 30  # of a readable matrix or histogram
 
 
 def names_of(classes: Sequence[str], count: int) -> list[str]:
-    """Number and name of each grade, wrapped to stand beneath a bar; numbers alone where the names are not theirs."""
+    """-> number and name of each of `count` grades, wrapped for the label of a bar; numbers alone where the number of
+    names differs."""
     if len(classes) != count:
         return [f"grade {grade}" for grade in range(count)]
     return [textwrap.fill(f"{grade} {name}", 15) for grade, name in enumerate(classes)]
 
 
 def shades(colormap: str, count: int, start: float, stop: float) -> list[tuple[float, ...]]:
+    """-> `count` RGBA colours of a matplotlib colormap, evenly spaced from start to stop in 0..1."""
     return [tuple(colour) for colour in colormaps[colormap](np.linspace(start, stop, count))]
 
 
@@ -40,7 +42,7 @@ def new_figure(width: float, height: float, colour: str = PAPER) -> Figure:
 
 
 def plain(axes: Axes, *, title: str = "") -> None:
-    """Colours are said, not inherited: a notebook's dark style must not print white on white."""
+    """Style the axes of a plot. Colours are explicit: a notebook's dark style must not print white on white."""
     axes.set_title(title, loc="left", color=INK, fontsize=12)
     axes.set_facecolor(PAPER)
     axes.spines[["top", "right"]].set_visible(False)
@@ -49,13 +51,15 @@ def plain(axes: Axes, *, title: str = "") -> None:
 
 
 def save(figure: Figure, path: Path) -> Figure:
+    """Write the figure as PNG, atomically -> the figure."""
     with files.atomic_write(path) as part:
         figure.savefig(part, format="png", dpi=DPI, facecolor="auto")
     return figure
 
 
 def label_bars(axes: Axes, at: np.ndarray, totals: np.ndarray) -> None:
-    # a paper-coloured ground, so that the target line never runs through a number
+    """Write totals (K,) above bars at the positions `at` (K,)."""
+    # a background in the colour of the paper keeps the target line out of the number
     style = {"ha": "center", "color": INK, "bbox": {"facecolor": PAPER, "edgecolor": "none", "pad": 1}}
     for x, total in zip(at, totals, strict=True):
         axes.annotate(f"{total:,}", (x, total), (0, 5), textcoords="offset points", **style)

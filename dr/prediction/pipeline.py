@@ -1,7 +1,6 @@
-"""Stage 3: checkpoints + photographs -> result.csv (a valid submission), details.csv and report.html."""
+"""Stage 3: checkpoints + images -> result.csv (a valid submission), details.csv and report.html."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,315 +8,223 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dr.core import device, distributed, files
+from dr.core import distributed, files
 from dr.datasets.preprocessed import name_hash
-from dr.imaging import novelty
 from dr.inference import ensemble
 from dr.inference.checkpoint import Checkpoint
-from dr.inference.forward import Scorer, decide, mean_predictions
-from dr.prediction import explanations, scoring
-from dr.prediction import report as prediction_page
+from dr.inference.decision import Decision
+from dr.inference.grader import Grader, NetworkOutputs
+from dr.prediction import explanations, notes, prevalence, report, scoring
 from dr.prediction.inputs import find_images, ids, select, submission_ids
-from dr.prediction.prevalence import Shift
-from dr.prediction.prevalence import check as check_prevalence
-from dr.prediction.run_networks import NetworkOutputs, forward
-from dr.sources.archive import Archive, other_pictures, passed_over, stem
+from dr.prediction.options import PredictOptions
+from dr.prediction.run_networks import run_networks
+from dr.prediction.thumbnails import Thumbnail
+from dr.sources.archive import Archive
 from dr.sources.class_names import numbers_of
-from dr.sources.kaggle import path_ends
+from dr.sources.matching import path_ends
 
 PAGE = "report.html"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was written: `result` (id_code, diagnosis) and `details`, one row for each photograph; the names of the
-    classes; the cuts and where they are from, in words, None without cuts; what ran the networks, in words; what
-    metrics.json holds, where there are labels; what else a person should know, a line each."""
+    """What was written: `result` (id_code, diagnosis), `details`, a row for each image, and `metrics`, the content of
+    metrics.json where labels were given; the class names; sentences on the source of the thresholds (None without
+    thresholds), the engine, and notes."""
 
     result: pd.DataFrame
     details: pd.DataFrame
     classes: tuple[str, ...]
-    thresholds: str | None
+    thresholds_source: str | None
     engine: str
     metrics: dict | None = None
     notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Decision:
-    """Mean predictions (M, P), grades (M,), probabilities (M, K) where there are some, and whether they are calibrated;
-    cuts (K-1,) of each network, and where they are from, in words; without cuts None, and the evidence (M, K) whose
-    highest the grade is."""
+class Inputs:
+    """The images to grade, {name: id} in order, and the true grades by id where labels were given."""
 
-    predictions: np.ndarray
-    grades: np.ndarray
-    probabilities: np.ndarray | None
-    calibrated: bool
-    thresholds: Sequence[np.ndarray | None]
-    thresholds_source: str | None
-    evidence: np.ndarray | None
-
-    @property
-    def mean_thresholds(self) -> np.ndarray | None:
-        """(K-1,), of all networks; None without cuts."""
-        return None if self.thresholds[0] is None else np.mean(self.thresholds, axis=0)
+    archive: Archive
+    id_of: Mapping[str, str]
+    truth: pd.Series | None
 
 
-def _decide(
-    seen: NetworkOutputs,
-    scorers: Sequence[Scorer],
-    checkpoints: Sequence[Checkpoint],
-    *,
-    stated: Sequence[float] | str | None,
-    by: str,
-) -> Decision:
-    """What is decided, for validation's mix of grades or the `stated` one."""
-    thresholds, words = ensemble.thresholds(checkpoints)
-    if stated is None:
-        predictions, grades = decide(scorers, seen.outputs, thresholds=thresholds, by=by)
-        own = checkpoints[0].objective.probabilities(predictions)
-        likely = ensemble.probabilities(checkpoints, predictions)
-        calibrated = likely is not None
-        return Decision(predictions, grades, likely if calibrated else own, calibrated, thresholds, words, own)
-    shift = Shift(checkpoints, mean_predictions(scorers, seen.outputs), stated)
-    thresholds = shift.thresholds or thresholds
-    predictions, grades = decide(scorers, seen.outputs, thresholds=thresholds, by=by)
-    grades = grades if shift.grades is None else shift.grades
-    return Decision(predictions, grades, shift.probabilities, True, thresholds, shift.describe(), shift.evidence)
+def predict(options: PredictOptions) -> Prediction:
+    """Grades images -> OUTPUT/result.csv, details.csv, with labels metrics.json, with `report` report.html.
+
+    Under torchrun the processes share the images, and the main one writes. Raises UsageError before the first image is
+    graded.
+    """
+    start = time.monotonic()
+    archive, id_of = _images(options)
+    checkpoints = ensemble.load(options.models)
+    inputs = Inputs(archive, id_of, _truth(options.labels, id_of, classes=checkpoints[0].classes))
+    grader = _grader(checkpoints, options)
+    if distributed.is_main:
+        files.writable_folder(options.output)
+
+    with_thumbnails = options.report and len(id_of) <= report.MAX_THUMBNAILS
+    outputs, thumbnails = run_networks(
+        grader, archive, list(id_of), thumbnails=with_thumbnails, workers=options.workers
+    )
+    decision = distributed.broadcast(lambda: _decide(grader, outputs, options.prevalence))
+    result, details = _tables(grader, outputs, decision, inputs, ordered=options.submission is not None)
+    metrics = None
+    if inputs.truth is not None:
+        metrics = distributed.broadcast(lambda: _metrics(outputs, decision, inputs, checkpoints))
+    if distributed.is_main:
+        _write(Path(options.output), result, details, metrics)
+    _, engine = grader.scorers(len(id_of))
+    if options.report:
+        content = _page_content(options, grader, details, decision, metrics)
+        _write_page(content, options, grader, archive, thumbnails, start=start)
+    lines = notes.on_grades(details, decision, checkpoints, unscored=inputs.truth is not None and metrics is None)
+    lines += notes.on_names(archive, id_of, graded=len(result), submitted=options.submission is not None)
+    return Prediction(result, details, grader.classes, decision.thresholds_source, engine, metrics, lines)
 
 
-def _named(images: str, submission: str | None, *, output: str) -> tuple[Archive, dict[str, str]]:
-    """The photographs to grade, in the order of a submission where one is given, none that an earlier run drew -> their
-    archive, {name: id}."""
-    wanted = submission_ids(submission) if submission else None
-    archive, names = find_images(images, but=[Path(output) / name for name in scoring.FILES])
+def _images(options: PredictOptions) -> tuple[Archive, dict[str, str]]:
+    """The images to grade, in the order of the sample submission if there is one, without the outputs of an earlier run
+    -> their archive, {name: id}. Raises UsageError."""
+    wanted = submission_ids(options.submission) if options.submission else None
+    outputs = [Path(options.output) / name for name in scoring.FILES]
+    archive, names = find_images(options.images, exclude=outputs)
     if wanted is None:
         return archive, dict(zip(names, ids(names), strict=True))
-    chosen = select(names, wanted, images=images, submission=submission)
+    chosen = select(names, wanted, images=options.images, submission=options.submission)
     return archive, dict(zip(chosen, wanted, strict=True))
 
 
-def predict(
-    models: Sequence[str],
-    images: str,
-    *,
-    output: str,
-    batch_size: int = 16,
-    tta: str | None = None,
-    tta_by: str | None = None,
-    workers: int = 2,
-    device_name: str = "auto",
-    engine_name: str = "auto",
-    submission: str | None = None,
-    prevalence: Sequence[float] | str | None = None,
-    labels: str | None = None,
-    report: bool = False,
-    explain: int | str = 0,
-) -> Prediction:
-    """Grades the photographs of `images` -> output/result.csv and output/details.csv, and with `report` the page
-    output/report.html, with maps of `explain` photographs or of 'all'.
-
-    Predictions of several checkpoints are averaged, and so are their cuts, unless they are folds of one set; `tta` and
-    `tta_by` are the first recipe's where they are not given. `prevalence`: the share of each class, or auto, that
-    decisions are moved to. `labels`: a table of true grades, which output/metrics.json is made with. Several processes
-    share the photographs, and the main one writes. Raises UsageError.
-    """
-    start = time.monotonic()
-    archive, id_of = _named(images, submission, output=output)
-    checkpoints = ensemble.load(models)
-    first = checkpoints[0]
-    tta, by = tta or first.recipe.tta, tta_by or first.recipe.tta_by
-    truth = _truth(labels, id_of, classes=first.classes) if labels else None
-    if prevalence is not None:
-        check_prevalence(checkpoints, prevalence, by=by)
-    precisions = {one.recipe.precision for one in checkpoints}
-    precision = precisions.pop() if len(precisions) == 1 else "auto"
-    accelerator = device.accelerator(device_name, precision=precision, on_cpu="fp32")
-    layers = explanations.find_layers(checkpoints) if report and explain else []
-    if distributed.is_main:
-        files.writable_folder(output)
-
-    seen, scorers, used = forward(
-        archive,
-        list(id_of),
-        checkpoints,
-        tta=tta,
-        thumbnails=report and len(id_of) <= prediction_page.MOST_THUMBNAILS,
-        batch_size=batch_size,
-        workers=workers,
-        engine_name=engine_name,
-        accelerator=accelerator,
-    )
-    decision = distributed.broadcast(lambda: _decide(seen, scorers, checkpoints, stated=prevalence, by=by))
-    result, details = _tables(seen, decision, first, id_of=id_of, truth=truth, ordered=submission is not None)
-    measured = (
-        None
-        if truth is None
-        else distributed.broadcast(lambda: _scored(seen, decision, truth, checkpoints, id_of=id_of))
-    )
-    if distributed.is_main:
-        _write(Path(output), result, details, measured)
-    if report:
-        content = prediction_page.Content(
-            details=details,
-            checkpoints=checkpoints,
-            thresholds=decision.mean_thresholds,
-            thresholds_source=decision.thresholds_source,
-            calibrated=decision.calibrated,
-            images=images,
-            tta=tta,
-            engine=used,
-            metrics=measured,
-            optimistic_notes=[] if measured is None else scoring.optimistic_notes(measured),
-            warnings=useless(checkpoints),
-        )
-        page = Path(output) / PAGE
-        made_from = {
-            "thumbnails": seen.thumbnails,
-            "explain": explain,
-            "layers": layers,
-            "read": archive.read,
-            "start": start,
-        }
-        prediction_page.make(page, content, **made_from)
-    notes = _notes(details, decision, checkpoints, unscored=truth is not None and measured is None)
-    notes += _notes_on_names(archive, id_of, graded=len(result), submitted=submission is not None)
-    return Prediction(result, details, first.classes, decision.thresholds_source, used, measured, notes)
-
-
-def _truth(labels: str, id_of: Mapping[str, str], *, classes: Sequence[str]) -> pd.Series:
-    """The true grades in the table `labels`, by id. Raises UsageError."""
+def _truth(labels: str | None, id_of: Mapping[str, str], *, classes: Sequence[str]) -> pd.Series | None:
+    """The true grades of the table `labels`, by id. Raises UsageError."""
+    if labels is None:
+        return None
     truth = scoring.of_images(scoring.read_labels(labels, classes=classes), id_of, path=labels)
     scoring.check(list(id_of.values()), truth, path=labels)
     return truth
 
 
-def _write(output: Path, result: pd.DataFrame, details: pd.DataFrame, measured: dict | None) -> None:
-    """The tables, and nothing of a run before that would be taken for this one's."""
-    for name in (*scoring.FILES, PAGE):
-        (output / name).unlink(missing_ok=True)
-    if measured is not None:
-        scoring.write(measured, str(output))
-    files.write_csv(output / "details.csv", details)
-    files.write_csv(output / "result.csv", result)
+def _grader(checkpoints: Sequence[Checkpoint], options: PredictOptions) -> Grader:
+    """The grader of these options. Raises UsageError for what it cannot do later."""
+    by = options.tta_by or checkpoints[0].recipe.tta_by
+    if options.prevalence is not None:
+        prevalence.check(checkpoints, options.prevalence, by=by)
+    grader = Grader(
+        checkpoints,
+        tta=options.tta,
+        tta_by=by,
+        device=options.device,
+        engine=options.engine,
+        batch_size=options.batch_size,
+    )
+    if options.report and options.explain:
+        grader.explainers()
+    return grader
 
 
-def _scored(
-    seen: NetworkOutputs,
-    decision: Decision,
-    truth: pd.Series,
-    checkpoints: Sequence[Checkpoint],
-    *,
-    id_of: Mapping[str, str],
-) -> dict | None:
-    """What metrics.json holds; None where no photograph that has a label could be graded."""
-    named = {i: id_of[record["file"]] for i, record in seen.records.items()}
-    unreadable = [named[i] for i, record in seen.records.items() if record["error"]]
-    graded = scoring.Graded([named[i] for i in seen.index], decision.predictions, decision.grades, unreadable)
-    first = checkpoints[0]
-    content = scoring.score(graded, truth, objective=first.objective, classes=first.classes)
-    # data.py joins folders and name, where names alone are not unique
-    hashes = [
-        [name_hash(end.replace("/", "_")) for end in path_ends(name)] for name in graded.ids if name in truth.index
-    ]
-    seen_by = {
-        str(one.path): set(one.seen_name_hashes.tolist()) for one in checkpoints if one.seen_name_hashes is not None
-    }
-    known = {path: sum(not names.isdisjoint(own) for own in hashes) for path, names in seen_by.items()}
-    return None if content is None else content | {"seen_before": {path: n for path, n in known.items() if n}}
-
-
-def useless(checkpoints: Sequence[Checkpoint]) -> list[str]:
-    """-> a line for each network that training has found to be of no use."""
-    return [
-        f"{one.path}: do not rely on its grades; on its {one.useless_on[-1]} photographs it was no better than always "
-        "giving the most frequent class"
-        for one in checkpoints
-        if one.useless_on
-    ]
-
-
-def _notes(
-    details: pd.DataFrame, decision: Decision, checkpoints: Sequence[Checkpoint], *, unscored: bool
-) -> list[str]:
-    """What a person should know beside the grades, a line each."""
-    notes = useless(checkpoints)
-    if unscored:
-        notes.append("not scored: no photograph that has a label could be read; look at error in details.csv")
-    if decision.probabilities is not None and not decision.calibrated:
-        without = next(one.path for one in checkpoints if one.calibration is None)
-        notes.append(f"probabilities are not calibrated: {without} keeps no validation to calibrate by")
-    without = next((one.path for one in checkpoints if one.training is None), None)
-    if without is not None:
-        notes.append(f"{novelty.FLAG}: not looked for, {without} does not keep what its training photographs look like")
-    graded = details[details["grade"].notna()]
-    if raised := Counter(" ".join(graded["flags"].dropna()).split()):
-        counts = "  ".join(f"{name}: {count}" for name, count in sorted(raised.items()))
-        notes.append(f"flags of the {len(graded)} photographs that were graded: {counts}")
-    return notes
-
-
-def _notes_on_names(archive: Archive, id_of: Mapping[str, str], *, graded: int, submitted: bool) -> list[str]:
-    """What a person should know of the photographs and their ids, a line each."""
-    notes = []
-    if not submitted and any(own != stem(name) for name, own in id_of.items()):
-        notes.append("several photographs share a name: id_code is their path")
-    if others := other_pictures(archive.names):
-        notes.append(passed_over(others[0], len(others)))
-    if submitted and (left := len(id_of) - graded):
-        notes.append(f"result.csv is no valid submission: {left} of the {len(id_of)} ids could not be graded")
-    return notes
+def _decide(grader: Grader, outputs: NetworkOutputs, stated: Sequence[float] | str | None) -> Decision:
+    """The decision at the validation set's class prevalence, or at the `stated` one."""
+    return grader.decide(outputs) if stated is None else prevalence.decide(grader, outputs, stated)
 
 
 def _tables(
-    seen: NetworkOutputs,
-    decision: Decision,
-    first: Checkpoint,
-    *,
-    id_of: Mapping[str, str],
-    truth: pd.Series | None,
-    ordered: bool,
+    grader: Grader, outputs: NetworkOutputs, decision: Decision, inputs: Inputs, *, ordered: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """-> result, details, with `truth` where there are labels, sorted by name where they are not `ordered` already."""
-    scores = first.objective.scores(decision.predictions)
-    doubt = prediction_page.doubts(
-        scores,
-        decision.grades,
-        objective=first.objective,
-        thresholds=decision.mean_thresholds,
-        evidence=decision.evidence,
-    )
-    graded = {"score": scores.round(4), "grade": decision.grades, "doubt": doubt.round(4)}
-    graded = pd.DataFrame(graded, index=seen.index)
-    probabilities = []
-    if decision.probabilities is not None:
-        probabilities = [f"probability_{k}" for k in range(first.objective.num_classes)]
-        likely = pd.DataFrame(decision.probabilities.round(4), index=seen.index, columns=probabilities)
-        graded = pd.concat([graded, likely], axis=1)
-    graded["class"] = [first.classes[grade] for grade in decision.grades]
-    details = pd.DataFrame.from_dict(seen.records, orient="index").sort_index()
-    details = details.join(graded.astype({"grade": "Int64"}))
-    distance = [novelty.DISTANCE] if novelty.DISTANCE in details else []
-    known = [] if truth is None else ["truth"]
-    if truth is not None:
-        details["truth"] = details["file"].map(id_of).map(truth).astype("Int64")
-    graded_columns = ["file", "score", "grade", "class", *known, *probabilities, "doubt"]
-    measured_columns = ["brightness", "sharpness", "cut_off", *distance, "flags", "error"]
-    details = details.reindex(columns=graded_columns + measured_columns)
-    id_codes = details.loc[graded.index, "file"].map(id_of).tolist()
-    diagnosis = np.array(numbers_of(first.classes))[decision.grades]
+    """-> result.csv, details.csv, sorted by name unless they are `ordered`."""
+    details = grader.details(outputs, decision)
+    if inputs.truth is not None:
+        truth = details["file"].map(inputs.id_of).map(inputs.truth).astype("Int64")
+        details.insert(details.columns.get_loc("class") + 1, "truth", truth)
+    id_codes = details.loc[outputs.index, "file"].map(inputs.id_of).tolist()
+    diagnosis = np.array(numbers_of(grader.classes))[decision.grades]
     result = pd.DataFrame({"id_code": id_codes, "diagnosis": diagnosis})
     if not ordered:
         result, details = result.sort_values("id_code"), details.sort_values("file")
     return result.reset_index(drop=True), details.reset_index(drop=True)
 
 
+def _metrics(
+    outputs: NetworkOutputs, decision: Decision, inputs: Inputs, checkpoints: Sequence[Checkpoint]
+) -> dict | None:
+    """The content of metrics.json; None where no labelled image has a grade."""
+    named = {i: inputs.id_of[record["file"]] for i, record in outputs.records.items()}
+    unreadable = [named[i] for i, record in outputs.records.items() if record["error"]]
+    graded = scoring.Graded([named[i] for i in outputs.index], decision.predictions, decision.grades, unreadable)
+    first = checkpoints[0]
+    content = scoring.score(graded, inputs.truth, objective=first.objective, classes=first.classes)
+    if content is None:
+        return None
+    labelled = [name for name in graded.ids if name in inputs.truth.index]
+    return content | {"in_training_data": _in_training_data(labelled, checkpoints)}
+
+
+def _in_training_data(ids: Sequence[str], checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
+    """Ids of images -> {path of a checkpoint: how many of them match, by name, its training or validation images}."""
+    # data.py joins folders and name, where names alone are not unique
+    hashes = [[name_hash(end.replace("/", "_")) for end in path_ends(name)] for name in ids]
+    counts = {}
+    for checkpoint in checkpoints:
+        if checkpoint.data.name_hashes is not None:
+            known = set(checkpoint.data.name_hashes.tolist())
+            counts[str(checkpoint.path)] = sum(not known.isdisjoint(own) for own in hashes)
+    return {path: count for path, count in counts.items() if count}
+
+
+def _write(output: Path, result: pd.DataFrame, details: pd.DataFrame, metrics: dict | None) -> None:
+    """Writes the tables, and removes the files of an earlier run that this one does not write."""
+    for name in (*scoring.FILES, PAGE):
+        (output / name).unlink(missing_ok=True)
+    if metrics is not None:
+        scoring.write(metrics, str(output))
+    files.write_csv(output / "details.csv", details)
+    files.write_csv(output / "result.csv", result)
+
+
+def _page_content(
+    options: PredictOptions, grader: Grader, details: pd.DataFrame, decision: Decision, metrics: dict | None
+) -> report.Content:
+    return report.Content(
+        details=details,
+        checkpoints=grader.checkpoints,
+        thresholds=decision.mean_thresholds,
+        thresholds_source=decision.thresholds_source,
+        calibrated=decision.calibrated,
+        images=options.images,
+        tta=grader.tta,
+        engine=grader.scorers(len(details))[1],
+        metrics=metrics,
+        optimistic_notes=[] if metrics is None else scoring.optimistic_notes(metrics),
+        warnings=notes.unskilled(grader.checkpoints),
+    )
+
+
+def _write_page(
+    content: report.Content,
+    options: PredictOptions,
+    grader: Grader,
+    archive: Archive,
+    thumbnails: dict[str, Thumbnail],
+    *,
+    start: float,
+) -> None:
+    """All processes draw maps and bring their thumbnails; the main one writes. `start`: of the clock time.monotonic."""
+    maps = []
+    if options.explain:
+        chosen = explanations.choose(content.details, count=options.explain)
+        maps = explanations.maps(content.details, chosen, explainers=grader.explainers(), read=archive.read)
+    everyones = {file: each for own in distributed.all_gather(thumbnails) for file, each in own.items()}
+    if distributed.is_main:
+        seconds = time.monotonic() - start
+        report.write(Path(options.output) / PAGE, content, thumbnails=everyones, maps=maps, seconds=seconds)
+
+
 def summary_lines(prediction: Prediction) -> list[str]:
-    """-> lines for a person: by which cuts, how good, what to know, by what, and how many of each grade."""
+    """-> lines to print: thresholds, metrics, notes, engine, and the number of images of each grade."""
     counts = prediction.result["diagnosis"].value_counts()
     named = zip(numbers_of(prediction.classes), prediction.classes, strict=True)
     return [
-        *([] if prediction.thresholds is None else [prediction.thresholds]),
+        *([] if prediction.thresholds_source is None else [prediction.thresholds_source]),
         *([] if prediction.metrics is None else scoring.summary_lines(prediction.metrics)),
         *prediction.notes,
         f"graded by {prediction.engine}",

@@ -1,93 +1,78 @@
-"""Stage 3, the photographs through the networks: loaded while networks are made ready, shared by all processes."""
+"""Runs the networks on all images: DataLoader workers preprocess while the networks are converted or moved."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-import numpy as np
-import torch
-from accelerate import Accelerator
+from torch.utils.data import Dataset
 
-from dr.core import distributed
-from dr.imaging import novelty
-from dr.inference import backends
-from dr.inference.checkpoint import Checkpoint
-from dr.inference.forward import TTA_VIEWS, Scorer, infer
-from dr.prediction import report as prediction_page
-from dr.prediction.inputs import Batches, InferenceImages, InputSpec, begin, readable
+from dr.core.progress import track
+from dr.datasets.loader import loader
+from dr.inference.grader import Grader, NetworkOutputs
+from dr.inference.preprocessor import Preprocessed, Preprocessor, collate
+from dr.prediction.thumbnails import Thumbnail, make_thumbnail
 from dr.sources.archive import Archive
 
 
+class InferenceImages(Dataset):
+    """index -> (index, preprocessed image, its Thumbnail or None). DataLoader workers preprocess."""
+
+    def __init__(self, archive: Archive, names: Sequence[str], *, preprocessor: Preprocessor, thumbnails: bool = False):
+        self.archive, self.names = archive, names
+        self.preprocessor, self.thumbnails = preprocessor, thumbnails
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[int, Preprocessed, Thumbnail | None]:
+        name = self.names[index]
+        item = self.preprocessor(name, lambda: self.archive.read(name))
+        thumbnail = make_thumbnail(*item.largest) if self.thumbnails and item.largest is not None else None
+        return index, Preprocessed(item.record, item.inputs), thumbnail  # the frame stays in the worker
+
+
+def collate_with_thumbnails(items: Sequence[tuple[int, Preprocessed, Thumbnail | None]]) -> dict:
+    """Items -> a batch of `collate`, and "thumbnails": (file, Thumbnail) of those that have one."""
+    batch = collate([(index, item) for index, item, _ in items])
+    batch["thumbnails"] = [(item.record["file"], thumbnail) for _, item, thumbnail in items if thumbnail is not None]
+    return batch
+
+
 @dataclass
-class NetworkOutputs:
-    """What networks made of photographs: records of all by index; `index` (M,) of those with finite outputs, and for
-    each network the outputs (V, M, num_outputs); looks for the page, of this process."""
+class Loading:
+    """Batches that workers are loading, `count` images in this process; reading them fills `records` by index and
+    `thumbnails` by file."""
 
-    records: dict[int, dict]
-    index: np.ndarray
-    outputs: list[torch.Tensor]
-    thumbnails: dict[str, prediction_page.Thumbnail]
+    batches: Iterator[dict]
+    count: int
+    records: dict[int, dict] = field(default_factory=dict)
+    thumbnails: dict[str, Thumbnail] = field(default_factory=dict)
 
-
-def _networks(
-    checkpoints: Sequence[Checkpoint],
-    views: Sequence[InputSpec],
-    *,
-    engine_name: str,
-    count: int,
-    accelerator: Accelerator,
-) -> tuple[list[Scorer], str]:
-    """Networks that will see `count` pictures -> as the engine runs them, and the engine in words."""
-    scorers, used = [], []
-    for one, view in zip(checkpoints, views, strict=True):
-        side = view.crop_px or view.image_px
-        network, words = backends.prepare_network(
-            one.network, name=engine_name, device=accelerator.device, views=count, side_px=side
-        )
-        scorers.append(Scorer(network, one.objective, view.key))
-        used.append(words)
-    return scorers, ", ".join(dict.fromkeys(used))
+    def readable(self) -> Iterator[dict]:
+        """The batches with at least one readable image, with a progress bar."""
+        with track(total=self.count, desc="grading", unit="images") as progress:
+            for batch in self.batches:
+                self.records.update(batch["records"])
+                self.thumbnails.update(batch["thumbnails"])
+                if len(batch["index"]):
+                    yield batch
+                progress.update(len(batch["records"]))
 
 
-def _training(
-    checkpoints: Sequence[Checkpoint], views: Sequence[InputSpec]
-) -> list[tuple[InputSpec, novelty.Reference]]:
-    """What the training photographs of each look like, with the view; none where one does not keep it."""
-    known = [(view, one.training) for view, one in zip(views, checkpoints, strict=True)]
-    return [] if any(reference is None for _, reference in known) else known
+def start_loading(images: InferenceImages, *, batch_size: int, workers: int, pin: bool) -> Loading:
+    """Starts the workers. Each process of torchrun loads its share of the images."""
+    workers = min(workers, -(-len(images) // batch_size))
+    batches = loader(images, batch_size=batch_size, workers=workers, pin=pin, collate=collate_with_thumbnails)
+    return Loading(iter(batches), sum(map(len, batches.batch_sampler)))
 
 
-def forward(
-    archive: Archive,
-    names: list[str],
-    checkpoints: Sequence[Checkpoint],
-    *,
-    tta: str,
-    thumbnails: bool,
-    batch_size: int,
-    workers: int,
-    engine_name: str,
-    accelerator: Accelerator,
-) -> tuple[NetworkOutputs, list[Scorer], str]:
-    """All photographs through all networks, with `looks` for the page -> what was seen, the networks as the engine ran
-    them, and the engine in words. Of several processes each looks at its share and is given all."""
-    views = [InputSpec(one.prepared_px, one.recipe.image_size, one.recipe.crop_size, one.crop) for one in checkpoints]
-    count = len(names) * len(TTA_VIEWS[tta])
-    backends.choose_engine(engine_name, device=accelerator.device, views=count)  # told before the first photograph
-    photographs = InferenceImages(
-        archive, names, views=set(views), training=_training(checkpoints, views), thumbnails=thumbnails
-    )
-    on_gpu = accelerator.device.type == "cuda"
-    batches = begin(photographs, batch_size=batch_size, workers=workers, pin=on_gpu)  # while networks are made ready
-    scorers, used = _networks(checkpoints, views, engine_name=engine_name, count=count, accelerator=accelerator)
-    return _seen(batches, scorers, accelerator=accelerator, tta=tta), scorers, used
-
-
-def _seen(batches: Batches, scorers: Sequence[Scorer], *, accelerator: Accelerator, tta: str) -> NetworkOutputs:
-    own: dict[int, dict] = {}
-    thumbnails: dict[str, prediction_page.Thumbnail] = {}
-    index, outputs = infer(scorers, readable(batches, own, thumbnails), accelerator=accelerator, views=TTA_VIEWS[tta])
-    records = {i: record for each in distributed.all_gather(own) for i, record in each.items()}
-    finite = torch.stack([each.isfinite().all(dim=2).all(dim=0) for each in outputs]).all(dim=0).numpy()
-    for i in index[~finite]:
-        records[i]["error"] = "its score is not finite: the network overflows; train with --set precision=fp32"
-    return NetworkOutputs(records, index[finite], [each[:, finite] for each in outputs], thumbnails)
+def run_networks(
+    grader: Grader, archive: Archive, names: Sequence[str], *, thumbnails: bool, workers: int
+) -> tuple[NetworkOutputs, dict[str, Thumbnail]]:
+    """All images through all networks -> the outputs of all processes, and the thumbnails of this process by file."""
+    grader.check_engine(len(names))
+    images = InferenceImages(archive, names, preprocessor=grader.preprocessor, thumbnails=thumbnails)
+    on_gpu = grader.compute.device.type == "cuda"
+    loading = start_loading(images, batch_size=grader.batch_size, workers=workers, pin=on_gpu)
+    grader.scorers(len(names))  # prepared while the workers load
+    outputs = grader.run(loading.readable(), loading.records, count=len(names))
+    return outputs, loading.thumbnails

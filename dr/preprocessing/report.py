@@ -1,55 +1,85 @@
-"""data.py's report.html: what was found, what became of it, doubtful crops and duplicates as pictures, in one file."""
+"""report.html of data.py: what was found, what became of it, doubtful crops and duplicates as images, in one file."""
 
+import math
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
 
 from dr import SPLIT_NAMES
-from dr.pages import html as page
+from dr.imaging.decode import decode
+from dr.imaging.retina import WORKING_SIDE_PX
+from dr.pages.html import data_uri, shrunk, thumbnail, write
 from dr.pages.style import MOST_CLASSES
+from dr.preprocessing.selection import Selection
+from dr.preprocessing.split import CLASS_FULL
 from dr.preprocessing.workspace import Workspace
-from dr.sources.kaggle import Source
+from dr.sources.source import Source
 
-MOST_GROUPS = 24  # of duplicates that are shown
-MOST_COPIES = 4  # of a group
-MOST_NAMED = 100  # photographs that could not be used, by name
-PICTURE_PX = 220
+MAX_CROPS = 24
+MAX_GROUPS = 24  # of duplicates
+MAX_COPIES = 4  # of a group
+MAX_SKIPPED = 100  # images listed by name
+THUMBNAIL_PX = 220
 BOX_RGB = (86, 212, 255)
 
 
-def fates(
-    sources: Mapping[str, Source], assigned: pd.DataFrame, failed: Mapping[tuple[str, str], str]
-) -> dict[str, dict[str, int]]:
-    """-> for each source, how many of its photographs were found, and how many stand on each side, were left out, by
-    reason, could not be used, or were never drawn: these add up to those found."""
-    found = {}
+class Crop(NamedTuple):
+    """Before and after, (H, W, 3) uint8 BGR; the box (x0, y0, x1, y1) in pixels of `before`; a caption of two lines."""
+
+    before: np.ndarray
+    box: tuple[float, float, float, float]
+    after: np.ndarray
+    caption: str
+
+
+def worst_crops(selection: Selection, *, workspace: Workspace, sources: Mapping[str, Source]) -> list[Crop]:
+    """The most doubtful crops: no retina found first, then the smallest part of the frame kept."""
+    rows = []
+    for row in selection.used().itertuples():
+        record = workspace.records[row.source, row.original]
+        if not record["cropped"]:
+            continue
+        x0, y0, x1, y1 = record["box"]
+        kept = (x1 - x0) * (y1 - y0) / math.prod(record["frame"])
+        rows.append(("no_retina" not in record["flags"], kept, row, record))
+    crops = []
+    for found, kept, row, record in sorted(rows, key=lambda item: item[:2])[:MAX_CROPS]:
+        data = sources[row.source].archive.read(row.member)
+        before = decode(data, min_side_px=WORKING_SIDE_PX)
+        before = shrunk(before, longest_px=2 * WORKING_SIDE_PX)  # two dozen originals would fill the memory
+        box = np.multiply(record["box"], before.shape[1] / record["frame"][0])
+        after = workspace.read(workspace.file(row.source, row.original))
+        caption = f"{row.original}\n{kept:.0%} kept" if found else f"{row.original}\nno retina found"
+        crops.append(Crop(before, box, after, caption))
+    return crops
+
+
+def outcomes(sources: Mapping[str, Source], selection: Selection) -> dict[str, dict[str, int]]:
+    """{source: {"found": n, then for each outcome the number of images}}: a split, an exclusion, a failure, or never
+    drawn. The outcomes add up to "found"."""
+    table = {}
     for name, source in sources.items():
-        rows = assigned[assigned["source"] == name]
-        fate = {
-            SPLIT_NAMES[side]: int(rows["split"].eq(side).sum()) for side in SPLIT_NAMES if rows["split"].eq(side).any()
-        }
-        fate |= {str(reason): int(count) for reason, count in rows["left_out"].value_counts().items()}
-        fate["could not be used"] = sum(key[0] == name for key in failed)
-        fate["its grade is full"] = (
-            fate.get("its grade is full", 0) + len(source.table) - len(rows) - fate["could not be used"]
-        )
-        found[name] = {"found": len(source.table)} | {reason: count for reason, count in fate.items() if count}
-    return found
+        rows = selection.images[selection.images["source"] == name]
+        counts = {word: int(rows["split"].eq(split).sum()) for split, word in SPLIT_NAMES.items()}
+        counts |= {str(reason): int(count) for reason, count in rows["exclusion"].value_counts().items()}
+        counts["missing or unreadable"] = sum(key[0] == name for key in selection.failed)
+        not_drawn = len(source.table) - len(rows) - counts["missing or unreadable"]
+        counts[CLASS_FULL] = counts.get(CLASS_FULL, 0) + not_drawn
+        table[name] = {"found": len(source.table)} | {outcome: count for outcome, count in counts.items() if count}
+    return table
 
 
 def by_class(
-    sources: Mapping[str, Source], assigned: pd.DataFrame, *, num_classes: int
+    sources: Mapping[str, Source], images: pd.DataFrame, *, num_classes: int
 ) -> list[tuple[str, str, list[int]]]:
-    """-> (source, "found" or a side, photographs of each class 0..K-1)."""
+    """-> (source, "found" or a split, number of images of each class 0..K-1)."""
     rows = []
     for name, source in sources.items():
-        tables = {"found": source.table}
-        here = assigned[assigned["source"] == name]
-        tables |= {word: here[here["split"] == side] for side, word in SPLIT_NAMES.items()}
+        here = images[images["source"] == name]
+        tables = {"found": source.table} | {word: here[here["split"] == split] for split, word in SPLIT_NAMES.items()}
         for word, table in tables.items():
             counts = table["diagnosis"].value_counts().reindex(range(num_classes), fill_value=0)
             if len(table):
@@ -57,80 +87,79 @@ def by_class(
     return rows
 
 
-def _picture(photo: np.ndarray) -> str:
-    """(H, W, 3) uint8 BGR -> a URI that holds it, small."""
-    return page.data_uri(page.thumbnail(cv2.cvtColor(photo, cv2.COLOR_BGR2RGB), side_px=PICTURE_PX))
+def _thumbnail_uri(image: np.ndarray) -> str:
+    """(H, W, 3) uint8 BGR -> a small JPEG as a data URI."""
+    return data_uri(thumbnail(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), side_px=THUMBNAIL_PX))
 
 
-def _crop(before: np.ndarray, box: tuple[float, ...], after: np.ndarray, caption: str) -> dict[str, str]:
-    """before, after (H, W, 3) uint8 BGR; the box may reach beyond the photograph."""
-    small = page.shrunk(before, longest_px=2 * PICTURE_PX).copy()
+def _crop_card(crop: Crop) -> dict[str, str]:
+    """A crop for the template. The box may extend beyond the image."""
+    small = shrunk(crop.before, longest_px=2 * THUMBNAIL_PX).copy()
     height, width = small.shape[:2]
-    x0, y0, x1, y1 = (round(width / before.shape[1] * edge) for edge in box)
+    x0, y0, x1, y1 = (round(width / crop.before.shape[1] * edge) for edge in crop.box)
     corners = (max(1, x0), max(1, y0)), (min(width - 2, x1), min(height - 2, y1))
     cv2.rectangle(small, *corners, BOX_RGB[::-1], max(1, width // 140))
-    name, _, note = caption.partition("\n")
-    return {"before": _picture(small), "after": _picture(after), "name": name, "note": note}
+    name, _, note = crop.caption.partition("\n")
+    return {"before": _thumbnail_uri(small), "after": _thumbnail_uri(crop.after), "name": name, "note": note}
 
 
-def _groups(listed: pd.DataFrame, assigned: pd.DataFrame, *, workspace: Workspace) -> list[dict[str, Any]]:
-    """The duplicates to show, contradictions first -> for each group its photographs with their grade and fate."""
-    order = listed.groupby("group")["conflict"].any().sort_values(ascending=False, kind="stable").index[:MOST_GROUPS]
-    shown = []
+def _groups(selection: Selection, workspace: Workspace) -> list[dict[str, Any]]:
+    """The groups of duplicates to show, conflicting ones first."""
+    listed = selection.duplicates
+    order = listed.groupby("group")["conflict"].any().sort_values(ascending=False, kind="stable").index[:MAX_GROUPS]
+    groups = []
     for number in order:
         members = listed[listed["group"] == number]
-        copies = []
-        for index, row in members.head(MOST_COPIES).iterrows():
-            photo = workspace.read(workspace.file(row["source"], row["original"]))
-            side = assigned["split"].get(index)
-            kept = f"kept, {SPLIT_NAMES[side]}" if isinstance(side, str) else assigned["left_out"].get(index)
-            copies.append(
-                {
-                    "name": f"{row['source']}/{row['original']}",
-                    "grade": int(row["diagnosis"]),
-                    "fate": kept if row["outcome"] == "kept" else row["outcome"],
-                    "picture": _picture(photo),
-                }
-            )
+        copies = [_copy(index, row, selection, workspace) for index, row in members.head(MAX_COPIES).iterrows()]
         conflict = bool(members["conflict"].iloc[0])
-        shown.append({"number": int(number), "conflict": conflict, "copies": copies, "size": len(members)})
-    return shown
+        groups.append({"number": int(number), "conflict": conflict, "copies": copies, "size": len(members)})
+    return groups
 
 
-def write(
-    root: Path,
-    content: Mapping[str, Any],
+def _copy(index: int, row: pd.Series, selection: Selection, workspace: Workspace) -> dict[str, Any]:
+    """A row of duplicates.csv for the template, with its outcome. A kept copy may be excluded for another reason."""
+    split = selection.images["split"].get(index)
+    kept = f"kept, {SPLIT_NAMES[split]}" if isinstance(split, str) else selection.images["exclusion"].get(index)
+    return {
+        "name": f"{row['source']}/{row['original']}",
+        "grade": int(row["diagnosis"]),
+        "outcome": kept if row["outcome"] == "kept" else row["outcome"],
+        "image": _thumbnail_uri(workspace.read(workspace.file(row["source"], row["original"]))),
+    }
+
+
+def write_report(
+    report: Mapping[str, Any],
     *,
     sources: Mapping[str, Source],
-    assigned: pd.DataFrame,
-    listed: pd.DataFrame,
-    failed: Mapping[tuple[str, str], str],
-    crops: list[tuple],
+    selection: Selection,
+    crops: list[Crop],
     workspace: Workspace,
 ) -> None:
-    """The content of report.json and what it was made from -> ROOT/report.html. Photographs that are left out must
-    still lie in the workspace: duplicates are shown."""
-    classes = list(content["settings"]["classes"])
-    fate = fates(sources, assigned, failed)
-    balance = root / "class_balance.png"
-    page.write(
-        root / "report.html",
+    """The content of report.json and what it summarises -> report.html. Excluded images must still be in the workspace:
+    the page shows duplicates."""
+    classes = list(report["settings"]["classes"])
+    by_outcome = outcomes(sources, selection)
+    balance = workspace.root / "class_balance.png"
+    write(
+        workspace.root / "report.html",
         "data.html.j2",
-        settings=content["settings"],
+        settings=report["settings"],
         classes=classes,
         many=len(classes) > MOST_CLASSES,
-        sides=[(word, int(assigned["split"].eq(side).sum())) for side, word in SPLIT_NAMES.items()],
-        fates=fate,
-        reasons=list(dict.fromkeys(reason for counts in fate.values() for reason in counts)),
-        by_class=by_class(sources, assigned, num_classes=len(classes)),
-        balance=page.data_uri(balance) if len(classes) <= MOST_CLASSES and balance.is_file() else None,
-        crops=[_crop(*crop) for crop in crops],
-        flags=content["flags"],
-        duplicates=content["duplicates"],
-        own_split=bool(sources["main"].table["side"].eq("val").any()),
-        groups=_groups(listed, assigned, workspace=workspace),
-        skipped=content["skipped"][:MOST_NAMED],
-        skipped_count=len(content["skipped"]),
-        short=content["short_of_per_class"],
-        versions=content["versions"],
+        splits=[(word, int(selection.images["split"].eq(split).sum())) for split, word in SPLIT_NAMES.items()],
+        outcomes=by_outcome,
+        outcome_names=list(dict.fromkeys(name for counts in by_outcome.values() for name in counts)),
+        class_full=CLASS_FULL,
+        by_class=by_class(sources, selection.images, num_classes=len(classes)),
+        balance=data_uri(balance) if len(classes) <= MOST_CLASSES and balance.is_file() else None,
+        crops=[_crop_card(crop) for crop in crops],
+        flags=report["quality_flags"],
+        duplicates=report["duplicates"],
+        own_split=bool(sources["main"].table["source_split"].eq("val").any()),
+        groups=_groups(selection, workspace),
+        skipped=report["skipped"][:MAX_SKIPPED],
+        skipped_count=len(report["skipped"]),
+        below_per_class=report["below_per_class"],
+        versions=report["versions"],
     )

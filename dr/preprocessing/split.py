@@ -1,8 +1,8 @@
-"""A table of photographs -> balanced training set, imbalanced validation set. Tables in, tables out; no files.
+"""A table of images -> a balanced training split and an imbalanced validation split. Tables in, tables out; no files.
 
 Every function takes a DataFrame with `source` ("main" first), `original`, `patient`, `diagnosis`, `group` (equal for
-duplicates of one photograph) and `side` ("train", "val", "test" where the source says so, else None). A photograph that
-is not used says why in `left_out`; `split` is "train", "val", "test" or None.
+duplicates of one image) and `source_split` ("train", "val" or "test" if the source has a split, else None). The result
+has `split` ("train", "val", "test" or None) and, for images in no split, the reason as `exclusion`.
 """
 
 import hashlib
@@ -10,71 +10,89 @@ from collections import Counter
 
 import pandas as pd
 
+from dr import SPLIT_NAMES
 from dr.datasets.persons import persons
+
+# The values of `exclusion`
+DUPLICATE = "duplicate"
+CONFLICTING = "duplicates with conflicting grades"
+DUPLICATE_OF_TEST = "duplicate of a test image"
+CLASS_FULL = "per_class reached"
+
+
+def patient_in(split: str) -> str:
+    """The `exclusion` of an image whose patient is in a split that is not trained on."""
+    return f"patient in {SPLIT_NAMES[split]}"
 
 
 def drawing_order(names: pd.Series, *, seed: int) -> pd.Series:
-    """Names -> keys, whose order depends on nothing but seed and name: the same on every machine, and adding
-    photographs does not reshuffle the others."""
-    # 64 bits: no two names of a million have the same
+    """Names -> sort keys that depend on seed and name alone: equal on every machine, and stable when images are
+    added."""
+    # 64 bits: no two of a million names share a key
     return names.map(lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:16])
 
 
 def fixed(table: pd.DataFrame) -> pd.Series:
-    """Whether a photograph stays on its side whatever it duplicates: all that have one where the source has a
-    validation side of its own, else those of test."""
-    return table["side"].notna() if table["side"].eq("val").any() else table["side"].eq("test")
+    """Whether an image keeps its source split whatever it duplicates: all images with one if the source has its own
+    validation split, else those of test."""
+    return table["source_split"].notna() if table["source_split"].eq("val").any() else table["source_split"].eq("test")
+
+
+def _main_first(table: pd.DataFrame, *, then: str) -> pd.DataFrame:
+    """The table sorted by source, "main" first, then by the column `then`."""
+    keys = {"source": lambda source: source.ne("main"), then: lambda values: values}
+    return table.sort_values(["source", then], key=lambda column: keys[column.name](column))
 
 
 def _settle_group(members: pd.DataFrame, *, policy: str) -> tuple[pd.Series, int | None]:
-    """One group of duplicates -> its reasons to be left out (None keeps a photograph) and the grade it gets (None: its
+    """One group of duplicates -> its exclusions (None keeps an image) and the grade of the kept image (None: its
     own)."""
     grades = members["diagnosis"].value_counts()
-    reasons = pd.Series("duplicate", index=members.index, dtype=object)
+    exclusions = pd.Series(DUPLICATE, index=members.index, dtype=object)
     if members["fixed"].any():
-        if members["side"].eq("test").any():
-            reasons[:] = "it duplicates a test photograph"
-        return reasons.where(~members["fixed"], None), None
-    reasons.iloc[0] = None  # main before 2015, then by name: one copy speaks for all
+        if members["source_split"].eq("test").any():
+            exclusions[:] = DUPLICATE_OF_TEST
+        return exclusions.where(~members["fixed"], None), None
+    exclusions.iloc[0] = None  # main before 2015, then by name
     if len(grades) == 1:
-        return reasons, None
+        return exclusions, None
     if policy == "keep":
         return pd.Series(None, index=members.index, dtype=object), None
     if policy == "majority" and grades.iloc[0] > len(members) / 2:
-        return reasons, int(grades.index[0])
-    return pd.Series("duplicates with contradicting grades", index=members.index, dtype=object), None
+        return exclusions, int(grades.index[0])
+    return pd.Series(CONFLICTING, index=members.index, dtype=object), None
 
 
 def settle_duplicates(table: pd.DataFrame, *, policy: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """-> (table with `left_out` and settled `diagnosis`, one row for each photograph that has duplicates).
+    """-> (table with `exclusion` and settled `diagnosis`, one row for each image that has duplicates).
 
-    Copies that agree on the grade count once. Copies that contradict each other are settled by `policy`: "drop" leaves
-    all of them out, "majority" keeps one with the grade that more than half of them have (else leaves them out), "keep"
-    keeps every one with its own grade, on one side of the split. Where some are `fixed`, these are kept and no other.
+    Of duplicates with one grade, one is kept. `policy` settles conflicting grades: "drop" excludes all, "majority"
+    keeps one with the grade of more than half (else excludes all), "keep" keeps all with their own grades, in one
+    split. Of groups with `fixed` images, these alone are kept.
     """
-    table = table.sort_values(["source", "original"], key=lambda c: c.ne("main") if c.name == "source" else c)
-    table = table.assign(left_out=pd.Series(None, index=table.index, dtype=object), fixed=fixed(table))
+    table = _main_first(table, then="original")
+    table = table.assign(exclusion=pd.Series(None, index=table.index, dtype=object), fixed=fixed(table))
     repeated = table[table.duplicated("group", keep=False)]
     listed = []
     for number, (_, members) in enumerate(repeated.groupby("group", sort=False), start=1):
-        reasons, grade = _settle_group(members, policy=policy)
-        table.loc[members.index, "left_out"] = reasons
+        exclusions, grade = _settle_group(members, policy=policy)
+        table.loc[members.index, "exclusion"] = exclusions
         if grade is not None:
             table.loc[members.index, "diagnosis"] = grade
         listed.append(
             members[["source", "original", "diagnosis"]].assign(
                 group=number,
                 conflict=members["diagnosis"].nunique() > 1,
-                outcome=reasons.fillna("kept").to_numpy(),
+                outcome=exclusions.fillna("kept").to_numpy(),
             )
         )
     columns = ["group", "source", "original", "diagnosis", "conflict", "outcome"]
     return table, pd.concat(listed)[columns] if listed else pd.DataFrame(columns=columns)
 
 
-def _validation(main: pd.DataFrame, *, val_fraction: float) -> set[int]:
-    """Usable photographs of the main archive in drawing order -> the persons that stand in validation: all that fit
-    into the share of each grade."""
+def _validation_persons(main: pd.DataFrame, *, val_fraction: float) -> set[int]:
+    """Usable images of the main source in drawing order -> the persons for validation: all that fit into the share of
+    each grade."""
     wanted = Counter({grade: round(val_fraction * n) for grade, n in main["diagnosis"].value_counts().items()})
     chosen = set()
     for person, grades in main.groupby("person", sort=False)["diagnosis"]:
@@ -85,40 +103,40 @@ def _validation(main: pd.DataFrame, *, val_fraction: float) -> set[int]:
     return chosen
 
 
-def assign(table: pd.DataFrame, *, per_class: int | None, val_fraction: float, seed: int) -> pd.DataFrame:
+def assign_splits(table: pd.DataFrame, *, per_class: int | None, val_fraction: float, seed: int) -> pd.DataFrame:
     """Settled table -> the same rows with `split` and `person`.
 
-    Validation: the source's own; else, of each grade of the main archive, the share `val_fraction` (to the nearest
-    photograph). Training: the rest of the main archive, then 2015, up to `per_class` for each grade (None: all). No
-    person stands on two sides, unless the source put them there: a 2015 patient with a photograph that duplicates one
-    in validation is left out whole.
+    Validation: that of the source, else the share `val_fraction` of each grade of the main source, to the nearest
+    image. Training: the rest of the main source, then 2015, up to `per_class` of each grade (None: all). No person is
+    in two splits, unless the source put them there: a 2015 patient with a duplicate in validation is excluded whole.
     """
     table = table.assign(split=None, order=drawing_order(table["source"] + "/" + table["original"], seed=seed))
     table = table.assign(person=persons(table)).sort_values("order")
     main, stays = table["source"].eq("main"), table["fixed"]
-    table.loc[stays, "split"] = table.loc[stays, "side"]
-
-    def leave_out_persons_of(side: str, reason: str) -> None:
-        known = table["person"].isin(table[table["split"] == side]["person"])
-        table.loc[known & table["left_out"].isna() & table["split"].isna(), "left_out"] = reason
-
-    leave_out_persons_of("test", "its patient stands in test")
+    table.loc[stays, "split"] = table.loc[stays, "source_split"]
+    _exclude_persons_of("test", table)
     if not table["split"].eq("val").any():
-        free = main & table["left_out"].isna() & table["split"].isna()
-        in_val = table["person"].isin(_validation(table[free], val_fraction=val_fraction))
+        free = main & table["exclusion"].isna() & table["split"].isna()
+        in_val = table["person"].isin(_validation_persons(table[free], val_fraction=val_fraction))
         table.loc[free & in_val, "split"] = "val"
-    leave_out_persons_of("val", "its patient stands in validation")
+    _exclude_persons_of("val", table)
     return _fill_training(table, per_class=per_class).drop(columns=["order", "fixed"])
 
 
+def _exclude_persons_of(split: str, table: pd.DataFrame) -> None:
+    """Excludes, in place, the unassigned images of persons in `split`."""
+    known = table["person"].isin(table[table["split"] == split]["person"])
+    table.loc[known & table["exclusion"].isna() & table["split"].isna(), "exclusion"] = patient_in(split)
+
+
 def _fill_training(table: pd.DataFrame, *, per_class: int | None) -> pd.DataFrame:
-    """Table in drawing order -> the same; what is on no other side and not left out is for training, the main archive
-    first, up to `per_class` of each grade."""
-    free = table[table["left_out"].isna() & (table["split"].isna() | table["split"].eq("train"))]
-    free = free.sort_values(["source", "order"], key=lambda c: c.ne("main") if c.name == "source" else c)
-    chosen = free if per_class is None else free.groupby("diagnosis").head(per_class)
+    """Table in drawing order -> the same with a training split of all unassigned images, the main source first, up to
+    `per_class` of each grade."""
+    free = table[table["exclusion"].isna() & (table["split"].isna() | table["split"].eq("train"))]
+    first = _main_first(free, then="order")
+    chosen = first if per_class is None else first.groupby("diagnosis").head(per_class)
     table.loc[free.index, "split"] = None
-    table.loc[free.index, "left_out"] = "its grade is full"
+    table.loc[free.index, "exclusion"] = CLASS_FULL
     table.loc[chosen.index, "split"] = "train"
-    table.loc[chosen.index, "left_out"] = None
+    table.loc[chosen.index, "exclusion"] = None
     return table

@@ -1,169 +1,232 @@
-"""Recipe: every choice of a training run in one place, checked when it is built."""
+"""Recipe: every option of a training run, checked when it is built."""
 
 import dataclasses
-import math
-from dataclasses import dataclass
-from typing import Any
+import difflib
+import reprlib
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from dr import UsageError
 
-OPTIONS = {
-    "objective": ("regression", "ordinal", "classification", "binary"),
-    "head": ("linear", "relu_256", "leaky_relu_256"),
-    "activation": ("own", "silu"),
-    "stem": ("own", "no_pool", "small", "cifar"),
-    "pooling": ("own", "gem"),
-    "normalisation": ("own", "measured"),
-    "augmentation": ("published", "rotation_colour", "d4_colour", "retinamnist", "flips", "small", "none"),
-    "sampling": ("shuffle", "sqrt", "balanced"),
-    "class_weights": ("none", "inverse"),
-    "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
-    "scheduler": ("step", "multistep", "exponential", "plateau", "cosine", "none"),
-    "best_by": ("macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"),
-    "thresholds": ("calibrated", "optimal", "bagged", "kappa", "round", "argmax"),
-    "tta": ("none", "flips", "d4", "five", "ten"),
-    "tta_by": ("mean", "vote"),
-    "precision": ("auto", "fp32", "bf16", "fp16"),
-}
-MIN_IMAGE_SIZE = 16  # what a network that halves its pictures five times can still take
-LOSSES = {  # of each objective, its own first
+MIN_IMAGE_SIZE = 16  # five halvings must leave a pixel
+LOSSES = {  # allowed for each objective; its default first
     "regression": ("smooth_l1", "l1", "mse"),
     "ordinal": ("bce",),
     "classification": ("cross_entropy", "focal"),
     "binary": ("bce",),
 }
 
+Count = Annotated[int, Field(gt=0, le=10**6)]
+Pixels = Annotated[int, Field(ge=MIN_IMAGE_SIZE, le=8192)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Epochs = Annotated[tuple[Count, ...], Field(strict=False)]  # a list of TOML becomes a tuple
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class Recipe:
-    """Every choice of a run. The defaults are the published method but for its cuts; a value that cannot work raises
-    UsageError."""
+    """Every option of a run. The defaults are the published method, except for its thresholds.
+
+    Raises UsageError for a value that cannot work; `dataclasses.replace` checks the new values, too.
+    """
 
     # network
-    backbone: str = "efficientnet_v2_m"  # a name of torchvision, else of timm
-    pretrained: str = "imagenet"  # imagenet, none, or a path
-    head: str = "linear"  # relu_256, leaky_relu_256: a hidden layer of 256 before it, the latter with dropout 0.5
-    dropout: float | None = None  # before the last layer; None keeps the backbone's own
-    activation: str = "own"  # silu takes the place of every ReLU
-    stem: str = "own"  # no_pool: a ResNet without its max-pool; small: no halving in it; cifar: 3 x 3, no halving
-    pooling: str = "own"  # gem: generalised mean in place of the mean
-    # probability that a sample skips a residual block, from 0 at the first to about this; None keeps the backbone's own
-    stochastic_depth: float | None = None
-    shakedrop: float | None = None  # depth-linear probability that the last residual block is dropped
-    normalisation: str = "own"  # measured: mean and std are those of the training photographs
-    mean: tuple[float, ...] | None = None  # of the input in 0..1, by channel RGB; None takes the backbone's own
-    std: tuple[float, ...] | None = None
+    # a name of torchvision, else of timm; hf-hub:OWNER/NAME of the Hugging Face Hub; local-dir:PATH of a timm export
+    backbone: Annotated[str, Field(min_length=1, max_length=256)] = "efficientnet_v2_m"
+    # imagenet (the library's default weights; those of the repository for hf-hub:), none, or a path
+    pretrained: Annotated[str, Field(min_length=1, max_length=4096)] = "imagenet"
+    freeze: Literal["none", "backbone"] = "none"  # backbone: only the head is trained (linear probe)
+    head: Literal["linear", "relu_256", "leaky_relu_256"] = "linear"  # *_256: a hidden layer of 256; leaky: dropout 0.5
+    dropout: Fraction | None = None  # before the last layer; None keeps the backbone's
+    activation: Literal["default", "silu"] = "default"  # silu replaces every ReLU
+    # no_pool: a ResNet without its max-pool; small: no halving in the stem; cifar: 3 x 3, no halving
+    stem: Literal["default", "no_pool", "small", "cifar"] = "default"
+    pooling: Literal["default", "gem"] = "default"  # gem: generalised mean in place of the mean
+    # probability of skipping a residual block, from 0 at the first to this at the last; None keeps the backbone's
+    stochastic_depth: Fraction | None = None
+    shakedrop: Fraction | None = None  # depth-linear probability that the last residual block is dropped
+    normalisation: Literal["backbone", "dataset"] = "backbone"  # dataset: mean and std of the training images
+    # of the input in 0..1, RGB; None: those of `normalisation`
+    mean: Annotated[tuple[float, float, float], Field(strict=False)] | None = None
+    std: Annotated[tuple[Positive, Positive, Positive], Field(strict=False)] | None = None
     # objective
-    objective: str = "regression"
-    loss: str | None = None  # None becomes the objective's own: smooth_l1, bce, cross_entropy, bce
-    focal_gamma: float = 3.0
-    class_weights: str = "none"  # inverse: losses weighted by the inverse of the class frequency
-    label_smoothing: float = 0.0  # share of the target spread over all classes
-    neighbour_smoothing: float = 0.0  # share of the target given to each neighbouring grade
-    mixup: float | None = None  # of Beta(mixup, mixup)
-    cutmix: float | None = None
-    positive_from: int = 1  # binary: grades from this one on are positive
-    # photographs
-    image_size: int = 380
-    crop_size: int | None = None  # cut out of image_size: anywhere to train, the centre to evaluate
-    augmentation: str = "published"
-    sampling: str = "shuffle"  # sqrt, balanced: grades are drawn by the square root of their frequency, or equally
+    objective: Literal["regression", "ordinal", "classification", "binary"] = "regression"
+    # None becomes the objective's default: smooth_l1, bce, cross_entropy, bce
+    loss: Literal["smooth_l1", "l1", "mse", "bce", "cross_entropy", "focal"] | None = None
+    focal_gamma: NotNegative = 3.0
+    class_weights: Literal["none", "inverse"] = "none"  # inverse: losses weighted by the inverse class frequency
+    label_smoothing: Fraction = 0.0  # share of the target spread over all classes
+    neighbour_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = (
+        0.0  # share of the target moved to each neighbouring grade
+    )
+    mixup: Positive | None = None  # alpha of Beta(alpha, alpha)
+    cutmix: Positive | None = None
+    positive_from: Count = 1  # binary: the lowest positive grade
+    # images
+    image_size: Pixels = 380
+    crop_size: Pixels | None = None  # cropped from image_size: at random in training, the centre in evaluation
+    augmentation: Literal[
+        "published", "rotation_colour", "d4_colour", "retinamnist", "flips", "small", "none"
+    ] = "published"  # fmt: skip
+    sampling: Literal["shuffle", "sqrt", "balanced"] = "shuffle"  # draw grades by sqrt of frequency, or equally often
     # optimisation
-    batch_size: int = 18  # of each process, where torchrun starts several
-    accumulate: int = 1  # batches to an update: the gradient of a batch so many times as large, in the memory of one
-    grad_checkpointing: bool = False  # activations are computed twice instead of kept: less memory, a third more time
-    epochs: int = 30
-    optimizer: str = "adamw"
-    lr: float = 0.001
-    weight_decay: float = 0.01
+    batch_size: Count = 18  # of each process, if torchrun starts several
+    accumulate: Count = 1  # batches in an update: the gradient of a larger batch, the memory of one
+    grad_checkpointing: bool = False  # recompute activations instead of keeping them: less memory, a third more time
+    epochs: Count = 30
+    optimizer: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    lr: Positive = 0.001
+    # factor of the learning rate from each layer to the one before; None: one learning rate for all
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    weight_decay: NotNegative = 0.01
     amsgrad: bool = True
-    momentum: float = 0.9  # of sgd and rmsprop
+    momentum: Fraction = 0.9  # of sgd and rmsprop
     nesterov: bool = False  # of sgd
-    scheduler: str = "step"
-    step_epochs: int = 10  # step: epochs between decays
-    milestones: tuple[int, ...] = (10, 20)  # multistep: epochs of decays
-    gamma: float = 0.1  # what lr is multiplied with at a decay
-    plateau_epochs: int = 5  # plateau: epochs without a lower validation loss that are tolerated; the next one decays
-    warmup_fraction: float = 0.0  # share of the run during which lr grows linearly from 1/100
+    scheduler: Literal["step", "multistep", "exponential", "plateau", "cosine", "none"] = "step"
+    step_epochs: Count = 10  # step: epochs between decays
+    milestones: Epochs = (10, 20)  # multistep: epochs of decays
+    gamma: Positive = 0.1  # factor of lr at a decay
+    plateau_epochs: Count = 5  # plateau: epochs without a lower validation loss that are tolerated; the next one decays
+    warmup_fraction: Fraction = 0.0  # share of the run during which lr grows linearly from lr / 100
     # exponential moving average of the weights, by update; at update n at most 1 - n^(-2/3), which averages short runs
-    ema_decay: float | None = None
-    clip_norm: float | None = 1.0  # greatest norm of the gradient of an update
-    precision: str = "auto"
-    seed: int = 10
-    # which epoch, which decision
-    best_by: str = "macro_f1_cross_fitted"
-    patience: int | None = None  # epochs without a better one before training ends
-    keep_epochs: tuple[int, ...] = ()  # weights of these epochs are kept as NAME__epoch_N.pt
-    # calibrated: of highest expected macro-F1, grades being as likely as a model fitted to the scores says; optimal: of
-    # highest macro-F1 on the very photographs; bagged: their mean over bootstrap samples; kappa: of highest quadratic
-    # kappa on the very photographs; round: none fitted; likeliest: ordinal, uncut
-    thresholds: str = "calibrated"
-    # views of a photograph to test and predict with: its flips, its eight orientations, or five or ten shifted ones
-    tta: str = "none"
-    tta_by: str = "mean"  # vote: the grade that most views get
+    ema_decay: Fraction | None = None
+    clip_norm: Positive | None = 1.0  # greatest norm of the gradient of an update
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 10
+    # selection of the epoch, and decision
+    # metric that selects the best epoch
+    monitor: Literal["macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss", "last"] = (
+        "macro_f1_cross_fitted"
+    )
+    patience: Count | None = None  # epochs without an improvement before training ends
+    keep_epochs: Epochs = ()  # the weights of these epochs are kept
+    # calibrated: highest expected macro-F1 under a model of the grades that is fitted to the scores; optimal: highest
+    # macro-F1 on the validation images; bagged: mean of optimal over bootstrap samples; kappa: highest quadratic kappa
+    # on the validation images; round: fixed at .5, 1.5, ...; argmax: the most probable grade of ordinal outputs
+    thresholds: Literal["calibrated", "optimal", "bagged", "kappa", "round", "argmax"] = "calibrated"
+    # test-time augmentation: none, four flips, eight orientations, five or ten shifted crops
+    tta: Literal["none", "flips", "d4", "five", "ten"] = "none"
+    tta_by: Literal["mean", "vote"] = "mean"  # vote: the grade of most TTA views
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_line(cls, values: Any, handler: ModelWrapValidatorHandler) -> Any:
+        try:
+            return handler(values)
+        except ValidationError as exc:
+            raise UsageError(f"recipe: {_describe(exc)}") from exc
 
     def __post_init__(self):
-        for name, allowed in OPTIONS.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"recipe: {name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.loss is None:
             object.__setattr__(self, "loss", LOSSES[self.objective][0])  # the class is frozen
-        if self.loss not in LOSSES[self.objective]:
-            allowed = ", ".join(LOSSES[self.objective])
-            raise UsageError(f"recipe: loss of objective {self.objective} must be one of {allowed}, got {self.loss!r}")
-        if self.thresholds == "argmax" and self.objective in ("regression", "binary"):
-            raise UsageError(
-                f"recipe: cuts likeliest is for objective ordinal, {self.objective} has none; use --set cuts=calibrated"
-            )
-        self._check_ranges()
-        if self.shakedrop is not None and self.stochastic_depth is not None:
-            raise UsageError("recipe: shakedrop takes the place of stochastic_depth; leave one of them out")
-        if self.crop_size is not None and self.crop_size > self.image_size:
-            raise UsageError(f"recipe: crop_size {self.crop_size} is greater than image_size {self.image_size}")
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            if value is not None and len(value) != 3:
-                raise UsageError(f"recipe: {name} needs three values (R, G, B), got {len(value)}")
-        if self.std is not None and min(self.std) <= 0:
-            raise UsageError(f"recipe: std must be greater than 0, got {min(self.std)}")
-
-    def _check_ranges(self) -> None:
-        for name, value in self.to_dict().items():
-            for number in value if isinstance(value, tuple) else (value,):
-                if isinstance(number, float) and math.isnan(number):
-                    raise UsageError(f"recipe: {name} must be a number, got nan")
-        positive = ("batch_size", "epochs", "lr", "step_epochs", "plateau_epochs", "gamma")
-        for name in (*positive, "accumulate", "patience", "mixup", "cutmix", "clip_norm", "positive_from"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise UsageError(f"recipe: {name} must be greater than 0, got {value}")
-        for name in ("image_size", "crop_size"):
-            value = getattr(self, name)
-            if value is not None and value < MIN_IMAGE_SIZE:
-                raise UsageError(f"recipe: {name} must be at least {MIN_IMAGE_SIZE} pixels, got {value}")
-        for name in ("weight_decay", "momentum", "seed", "focal_gamma"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"recipe: {name} must not be negative, got {getattr(self, name)}")
-        if self.momentum >= 1 or (self.nesterov and self.optimizer == "sgd" and not self.momentum):
-            lowest = "above 0, for nesterov, and" if self.nesterov else "from 0 to"
-            raise UsageError(f"recipe: momentum must be {lowest} below 1, got {self.momentum}")
-        if self.seed >= 2**32:
-            raise UsageError(f"recipe: seed must be less than 2**32, got {self.seed}")
-        if self.scheduler == "plateau" and self.gamma >= 1:
-            raise UsageError(f"recipe: gamma of scheduler plateau must be below 1, got {self.gamma}")
-        if self.warmup_fraction and self.scheduler in ("none", "plateau"):
-            raise UsageError(f"recipe: scheduler {self.scheduler} has no warm-up; leave out warmup_fraction")
-        for name in ("keep_epochs", "milestones"):
-            epochs = list(getattr(self, name))
-            if any(epoch < 1 for epoch in epochs) or epochs != sorted(set(epochs)):
-                raise UsageError(f"recipe: {name} must be epochs from 1 that rise, got {epochs}")
-        for name in ("dropout", "stochastic_depth", "shakedrop", "ema_decay", "warmup_fraction", "label_smoothing"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise UsageError(f"recipe: {name} must lie between 0 and 1, got {value}")
-        if not 0 <= self.neighbour_smoothing < 0.5:
-            raise UsageError(f"recipe: neighbour_smoothing must lie between 0 and 0.5, got {self.neighbour_smoothing}")
+        for fault in _conflicts(self):
+            raise UsageError(f"recipe: {fault}")
 
     def to_dict(self) -> dict[str, Any]:
         """As primitives, for a checkpoint or TOML."""
         return dataclasses.asdict(self)
+
+
+FIELDS = get_type_hints(Recipe)
+OPTIONS = {name: get_args(hint) for name, hint in FIELDS.items() if get_origin(hint) is Literal}
+
+
+def _conflicts(recipe: Recipe) -> list[str]:
+    """Each pair of options that exclude each other, as fault and remedy; the option at fault comes first."""
+    r = recipe
+    rising = {
+        name: list(getattr(r, name))
+        for name in ("keep_epochs", "milestones")
+        if list(getattr(r, name)) != sorted(set(getattr(r, name)))
+    }
+    found = {
+        f"loss of objective {r.objective} must be one of {', '.join(LOSSES[r.objective])}, got {r.loss!r}": (
+            r.loss not in LOSSES[r.objective]
+        ),
+        f"thresholds argmax is not for objective {r.objective}, which predicts one score; use thresholds=calibrated": (
+            r.thresholds == "argmax" and r.objective in ("regression", "binary")
+        ),
+        "shakedrop replaces stochastic_depth; set one of them to none": (
+            r.shakedrop is not None and r.stochastic_depth is not None
+        ),
+        f"crop_size {r.crop_size} is greater than image_size {r.image_size}; reduce it": (
+            r.crop_size is not None and r.crop_size > r.image_size
+        ),
+        "nesterov needs a momentum above 0; set momentum=0.9 or nesterov=false": (
+            r.nesterov and r.optimizer == "sgd" and not r.momentum
+        ),
+        f"gamma of scheduler plateau must be less than 1, got {r.gamma}": r.scheduler == "plateau" and r.gamma >= 1,
+        f"warmup_fraction has no effect with scheduler {r.scheduler}; set it to 0 or use another scheduler": (
+            r.warmup_fraction > 0 and r.scheduler in ("none", "plateau")
+        ),
+        "patience has no effect with monitor=last, for which every epoch is the best; set patience=none": (
+            r.patience is not None and r.monitor == "last"
+        ),
+        "layer_decay has no effect with freeze=backbone, which trains the head alone; set one of them to none": (
+            r.layer_decay is not None and r.freeze == "backbone"
+        ),
+        **{f"{name} must be rising epochs from 1, got {epochs}": True for name, epochs in rising.items()},
+    }
+    return [text for text, wrong in found.items() if wrong]
+
+
+# --- a ValidationError as one line -----------------------------------------------------------------
+
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxtuple = _SHORT.maxlist = 10
+_SHORT.maxlevel = 2
+
+
+def short(value: object) -> str:
+    """repr of any value, in one short line of printable characters."""
+    try:
+        return _SHORT.repr(value).replace("\n", " ")
+    except ValueError:  # of an int with more digits than Python prints
+        return f"a {type(value).__name__}"
+
+
+def unknown_option(key: object) -> str:
+    """The fault and the remedy of a key that no recipe has: the nearest options, else all."""
+    close = difflib.get_close_matches(key[:60], FIELDS, n=3, cutoff=0.4) if isinstance(key, str) else []
+    remedy = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(FIELDS)}"
+    return f"unknown option {short(key)}; {remedy}"
+
+
+def _describe(error: ValidationError) -> str:
+    """The first fault -> the option, what it must be, and the value."""
+    first = error.errors(include_url=False)[0]
+    name, kind = str(first["loc"][0]), first["type"]
+    if kind == "unexpected_keyword_argument":
+        return unknown_option(name)
+    if kind in _BOUNDS:
+        words, bound = _BOUNDS[kind]
+        pixels = " pixels" if name in ("image_size", "crop_size") else ""
+        rule = f"{words} {first['ctx'][bound]:.10g}{pixels}"
+    elif kind == "finite_number":
+        rule = "a finite number"
+    elif kind == "string_too_long":
+        rule = f"at most {first['ctx']['max_length']} characters"
+    else:
+        rule = type_name(FIELDS[name])
+    return f"{name} must be {rule}, got {short(first['input'])}"
+
+
+def type_name(hint: Any) -> str:
+    """The type of a field -> its description in an error."""
+    if type(None) in get_args(hint):
+        return f"{type_name(get_args(hint)[0])} or none"
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is tuple:
+        return "a list of whole numbers, as [30, 45]" if Ellipsis in get_args(hint) else "three numbers (R, G, B)"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a non-empty string"}[hint]

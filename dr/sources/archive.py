@@ -1,4 +1,4 @@
-"""A zip or an unpacked folder through one interface. Members are only ever read, never unpacked to disk."""
+"""A zip or an unpacked folder through one interface. Members are read, never unpacked to disk."""
 
 import os
 import posixpath
@@ -17,52 +17,52 @@ import numpy as np
 from dr import UsageError
 
 MAX_MEMBER_BYTES = 2 << 30
-MAX_EXPANSION = 200  # unpacked : packed; photographs are about 1 : 1, label tables rarely beyond 20 : 1
-LOCAL_HEADER = "<4s22xHH"  # signature, and the lengths of name and extra field (APPNOTE.TXT 4.3.7)
-# What reading a member takes of its ZipInfo, which is sixteen times as large
-PLACE = np.dtype([("header_offset", "u8"), ("compress_size", "u8"), ("file_size", "u8"), ("CRC", "u4"),
-                  ("compress_type", "u2")])  # fmt: skip
+MAX_EXPANSION = 200  # unpacked : packed; images are about 1 : 1, label tables rarely beyond 20 : 1
+LOCAL_HEADER = "<4s22xHH"  # signature, lengths of name and extra field (APPNOTE.TXT 4.3.7)
+# The fields of a ZipInfo that reading a member needs; a whole ZipInfo is sixteen times as large
+MEMBER_FIELDS = np.dtype([("header_offset", "u8"), ("compress_size", "u8"), ("file_size", "u8"), ("CRC", "u4"),
+                          ("compress_type", "u2")])  # fmt: skip
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-OTHER_KINDS = frozenset({".avif", ".bmp", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".webp"})  # of pictures, not read
-# Resource forks of macOS (`._x.png`, __MACOSX), what is in hidden folders, thumbnails that a Synology makes
-_ASIDE = re.compile(r"(?:^|/)(?:\._|(?:\.[^/]+|__MACOSX|@eaDir)/)")
+UNSUPPORTED_SUFFIXES = frozenset({".avif", ".bmp", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".webp"})
+# Resource forks of macOS (`._x.png`, __MACOSX), hidden folders, thumbnails of Synology devices
+_IGNORED = re.compile(r"(?:^|/)(?:\._|(?:\.[^/]+|__MACOSX|@eaDir)/)")
 
 
-def is_aside(name: str) -> bool:
-    """Whether a program put a member there for itself: nobody means it when they give the archive."""
-    return _ASIDE.search(name) is not None
+def is_ignored(name: str) -> bool:
+    """Whether a program created the member for itself, as thumbnails and resource forks are."""
+    return _IGNORED.search(name) is not None
 
 
 def is_image(name: str) -> bool:
-    """Whether a member's name ends like a photograph's, in any case, and it is not `is_aside`."""
-    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_aside(name)
+    """Whether a member has the suffix of an image, in any case, and is not `is_ignored`."""
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES and not is_ignored(name)
 
 
-def other_pictures(names: Iterable[str]) -> list[str]:
-    """The members that are pictures which are not read, for their ending."""
-    endings = ((name, posixpath.splitext(name)[1].lower()) for name in names)
-    return [name for name, ending in endings if ending in OTHER_KINDS and not is_aside(name)]
+def unsupported_images(names: Iterable[str]) -> list[str]:
+    """The members that are images in a format that is not read."""
+    suffixes = ((name, posixpath.splitext(name)[1].lower()) for name in names)
+    return [name for name, suffix in suffixes if suffix in UNSUPPORTED_SUFFIXES and not is_ignored(name)]
 
 
-def passed_over(example: str, count: int) -> str:
-    """`other_pictures` in words."""
+def unsupported_line(example: str, count: int) -> str:
+    """The first of `unsupported_images` and their number -> one line."""
     if count == 1:
-        return f"the picture {example} was not looked at, for its kind; save it as PNG"
-    return f"{count:,} pictures of other kinds were not looked at, such as {example}; save them as PNG"
+        return f"skipped {example}: unsupported image format; convert it to PNG"
+    return f"skipped {count:,} images in unsupported formats, such as {example}; convert them to PNG"
 
 
-def composed(text: str) -> str:
-    """Letters with accents as one character each (NFC): macOS writes names of files with two."""
+def nfc(text: str) -> str:
+    """Accented letters as one character each (NFC): macOS writes file names with two."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def stem(name: str) -> str:
-    """'train/a.b.png' -> 'a.b'. As text: every part of a path that pathlib ever saw takes memory to the end."""
-    return composed(posixpath.splitext(posixpath.basename(name))[0])
+    """'train/a.b.png' -> 'a.b'. Without pathlib, which keeps every part of every path in memory."""
+    return nfc(posixpath.splitext(posixpath.basename(name))[0])
 
 
 def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
-    # orig_filename: zipfile rewrites backslashes and cuts at NUL in filename
+    # orig_filename: zipfile rewrites backslashes in filename and truncates it at NUL
     name = info.orig_filename
     outside = name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name)
     if outside or "\0" in name:
@@ -70,7 +70,7 @@ def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
     if stat.S_ISLNK(info.external_attr >> 16):
         raise UsageError(f"{path}: member {name!r} is a symbolic link; pack the archive again with real files")
     if info.flag_bits & 0x1:
-        raise UsageError(f"{path}: it is encrypted (member {name!r}); unpack it with its password and give the folder")
+        raise UsageError(f"{path}: encrypted (member {name!r}); unpack it with its password and pass the folder")
     expansion = info.file_size / max(1, info.compress_size)
     if info.file_size > MAX_MEMBER_BYTES or (expansion > MAX_EXPANSION and info.file_size > 1 << 20):
         raise UsageError(
@@ -80,11 +80,11 @@ def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
 
 
 def _refuse_unreadable(error: OSError) -> None:
-    raise error  # os.walk would pass over a folder that may not be read, and its photographs would be missed by nobody
+    raise error  # os.walk would silently skip a folder without permission, and its images
 
 
 def _is_utf8(name: str) -> bool:
-    """Whether the operating system gave a name whose bytes are text."""
+    """Whether the bytes of a file name are text."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -94,13 +94,13 @@ def _is_utf8(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Member:
-    """A file, or one member of a zip, which is read without the list of all others: another process needs no more."""
+    """A file, or one member of a zip, read without the list of the other members: all that a worker process needs."""
 
-    path: Path  # of the file, or of the zip
+    path: Path  # of the file or of the zip
     info: zipfile.ZipInfo | None = None
 
     def read(self) -> bytes:
-        """Its bytes. Raises OSError when they cannot be read or fail their checksum."""
+        """The bytes. Raises OSError when they cannot be read or fail their checksum."""
         if self.info is None:
             return self.path.read_bytes()
         name = self.info.filename
@@ -112,9 +112,9 @@ class Member:
                     raise zipfile.BadZipFile
                 file.seek(sum(lengths), os.SEEK_CUR)
                 with zipfile.ZipExtFile(file, "r", self.info) as member:
-                    # a size, or a member that lies about its own could fill the memory
+                    # at most the declared size: a member with more could fill the memory
                     return member.read(self.info.file_size)
-        # NotImplementedError: of a compression that zipfile does not know
+        # NotImplementedError: a compression that zipfile does not know
         except (zipfile.BadZipFile, EOFError, NotImplementedError, struct.error) as exc:
             raise OSError(f"the archive is damaged at {name}") from exc
         except Exception as exc:  # zlib.error and lzma.LZMAError share no base class with the above
@@ -122,42 +122,43 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Held:
-    """A member whose bytes are in memory already."""
+class MemoryMember:
+    """A member whose bytes are in memory."""
 
     data: bytes
 
     def read(self) -> bytes:
+        """The bytes."""
         return self.data
 
 
 class Archive:
-    """Members of a zip or of a folder, by their name with forward slashes; of a folder only `names` where given.
+    """The members of a zip or folder, named with forward slashes. `names` limits a folder to these.
 
-    Raises UsageError for a path that is missing, not a zip, truncated, encrypted or unsafe.
+    Raises UsageError if the path is missing, not a zip, truncated, encrypted or unsafe.
     """
 
     def __init__(self, path: str | Path, *, names: list[str] | None = None):
         self.path = Path(path)
-        self._places = np.empty(0, PLACE)  # of a zip's members, in the order of their names
+        self._members = np.empty(0, MEMBER_FIELDS)  # of a zip, in the order of `names`
         if not self.path.exists():
-            raise UsageError(f"{self.path}: there is no such file or folder; give the path of the archive")
+            raise UsageError(f"{self.path}: not found; pass the path of an archive or folder")
         if names is None:
             names = self._folder_names() if self.path.is_dir() else self._checked_zip_names()
         self.names = names
 
     def _folder_names(self) -> list[str]:
-        names, seen = [], set()
+        names, visited = [], set()
         for folder, subfolders, files in os.walk(self.path, followlinks=True, onerror=_refuse_unreadable):
             real = Path(folder).resolve()
-            if real in seen:  # a link that leads back up
+            if real in visited:  # a link that leads back up
                 subfolders.clear()
                 continue
-            seen.add(real)
+            visited.add(real)
             names += [(Path(folder) / name).relative_to(self.path).as_posix() for name in files]
         for name in names:
             if not name.isascii() and is_image(name) and not _is_utf8(name):
-                raise UsageError(f"{self.path}: the name of the file {name!r} is not UTF-8; rename it")
+                raise UsageError(f"{self.path}: the file name {name!r} is not UTF-8; rename it")
         return sorted(names)
 
     def _checked_zip_names(self) -> list[str]:
@@ -165,38 +166,39 @@ class Archive:
             with self.path.open("rb") as file:
                 start = file.read(2)
         except OSError as exc:
-            raise UsageError(f"{self.path}: it cannot be read ({exc.strerror}); give a file that can") from exc
+            raise UsageError(f"{self.path}: cannot be read ({exc.strerror}); check its permissions") from exc
         try:
             with zipfile.ZipFile(self.path) as packed:
                 infos = packed.infolist()
             for info in infos:  # some programs on Windows pack folders with backslashes
                 info.filename = info.filename.replace("\\", "/")
             infos.sort(key=lambda info: info.filename)
-            places = np.array([tuple(getattr(info, field) for field in PLACE.names) for info in infos], PLACE)
+            fields = [tuple(getattr(info, field) for field in MEMBER_FIELDS.names) for info in infos]
+            members = np.array(fields, MEMBER_FIELDS)
         except (zipfile.BadZipFile, OSError, NotImplementedError, OverflowError, ValueError, struct.error) as exc:
-            remedy = "download it again, or give an unpacked folder"
+            remedy = "download it again, or pass an unpacked folder"
             if self.path.suffix.lower() == ".csv" or is_image(self.path.name):
-                remedy = "give the folder that it lies in"
+                remedy = "pass the folder that contains it"
             reason = "truncated or damaged" if start == b"PK" else "not a zip archive"
-            raise UsageError(f"{self.path}: it is {reason}; {remedy}") from exc
+            raise UsageError(f"{self.path}: {reason}; {remedy}") from exc
         for info in infos:
             _refuse_unsafe(self.path, info)
         files = np.array([not info.is_dir() for info in infos], bool)
         names = [info.filename for info in infos if not info.is_dir()]
         if len(set(names)) < len(names):
             raise UsageError(f"{self.path}: two members have the same name; pack the archive again")
-        self._places = places[files]
+        self._members = members[files]
         return names
 
     def member(self, name: str) -> Member:
-        """One member, to be read here or in another process. Raises OSError where a zip has none of that name."""
+        """One member, to be read here or in another process. Raises OSError if a zip lacks it."""
         if self.path.is_dir():
             return Member(self.path / name)
-        number = bisect_left(self.names, name)
-        if self.names[number : number + 1] != [name]:
+        number = self._number(name)
+        if number is None:
             raise OSError(f"{name} is not in the archive")
         info = zipfile.ZipInfo(name)
-        for field, value in zip(PLACE.names, self._places[number].tolist(), strict=True):
+        for field, value in zip(MEMBER_FIELDS.names, self._members[number].tolist(), strict=True):
             setattr(info, field, value)
         return Member(self.path, info)
 
@@ -205,13 +207,18 @@ class Archive:
         return self.member(name).read()
 
     def size(self, name: str) -> int:
-        """Bytes of one member; 0 of one that is not there."""
+        """Bytes of one member, 0 if it is missing."""
         if self.path.is_dir():
             file = self.path / name
             return file.stat().st_size if file.exists() else 0
+        number = self._number(name)
+        return 0 if number is None else int(self._members[number]["file_size"])
+
+    def _number(self, name: str) -> int | None:
+        """The place of a member of a zip in `names`, which are sorted; None if it is missing."""
         number = bisect_left(self.names, name)
-        return int(self._places[number]["file_size"]) if self.names[number : number + 1] == [name] else 0
+        return number if self.names[number : number + 1] == [name] else None
 
     def images(self) -> list[str]:
-        """Names of the members that end like photographs."""
+        """Names of the members with the suffix of an image."""
         return [name for name in self.names if is_image(name)]

@@ -1,4 +1,4 @@
-"""Names of classes in their order: grades of retinopathy as they rise, No DR before DR, others sorted naturally."""
+"""Class names in order: grades of retinopathy by severity, No DR before DR, others in natural order."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,32 +10,32 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
-# as public collections and clinics spell them; the scale itself: Wilkinson et al., Ophthalmology 2003;110:1677
+# Spellings of public datasets and clinics. The scale: Wilkinson et al., Ophthalmology 2003;110:1677
 _NON_PROLIFERATIVE = tuple(f"nonproliferative{end}" for end in ("", "dr", "diabeticretinopathy"))
-_BEHIND_MILD_TO_SEVERE = ("npdr", "dr", *_NON_PROLIFERATIVE)
+_AFTER_MILD_TO_SEVERE = ("npdr", "dr", *_NON_PROLIFERATIVE)
 _GRADE_OF = {_plain(name): grade for grade, name in enumerate(GRADES)} | {
     **dict.fromkeys(("normal", "noretinopathy", "noapparentretinopathy", "nodiabeticretinopathy"), 0),
-    **{f"{_plain(GRADES[grade])}{end}": grade for grade in (1, 2, 3) for end in _BEHIND_MILD_TO_SEVERE},
+    **{f"{_plain(GRADES[grade])}{end}": grade for grade in (1, 2, 3) for end in _AFTER_MILD_TO_SEVERE},
     **dict.fromkeys(("proliferate", "proliferatedr", "proliferative", "pdr", "proliferativediabeticretinopathy"), 4),
 }
 
 
 def grade_of(word: str) -> int | None:
-    """A word for a grade of retinopathy, in any case, spaces, underscores or dashes, its number before it or not -> 0
-    to 4; None for others."""
+    """A name of a grade of retinopathy -> 0..4, None for other words. Case, spaces, underscores, dashes and the grade's
+    own number in front do not matter."""
     plain = _plain(word)
     numbered = _GRADE_OF.get(plain[1:])
     return numbered if plain[:1] == str(numbered) else _GRADE_OF.get(plain)
 
 
 def _natural(name: str) -> tuple[list, str]:
-    """A key that puts 'stage 10' behind 'stage 9'."""
+    """A sort key that puts 'stage 10' after 'stage 9'."""
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def is_number(text: str) -> bool:
-    """Whether a label is a number, of a class or not."""
+    """Whether a label is a number, valid as a class or not."""
     try:
         float(text)
     except ValueError:
@@ -44,8 +44,7 @@ def is_number(text: str) -> bool:
 
 
 def check_spelling(names: Iterable[str], *, place: str) -> None:
-    """Names of classes as they were found -> nothing, or a UsageError where two are one word in two spellings, which
-    only words for the grades of retinopathy may have."""
+    """Raises UsageError if two class names are two spellings of one word. Names of the grades of retinopathy may be."""
     names = sorted(set(names), key=_natural)
     if None not in map(grade_of, names):
         return
@@ -53,14 +52,14 @@ def check_spelling(names: Iterable[str], *, place: str) -> None:
     for name in names:
         alike = first.setdefault(re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", name).casefold(), name)
         if alike != name:
-            raise UsageError(f"{place}: the classes {alike!r} and {name!r} differ in spelling alone; spell both alike")
+            raise UsageError(f"{place}: the classes {alike!r} and {name!r} differ only in spelling; use one spelling")
 
 
 def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
-    """Names as they were found -> (class names in their order, {name as found: its class}).
+    """Names as written -> (class names in order, {name as written: index of its class}).
 
-    Words for the grades of retinopathy, in any case and with spaces, underscores or dashes, become GRADES, and so do
-    the numbers 0 to 4 when they are all there are.
+    Names of the grades of retinopathy (see `grade_of`) become GRADES. So do the numbers 0 to 4 if all five occur and
+    nothing else.
     """
     plain = {name: _plain(name) for name in names}
     grade = {name: grade_of(name) for name in plain}
@@ -76,15 +75,14 @@ def arrange(names: Iterable[str]) -> tuple[tuple[str, ...], dict[str, int]]:
 
 
 def numbers_of(classes: Sequence[str]) -> list[int]:
-    """Class names -> the number that stands for each in tables: its own where all names are whole numbers, else its
-    place."""
+    """Class names -> the number of each in tables: the name itself if all names are whole numbers, else the index."""
     own = [int(name) for name in classes if name.isdecimal()]
     return own if len(set(own)) == len(classes) else list(range(len(classes)))
 
 
 def class_of(word: str, classes: Sequence[str]) -> int | None:
-    """A label, a word in whatever spelling data.py knows it or a number of `numbers_of` -> the place of the class that
-    it means; None where it is none or several."""
+    """A label (a class name in any spelling that data.py accepts, or a number of `numbers_of`) -> the index of its
+    class. None if it matches no class, or several."""
     if word in classes:
         return classes.index(word)
     if is_number(word):
@@ -100,8 +98,8 @@ def class_of(word: str, classes: Sequence[str]) -> int | None:
 
 
 def ranked(classes: Sequence[str]) -> bool:
-    """Whether the order of class names means something: two, the grades in part or whole, or names that differ in a
-    number that counts them, as stage 1, stage 2. Numbers alone may be names."""
+    """Whether the classes are ordinal: two classes, the grades or some of them, or names that are numbered without
+    gaps, as stage 1, stage 2. Bare numbers may be mere names."""
     places = [GRADES.index(name) for name in classes if name in GRADES]
     if len(classes) <= 2 or (len(places) == len(classes) and places == sorted(places)):
         return True
@@ -112,26 +110,26 @@ def ranked(classes: Sequence[str]) -> bool:
     return numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
-def check_splits(sides: dict[str, set[str]], *, place: str) -> None:
-    """{side: names of its classes} -> nothing, or a UsageError: training needs all that are tested."""
-    trained = sides["train"]
-    for side, names in sides.items():
+def check_splits(splits: dict[str, set[str]], *, place: str) -> None:
+    """{split: its class names}. Raises UsageError if the training split lacks a class of another split."""
+    trained = splits["train"]
+    for split, names in splits.items():
         if missing := sorted(names - trained, key=_natural):
             raise UsageError(
-                f"{place}: {side} has the class {missing[0]!r}, which train has not; "
-                f"add it to train or take it out of {side}"
+                f"{place}: {split} has the class {missing[0]!r}, which train lacks; "
+                f"add it to train or remove it from {split}"
             )
 
 
-def numbered(sides: dict[str, Iterable[int]], *, place: str) -> tuple[str, ...]:
-    """{side: labels (N,) int, 0 and up} -> class names. Raises UsageError where training lacks one of 0..K-1."""
-    found = {side: {int(label) for label in labels} for side, labels in sides.items()}
-    check_splits({side: {str(label) for label in labels} for side, labels in found.items()}, place=place)
-    highest = max(found["train"])
-    for number, label in enumerate(sorted(found["train"])):
+def numbered(splits: dict[str, Iterable[int]], *, place: str) -> tuple[str, ...]:
+    """{split: labels (N,) int, 0 and up} -> class names. Raises UsageError if training lacks one of 0..K-1."""
+    used = {split: {int(label) for label in labels} for split, labels in splits.items()}
+    check_splits({split: {str(label) for label in labels} for split, labels in used.items()}, place=place)
+    highest = max(used["train"])
+    for number, label in enumerate(sorted(used["train"])):
         if number != label:
             raise UsageError(
-                f"{place}: no training photograph has the label {number}, but some have {highest}; "
+                f"{place}: no training image has the label {number}, but some have {highest}; "
                 "number the classes from 0 without gaps"
             )
-    return arrange(str(label) for label in sorted(found["train"]))[0]
+    return arrange(str(label) for label in sorted(used["train"]))[0]

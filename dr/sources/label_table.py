@@ -1,158 +1,60 @@
-"""Label tables with a header, one or one for each side, and a folder of photographs."""
+"""Label tables with a header, one or one for each split, and a folder of images."""
 
 import posixpath
-import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.sources.archive import Archive, is_aside
+from dr.sources.archive import Archive
+from dr.sources.candidate import Candidate
 from dr.sources.class_names import arrange, check_spelling, check_splits, is_number, numbered
-from dr.sources.csv_pairs import of_side
-from dr.sources.kaggle import (
-    COLUMNS,
-    EYE,
-    SPLIT_OF,
-    Source,
-    by_path_ends,
-    header,
-    in_any_case,
-    normal_path,
-    once_each,
-    parse_grade,
-    read_member,
-    read_table,
-    refuse_empty,
-)
+from dr.sources.csv_tables import drop_repeated_rows, parse_grade, read_member, read_table, refuse_empty
+from dr.sources.matching import by_path_ends, images_of_split, normal_path, patients
+from dr.sources.source import COLUMNS, LabelledImages
 
-ID_COLUMNS, LABEL_COLUMNS = ("id_code", "image"), ("diagnosis", "level")
-NAMED_AFTER_SIDE = re.compile(f"(?i:({'|'.join(SPLIT_OF)}))(?![a-z])")  # train_1.csv, trainLabels.csv
-MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})  # as programs write that a value is not there
+MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})  # how programs write a missing value
+Tables = dict[str | None, pd.DataFrame]  # {split: its table}, or {None: the only table}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Names of columns as the user gave them; None: those that are known."""
+class LabelTableFormat:
+    """One table with ids and labels anywhere beside its images; or one for each split (train..., val..., test...)."""
 
-    id: str | None = None
-    label: str | None = None
-    patient: str | None = None
+    name = "label table"
+    layout = "one table with the columns id_code or image and diagnosis or level, and its images"
+    reads_columns = True
 
-    def given(self) -> bool:
-        return any((self.id, self.label, self.patient))
-
-    def chosen(self, found: list[str]) -> tuple[str, str] | None:
-        """The columns of ids and of labels in a header; None where one is missing."""
-        known = in_any_case(found)
-        ids = [self.id] if self.id else [known[name] for name in ID_COLUMNS if name in known]
-        labels = [self.label] if self.label else [known[name] for name in LABEL_COLUMNS if name in known]
-        return (ids[0], labels[0]) if ids and labels and {ids[0], labels[0]} <= {*found} else None
-
-    def __str__(self) -> str:
-        ids, labels = self.id or " or ".join(ID_COLUMNS), self.label or " or ".join(LABEL_COLUMNS)
-        return f"{ids} and {labels}"
-
-
-def headers(archive: Archive) -> dict[str, list[str]]:
-    """{member: its header} of the CSVs of an archive, empty of those that are no table and perhaps nobody needs; a
-    sample of a submission grades nothing."""
-    found = {}
-    for member in archive.names:
-        name = posixpath.basename(member).lower()
-        if name.endswith(".csv") and not is_aside(member) and "submission" not in name:
-            try:
-                found[member] = header(archive, member)
-            except UsageError:
-                found[member] = []
-    return found
+    def open(self, candidate: Candidate) -> LabelledImages | None:
+        archive, columns = candidate.archive, candidate.columns
+        selected = candidate.label_tables if archive.images() else {}
+        if not selected:
+            return None
+        members = {None: next(iter(selected))} if len(selected) == 1 else candidate.split_tables
+        if members is None:
+            some = " and ".join(sorted(selected)[:2])
+            raise UsageError(
+                f"{archive.path}: {some} have the columns {columns}; keep only one of them, or name them train.csv, "
+                "val.csv and test.csv after their splits"
+            )
+        tables = {
+            split: _read(archive, member, (*selected[member], columns.patient)) for split, member in members.items()
+        }
+        label_column = selected[next(iter(members.values()))][1]
+        tables, classes = _labelled(tables, column=label_column, graded=columns.label is None, place=str(archive.path))
+        matched = [_with_members(archive, table, split=split, beside=members[split]) for split, table in tables.items()]
+        table = pd.concat(matched, ignore_index=True)
+        for column, problem in (("member", "are one image"), ("original", "would have one name")):
+            _refuse_repeated(table, column, problem=problem)
+        unlabelled = len(archive.images()) - int(table["member"].notna().sum())
+        table = table.assign(source="main")[list(COLUMNS)]
+        return LabelledImages(self.name, archive, table, classes, unlabelled=unlabelled)
 
 
-def check_splits_can_be_read(archive: Archive, columns: Columns, *, found: dict[str, list[str]]) -> None:
-    """Raises UsageError for a table of `headers`, called test.csv or the like, that cannot be read and stands beside
-    one that fits: its whole side would be left out without a word."""
-    beside = {posixpath.dirname(member) for member, names in found.items() if columns.chosen(names)}
-    for member, names in found.items():
-        name = posixpath.basename(member).lower().removesuffix(".csv")
-        if not names and posixpath.dirname(member) in beside and name in SPLIT_OF:
-            header(archive, member)
-
-
-def label_table(archive: Archive, columns: Columns, *, found: dict[str, list[str]]) -> Source | None:
-    """Of the tables of `headers` one with ids and labels, anywhere beside its photographs, in whatever folders these
-    are; or one for each side, named train..., val... and test..., which keep their photographs."""
-    fitting = {member: pair for member, names in found.items() if (pair := columns.chosen(names))}
-    if not fitting:
-        return None
-    side_of = {None: next(iter(fitting))} if len(fitting) == 1 else sides(fitting)
-    if side_of is None:
-        some = " and ".join(sorted(fitting)[:2])
-        raise UsageError(
-            f"{archive.path}: {some} have the columns {columns}; leave only one of them in it, or name them train.csv, "
-            "val.csv and test.csv after their sides"
-        )
-    named = {side: _named(archive, member, (*fitting[member], columns.patient)) for side, member in side_of.items()}
-    label_column = fitting[next(iter(side_of.values()))][1]
-    labelled, classes = _labelled(named, column=label_column, graded=columns.label is None, place=str(archive.path))
-    placed = [_placed(archive, one, side=side, beside=side_of[side]) for side, one in labelled.items()]
-    table = pd.concat(placed, ignore_index=True)
-    for column, what in (("member", "are one photograph"), ("original", "would have one name")):
-        _refuse_repeated(table, column, what=what)
-    unlisted = len(archive.images()) - int(table["member"].notna().sum())
-    return Source("label table", archive, table.assign(source="main")[list(COLUMNS)], classes, unlisted=unlisted)
-
-
-def sides(members: Iterable[str]) -> dict[str, str] | None:
-    """Label tables -> {side: its table}, by the word that their names begin with; None where one names no side, two
-    name one, or none is of training."""
-    found: dict[str | None, str] = {}
-    members = list(members)
-    for member in members:
-        word = NAMED_AFTER_SIDE.match(posixpath.basename(member))
-        found[word and SPLIT_OF[word[1].lower()]] = member
-    return found if None not in found and "train" in found and len(found) == len(members) > 1 else None
-
-
-def _placed(archive: Archive, table: pd.DataFrame, *, side: str | None, beside: str) -> pd.DataFrame:
-    """A label table -> the same with the `member` of each photograph: of a side from no folder of another side, or
-    where these have none, from all."""
-    images = archive.images()
-    members: dict[str, str] = {}
-    for candidates in (images,) if side is None else (list(of_side(archive, side, beside=beside)), images):
-        members = members or by_path_ends(table["path"], candidates, place=str(archive.path))
-    if not members:
-        such = f"such as {table['path'].iloc[0]} and {images[0]}"
-        name = table["table"].iloc[0]
-        raise UsageError(
-            f"{name}: none of its {len(table)} photographs is in {archive.path} ({such}); give the folder of both"
-        )
-    original = table["original"].str.replace("/", "_")  # part of a file's name
-    patient = table["patient"].where(table["patient"].notna(), original.str.replace(EYE, r"\1", regex=True))
-    original = original if side is None else f"{side}_" + original  # two sides may use one name
-    return table.assign(original=original, patient=patient, member=table["path"].map(members), side=side)
-
-
-def _refuse_repeated(table: pd.DataFrame, column: str, *, what: str) -> None:
-    """Raises UsageError for two rows that share a value."""
-    repeated = table[table[column].notna() & table[column].duplicated(keep=False)].sort_values(column, kind="stable")
-    if len(repeated):
-        first, second = (repeated.iloc[place] for place in (0, 1))
-        where = "" if first["table"] == second["table"] else f"{first['table']}, "
-        raise UsageError(
-            f"{second['table']}, row {second['row']}: {first['path']} of {where}row {first['row']} and "
-            f"{second['path']} {what}; keep one of them"
-        )
-
-
-def _named(archive: Archive, member: str, columns: tuple[str, str, str | None]) -> pd.DataFrame:
-    """A label table -> `path` as it stands there, without its ending, `original` (the same, with folders only where
-    names alone are not unique), `diagnosis` and `patient` (missing where no column names patients) as text, `row`,
-    `table`."""
+def _read(archive: Archive, member: str, columns: tuple[str, str, str | None]) -> pd.DataFrame:
+    """A label table -> `path` as written but without suffix, `original` (the same, with folders only if names alone are
+    not unique), `diagnosis` and `patient` (missing without such a column) as text, `row`, `table`."""
     id_column, label_column, patient_column = columns
     name = f"{archive.path}: {member}"
-    known = tuple(dict.fromkeys(filter(None, columns)))
-    table = read_table(read_member(archive, member), name=name, columns=known)
+    table = read_table(read_member(archive, member), name=name, columns=tuple(dict.fromkeys(filter(None, columns))))
     refuse_empty(table, name=name, column=id_column, shown=id_column)
     if patient_column:
         refuse_empty(table, name=name, column=patient_column, shown=patient_column)
@@ -170,44 +72,85 @@ def _named(archive: Archive, member: str, columns: tuple[str, str, str | None]) 
     )
 
 
+def _labelled(tables: Tables, *, column: str, graded: bool, place: str) -> tuple[Tables, tuple[str, ...]]:
+    """Tables with labels as text -> the same with one row per image and `diagnosis` int, and the class names.
+
+    Labels are words or numbers, whichever are the majority: one typing error does not turn numbers into classes.
+    Numbers are GRADES if `graded`.
+    """
+    texts = [text for table in tables.values() for text in table["diagnosis"] if text.casefold() not in MISSING]
+    if 2 * sum(map(is_number, texts)) < len(texts):
+        return _labelled_by_words(tables, texts, column=column, place=place)
+    return _labelled_by_numbers(tables, column=column, graded=graded)
+
+
+def _labelled_by_words(tables: Tables, texts: list[str], *, column: str, place: str) -> tuple[Tables, tuple[str, ...]]:
+    check_spelling(texts, place=place)
+    classes, number = arrange(texts)
+    labelled = {}
+    for split, table in tables.items():
+        name = table["table"].iloc[0]
+        _refuse_other_than_words(table, column=column)
+        unique = drop_repeated_rows(table, name=name, column=column)
+        labelled[split] = unique.assign(diagnosis=unique["diagnosis"].map(number))
+    used = {split or "train": {classes[k] for k in table["diagnosis"]} for split, table in labelled.items()}
+    check_splits(used, place=name)
+    return labelled, classes
+
+
+def _labelled_by_numbers(tables: Tables, *, column: str, graded: bool) -> tuple[Tables, tuple[str, ...]]:
+    labelled = {}
+    for split, table in tables.items():
+        name = table["table"].iloc[0]
+        numbers = [
+            parse_grade(text, name=name, row=row, column=column, num_classes=len(GRADES) if graded else None)
+            for text, row in zip(table["diagnosis"], table["row"], strict=True)
+        ]
+        labelled[split] = drop_repeated_rows(table.assign(diagnosis=numbers), name=name, column=column)
+    if graded:
+        return labelled, GRADES
+    used = {split or "train": set(table["diagnosis"]) for split, table in labelled.items()}
+    return labelled, numbered(used, place=f"{name}: {column}")
+
+
 def _refuse_other_than_words(table: pd.DataFrame, *, column: str) -> None:
-    """Raises UsageError for the first row of a label table of words that has a number, or nothing."""
+    """Raises UsageError for the first row of a table of words with a number or an empty label."""
     missing = table["diagnosis"].str.casefold().isin(MISSING)
     wrong = table[missing | table["diagnosis"].map(is_number)]
     if len(wrong):
         text = wrong["diagnosis"].iloc[0]
-        said = f"is {text!r}, where most labels are words" if text else "is empty"
+        fault = f"is {text!r}, but most labels are words" if text else "is empty"
         raise UsageError(
-            f"{table['table'].iloc[0]}, row {wrong['row'].iloc[0]}: {column} {said}; write a class, or take out the row"
+            f"{table['table'].iloc[0]}, row {wrong['row'].iloc[0]}: {column} {fault}; write a class, or remove the row"
         )
 
 
-def _labelled(
-    tables: dict[str | None, pd.DataFrame], *, column: str, graded: bool, place: str
-) -> tuple[dict[str | None, pd.DataFrame], tuple[str, ...]]:
-    """{side: labels as they stand in its table} -> the same (each photograph once, `diagnosis` int), class names.
-    Labels are words or numbers, whichever are more: one typing error does not make classes of all numbers. Numbers are
-    GRADES if `graded`."""
-    texts = [text for table in tables.values() for text in table["diagnosis"] if text.casefold() not in MISSING]
-    words = 2 * sum(map(is_number, texts)) < len(texts)
-    if words:
-        check_spelling(texts, place=place)
-    classes, number = arrange(texts) if words else (GRADES, {})
-    labelled = {}
-    for side, table in tables.items():
-        name = table["table"].iloc[0]
-        if words:
-            _refuse_other_than_words(table, column=column)
-            table = once_each(table, name=name, column=column)
-            labelled[side] = table.assign(diagnosis=table["diagnosis"].map(number))
-            continue
-        rows = zip(table["diagnosis"], table["row"], strict=True)
-        most = len(GRADES) if graded else None
-        known = [parse_grade(text, name=name, row=row, column=column, num_classes=most) for text, row in rows]
-        labelled[side] = once_each(table.assign(diagnosis=known), name=name, column=column)
-    found = {side or "train": set(table["diagnosis"]) for side, table in labelled.items()}
-    if words:
-        check_splits({side: {classes[k] for k in known} for side, known in found.items()}, place=name)
-    elif not graded:
-        classes = numbered(found, place=f"{name}: {column}")
-    return labelled, classes
+def _with_members(archive: Archive, table: pd.DataFrame, *, split: str | None, beside: str) -> pd.DataFrame:
+    """A label table -> the same with the `member` of each image, searched outside the folders of other splits, or in
+    all folders if none is found there."""
+    images = archive.images()
+    members: dict[str, str] = {}
+    for candidates in (images,) if split is None else (list(images_of_split(archive, split, beside=beside)), images):
+        members = members or by_path_ends(table["path"], candidates, place=str(archive.path))
+    if not members:
+        examples = f"{table['path'].iloc[0]} does not match {images[0]}"
+        raise UsageError(
+            f"{table['table'].iloc[0]}: none of the {len(table)} listed images is in {archive.path} ({examples}); "
+            "pass the folder that holds table and images"
+        )
+    original = table["original"].str.replace("/", "_")  # part of a file name
+    patient = table["patient"].where(table["patient"].notna(), patients(original, otherwise=original))
+    original = original if split is None else f"{split}_" + original  # two splits may reuse a name
+    return table.assign(original=original, patient=patient, member=table["path"].map(members), source_split=split)
+
+
+def _refuse_repeated(table: pd.DataFrame, column: str, *, problem: str) -> None:
+    """Raises UsageError for two rows that share a value."""
+    repeated = table[table[column].notna() & table[column].duplicated(keep=False)].sort_values(column, kind="stable")
+    if len(repeated):
+        first, second = (repeated.iloc[place] for place in (0, 1))
+        where = "" if first["table"] == second["table"] else f"{first['table']}, "
+        raise UsageError(
+            f"{second['table']}, row {second['row']}: {first['path']} of {where}row {first['row']} and "
+            f"{second['path']} {problem}; keep one of them"
+        )

@@ -1,4 +1,4 @@
-"""Synthetic archives in the layout of the real ones, so that everything runs on a fresh machine.
+"""Synthetic archives in the layout of the real ones, so that every command runs on a fresh machine.
 
 python -m dr.synthetic.demo make DIR                                     two archives and test_truth.csv
 python -m dr.synthetic.demo score --truth DIR/test_truth.csv --result results/result.csv
@@ -17,17 +17,18 @@ import numpy as np
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.cli import run as cli
+from dr.cli.parser import Parser
+from dr.cli.run import run_main
 from dr.core import files
 from dr.grading.metrics import macro_f1
-from dr.sources.kaggle import read_grades
-from dr.synthetic.drawing import SPLITS, photograph
+from dr.sources.csv_tables import read_grades
+from dr.synthetic.drawing import EYES, fundus_image
 
 MAIN_ZIP = "diabetic-retinopathy-classification-f1-score-4.zip"
 EXTRA_ZIP = "train_image_resized.zip"
 TEST_TRUTH = "test_truth.csv"
 
-# Shares of the grades. Test has enough of each for its macro-F1 to be steady
+# Shares of the grades. The test split has enough of each for a stable macro-F1
 MAIN_SHARES = (0.42, 0.12, 0.22, 0.11, 0.13)
 EXTRA_SHARES = (0.32, 0.18, 0.18, 0.16, 0.16)
 TEST_SHARES = (0.28, 0.18, 0.22, 0.16, 0.16)
@@ -35,36 +36,35 @@ TEST_SHARES = (0.28, 0.18, 0.22, 0.16, 0.16)
 
 @dataclass(frozen=True)
 class Shot:
-    """One photograph of an archive. Shots with equal `seed` and `drawn` are the same picture; `grade` is what its table
-    says."""
+    """One image of an archive. Shots with equal `seed` and `drawn_grade` are the same image; `grade` is the label."""
 
     name: str
     grade: int
-    drawn: int
+    drawn_grade: int
     seed: tuple[int, ...]
-    side: str
+    laterality: str
 
 
 def _grades(total, shares) -> np.ndarray:
-    """-> (total,) int, sorted, at least ten of each grade where there are a hundred; grade 0 makes up the rest."""
+    """-> (total,) int, sorted, at least ten of each grade if the total is a hundred; grade 0 fills the rest."""
     if total < 10:
-        raise UsageError(f"a synthetic archive needs 10 photographs or more, got {total}")
+        raise UsageError(f"a synthetic archive needs at least 10 images, got {total}")
     counts = np.maximum((total * np.array(shares)).astype(int), min(10, total // 10))
     counts[0] += total - counts.sum()
     return np.repeat(np.arange(len(GRADES)), counts)
 
 
 def _unrelated(total, shares, *, seed) -> list[Shot]:
-    """Photographs of one patient each, named by 12 hexadecimal digits, grade by grade."""
+    """One image per patient, named by 12 hexadecimal digits, in the order of grades."""
     numbers = np.random.default_rng(seed).integers(16**12, size=total)
     return [
-        Shot(f"{number:012x}", int(grade), int(grade), (*seed, i), SPLITS[i % 2])
+        Shot(f"{number:012x}", int(grade), int(grade), (*seed, i), EYES[i % 2])
         for i, (number, grade) in enumerate(zip(numbers, _grades(total, shares), strict=True))
     ]
 
 
 def _with_copies(shots) -> list[Shot]:
-    """The same shots, among them two that are there twice and one that is there twice with contradicting grades."""
+    """The same shots with three duplicates: two with equal grades and one with conflicting grades."""
     none, mild, moderate = ([i for i, shot in enumerate(shots) if shot.grade == grade] for grade in (0, 1, 2))
     shots = list(shots)
     for copy, of in ((none[1], none[0]), (none[3], none[2]), (mild[0], moderate[0])):
@@ -73,19 +73,19 @@ def _with_copies(shots) -> list[Shot]:
 
 
 def _both_eyes(total, shares, *, seed) -> list[Shot]:
-    """Photographs named <patient>_<left|right>, the eyes of a patient mostly of one grade; every eighth patient has one
-    eye only."""
+    """Images named PATIENT_left and PATIENT_right, mostly of one grade. Every eighth patient has one eye only."""
     patients = np.random.default_rng(seed).choice(np.arange(10, 45_000), size=total, replace=False)
-    eyes = [(patient, side) for i, patient in enumerate(patients) for side in SPLITS[: 1 if i % 8 == 7 else 2]]
+    eyes = [(patient, eye) for i, patient in enumerate(patients) for eye in EYES[: 1 if i % 8 == 7 else 2]]
     return [
-        Shot(f"{patient}_{side}", int(grade), int(grade), (*seed, i), side)
-        for i, ((patient, side), grade) in enumerate(zip(eyes, _grades(total, shares), strict=False))
+        Shot(f"{patient}_{eye}", int(grade), int(grade), (*seed, i), eye)
+        for i, ((patient, eye), grade) in enumerate(zip(eyes, _grades(total, shares), strict=False))
     ]
 
 
 def _encoded(shot, *, suffix, size_px) -> bytes:
-    photo = photograph(shot.drawn, rng=np.random.default_rng(shot.seed), size_px=size_px, side=shot.side)
-    return cv2.imencode(suffix, photo)[1].tobytes()
+    rng = np.random.default_rng(shot.seed)
+    image = fundus_image(shot.drawn_grade, rng=rng, size_px=size_px, laterality=shot.laterality)
+    return cv2.imencode(suffix, image)[1].tobytes()
 
 
 def _table(shots, columns) -> pd.DataFrame:
@@ -93,9 +93,9 @@ def _table(shots, columns) -> pd.DataFrame:
 
 
 def _pack(path, *, tables, folders, suffix, size_px) -> None:
-    """Tables by member name, and the shots of each folder, as one zip: the same bytes every time."""
+    """Tables by member name and the shots of each folder -> one zip with the same bytes every time."""
     draw = partial(_encoded, suffix=suffix, size_px=size_px)
-    # threads: cv2 and numpy let go of the interpreter; the order, and each picture's numbers, do not depend on them
+    # cv2 and numpy release the interpreter lock; order and pixels do not depend on the number of threads
     with (
         files.atomic_write(path) as part,
         zipfile.ZipFile(part, "w") as packed,
@@ -117,19 +117,21 @@ def make_archives(
     seed: int = 10,
     size_px: tuple[int, int] = (320, 560),
 ) -> None:
-    """Writes both archives and the grades of the test photographs into `folder`; main, extra and test are how many
-    photographs. Equal arguments give equal bytes. Raises UsageError rather than replace a file."""
+    """Writes both archives and the grades of the test images into `folder`. main, extra, test: numbers of images.
+
+    Equal arguments give equal bytes. Raises UsageError instead of replacing a file.
+    """
     folder = Path(folder)
     if seed < 0:
         raise UsageError(f"--seed must be 0 or more, got {seed}")
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: it is a file; give a folder")
+        raise UsageError(f"{folder}: is a file; pass a folder")
     for name in (MAIN_ZIP, EXTRA_ZIP, TEST_TRUTH):
         if (folder / name).exists():
-            raise UsageError(f"{folder / name}: it exists already; remove it or give another folder")
+            raise UsageError(f"{folder / name}: already exists; remove it or pass another folder")
     main_shots = _with_copies(_unrelated(main, MAIN_SHARES, seed=(seed, 0)))
     extra_shots = _both_eyes(extra, EXTRA_SHARES, seed=(seed, 1))
-    # one picture is in both archives: of grade 4, every photograph of which data.py uses
+    # one image is in both archives: of grade 4, of which data.py uses every image
     main_shots[-1] = replace(extra_shots[-1], name=main_shots[-1].name)
     test_shots = _unrelated(test, TEST_SHARES, seed=(seed, 2))
     columns = ["id_code", "diagnosis"]
@@ -152,43 +154,43 @@ def _read(path) -> pd.Series:
     try:
         data = Path(path).read_bytes()
     except OSError as exc:
-        raise UsageError(f"{path}: it cannot be read ({exc.strerror}); give a table with id_code,diagnosis") from exc
+        raise UsageError(f"{path}: cannot be read ({exc.strerror}); pass a table with id_code,diagnosis") from exc
     table = read_grades(data, name=str(path), id_column="id_code", grade_column="diagnosis")
     return table.set_index("original")["diagnosis"]
 
 
 def score(truth_csv: str | Path, result_csv: str | Path) -> tuple[float, int]:
-    """-> macro-F1 of a result on the photographs of the truth, and how many they are. Raises UsageError."""
+    """-> (macro-F1 of a result on the images of the truth, number of images). Raises UsageError."""
     truth, result = _read(truth_csv), _read(result_csv)
     missing = truth.index.difference(result.index)
     if len(missing):
-        raise UsageError(f"{result_csv}: {len(missing)} of {len(truth)} photographs have no grade, first {missing[0]}")
+        raise UsageError(f"{result_csv}: {len(missing)} of {len(truth)} images have no grade, first {missing[0]}")
     return macro_f1(truth, result.loc[truth.index], len(GRADES)), len(truth)
 
 
 def _arguments() -> argparse.Namespace:
-    parser = cli.Parser(prog="python -m dr.synthetic.demo", description=__doc__.partition("\n")[0])
+    parser = Parser(prog="python -m dr.synthetic.demo", description=__doc__.partition("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    make = commands.add_parser("make", help="write two archives and the grades of the test photographs")
-    make.add_argument("folder", metavar="DIR", help="where to write them")
-    make.add_argument("--photos", type=int, default=300, help="graded photographs in each (default: %(default)s)")
-    make.add_argument("--seed", type=int, default=10, help="decides every pixel (default: %(default)s)")
-    scored = commands.add_parser("score", help="print the macro-F1 of a result")
-    scored.add_argument("--truth", required=True, metavar="CSV", help="the test_truth.csv that make wrote")
-    scored.add_argument("--result", required=True, metavar="CSV", help="the result.csv that predict.py wrote")
+    make = commands.add_parser("make", help="write two archives and the grades of the test images")
+    make.add_argument("folder", metavar="DIR", help="folder to write to")
+    make.add_argument("--images", type=int, default=300, help="labelled images in each (default: %(default)s)")
+    make.add_argument("--seed", type=int, default=10, help="random seed of all images (default: %(default)s)")
+    scored = commands.add_parser("score", help="print the macro-F1 of a result.csv")
+    scored.add_argument("--truth", required=True, metavar="CSV", help="test_truth.csv written by make")
+    scored.add_argument("--result", required=True, metavar="CSV", help="result.csv written by predict.py")
     return parser.parse_args()
 
 
 def main() -> int:
     args = _arguments()
     if args.command == "make":
-        test = max(10, args.photos // 3)
-        make_archives(args.folder, main=args.photos, extra=args.photos, test=test, seed=args.seed)
+        test = max(10, args.images // 3)
+        make_archives(args.folder, main=args.images, extra=args.images, test=test, seed=args.seed)
         print(f"{args.folder}: {MAIN_ZIP}, {EXTRA_ZIP}, {TEST_TRUTH}")
     else:
-        print("macro-F1 {:.3f} on {} photographs".format(*score(args.truth, args.result)))
+        print("macro-F1 {:.3f} on {} images".format(*score(args.truth, args.result)))
     return 0
 
 
 if __name__ == "__main__":
-    cli.run(main, go_on="start again", owns_process=True)
+    run_main(main, go_on="start again", owns_process=True)

@@ -1,31 +1,32 @@
-"""The pictures NAME__*.png that a run leaves when it has come to its end."""
+"""The plots NAME/*.png of a finished run."""
 
 import numpy as np
 import pandas as pd
 
+from dr import SPLIT_NAMES
 from dr.grading import metrics
+from dr.inference.checkpoint import Checkpoint
 from dr.inference.forward import TTA_VIEWS
-from dr.pages import plots as report
+from dr.pages import plots, score_plots
 from dr.pages.style import MOST_CLASSES
-from dr.training import summary
 from dr.training.run_files import RunFiles
 from dr.training.state import Run
 
 
-def draw(run: Run, fields: dict, crossed: np.ndarray, *, paths: RunFiles) -> None:
-    """fields: of the best checkpoint; crossed: probabilities (R, N, K) of validation by calibrations of its other
-    half. Confusion matrices and, where there are cuts, scores up to MOST_CLASSES."""
-    views, best = len(TTA_VIEWS[run.recipe.tta]), fields["metrics"]["epoch"]
-    report.learning_curves(pd.DataFrame(run.history), best=best, path=paths.picture("curves"), views=views)
-    names, sides = run.data.classes, summary.sides(fields)
-    for side in sides if len(names) <= MOST_CLASSES else ():
-        matrix = metrics.confusion(side.truth, side.grades, len(names))
-        path = paths.picture("confusion" if side.name == "val" else f"{side.name}_confusion")
-        fitted = ", cuts fitted to them" if side.fitted else ""
-        title = f"{paths.name}: {side.word}, {len(side.truth):,} photographs{fitted}"
-        report.confusion_matrices(matrix, path=path, classes=names, title=title)
-    validation = sides[0]
-    if fields["thresholds"] is not None and len(names) <= MOST_CLASSES:
-        scores, thresholds = run.objective.scores(validation.predictions), np.array(fields["thresholds"])
-        report.score_histograms(scores, validation.truth, thresholds, path=paths.picture("scores"), classes=names)
-    report.reliability(crossed, validation.truth, path=paths.picture("reliability"), classes=names)
+def draw(run: Run, best: Checkpoint, crossed: np.ndarray, *, paths: RunFiles) -> None:
+    """crossed: probabilities (R, N, K) of validation by calibrations fitted to its other half. Confusion matrices, and
+    score histograms where there are thresholds, for at most MOST_CLASSES classes."""
+    views, names = len(TTA_VIEWS[run.recipe.tta]), run.data.classes
+    plots.learning_curves(pd.DataFrame(run.history), best=best.epoch, path=paths.plot("curves"), views=views)
+    graded = best.graded_splits()
+    for split in graded if len(names) <= MOST_CLASSES else ():
+        matrix = metrics.confusion(split.truth, split.grades, len(names))
+        path = paths.plot("confusion" if split.name == "val" else f"{split.name}_confusion")
+        fitted = ", thresholds fitted to them" if split.fitted else ""
+        title = f"{paths.name}: {SPLIT_NAMES[split.name]}, {len(split.truth):,} images{fitted}"
+        plots.confusion_matrices(matrix, path=path, classes=names, title=title)
+    val = graded[0]
+    if best.thresholds is not None and len(names) <= MOST_CLASSES:
+        scores, thresholds = run.objective.scores(val.predictions), np.array(best.thresholds)
+        score_plots.score_histograms(scores, val.truth, thresholds, path=paths.plot("scores"), classes=names)
+    score_plots.reliability(crossed, val.truth, path=paths.plot("reliability"), classes=names)

@@ -1,117 +1,111 @@
-"""NAME__report.html: how a run went and how good its network is, in one file; and the pictures that only it needs."""
+"""NAME/report.html: how a run went and how good its network is, in one file, and the plots that only it shows."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from dr import SPLIT_NAMES
 from dr.datasets.preprocessed import PreprocessedData
-from dr.grading import metrics
-from dr.grading.objectives import Classification
-from dr.inference import checkpoint
-from dr.pages import charts
-from dr.pages import html as page
+from dr.grading import registry
+from dr.inference.checkpoint import Checkpoint
+from dr.inference.records import GradedSplit
+from dr.pages import html, plots
 from dr.pages.style import MOST_CLASSES
 from dr.training import summary, worst_errors
-from dr.training.run_files import PICTURES, RunFiles
-from dr.training.summary import Side
+from dr.training.run_files import PLOTS, RunFiles
 
-HEADLINES = ("macro_f1_cross_fitted", "kappa_cross_fitted", "macro_f1", "kappa", "accuracy", "auc")
-
-
-def _draw(side: Side, figures: tuple, *, data: PreprocessedData, paths: RunFiles) -> None:
-    classes = list(data.classes)
-    note = ", cuts fitted to the same photographs" if side.fitted else ""
-    title = f"{paths.name}: {side.word}{note}"
-    charts.class_metrics(*figures, path=paths.picture("classes"), classes=classes, title=title)
-    if len(classes) <= MOST_CLASSES:
-        counts = summary.composition(data).drop(columns="patients").astype(int)
-        charts.split_bars(counts, path=paths.picture("split"), classes=classes)
-
-
-def _shown_mistakes(
-    content: Mapping[str, Any], side: Side, *, best: Path, data: PreprocessedData, device: Any
-) -> tuple[list[dict[str, Any]], str | None]:
-    """-> what the page shows of each of the worst mistakes, and why there is no heat."""
-    network = checkpoint.read(content, best)
-    network.network.to(device)
-    table = getattr(data, side.name)
-    graded = {"predictions": side.predictions, "truth": side.truth, "grades": side.grades}
-    rows = worst_errors.worst(network.objective, **graded)
-    found, why = worst_errors.show(network, [data.root / path for path in table["path"]], rows, **graded)
-    what = "probability" if isinstance(network.objective, Classification) else "score"
-    return [
-        {
-            "file": table["path"].iloc[one.row],
-            "truth": one.truth,
-            "grade": one.grade,
-            "value": f"{what} {one.value:.2f}",
-            "photo": page.data_uri(page.jpeg(one.photo, quality=80)),
-            "heated": None if one.heated is None else page.data_uri(page.jpeg(one.heated, quality=80)),
-        }
-        for one in found
-    ], why
-
-
-def _headlines(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The few figures that matter: of the test where there is one, else of validation, none that flatter."""
-    sides = {row["side"] for row in rows}
-    side = "test" if "test" in sides else "validation"
-    honest = [row for row in rows if row["side"] == side and row["key"] in HEADLINES and not row["optimistic"]]
-    found = []
-    for row in honest:
-        value, _, spread = summary.with_interval(row["value"], row["low"], row["high"]).partition(" ")
-        found.append((value, f"{side}: {row['name']} {spread}".rstrip()))
-    return found
+JPEG_QUALITY = 80
 
 
 def write(
     paths: RunFiles,
-    content: Mapping[str, Any],
+    best: Checkpoint,
     *,
     data: PreprocessedData,
     row: Mapping[str, Any],
     epochs: int,
     device: Any = "cpu",
 ) -> None:
-    """The fields of a finished run's best checkpoint, its data and its row of runs.csv -> NAME__report.html, with the
-    pictures NAME__*.png that are there and those drawn here. `epochs` were trained; `device` computes explanations."""
-    sides = summary.sides(content)
-    side = sides[-1]
-    figures = summary.class_metrics(content, side)
-    _draw(side, figures, data=data, paths=paths)
-    recipe, _ = summary.recipe_of(content)
-    measured = summary.metric_rows(content)
-    shown, why = _shown_mistakes(content, side, best=paths.best, data=data, device=device)
-    class_rows = summary.class_rows(content["classes"], *figures)
-    many = len(class_rows) > MOST_CLASSES
-    choices = summary.choices(recipe)
-    page.write(
+    """The best checkpoint of a finished run, its data and its row of runs.csv -> NAME/report.html, with the existing
+    plots NAME/*.png and those drawn here. `epochs` were trained; `device` computes the explanations."""
+    graded = best.graded_splits()[-1]  # the test, where there is one
+    values = summary.class_metrics(best, graded)
+    _draw(graded, values, data=data, paths=paths)
+    options = summary.options(best.recipe)
+    html.write(
         paths.report,
         "run.html.j2",
         name=paths.name,
         row=row,
-        best=content["metrics"]["epoch"],
+        best=best,
         epochs=epochs,
-        headlines=_headlines(measured),
-        measured=[r | {"text": summary.with_interval(r["value"], r["low"], r["high"])} for r in measured],
-        below_majority=metrics.below_majority(content["metrics"]),
-        selected_by=summary.selected_by(content),
-        classes=content["classes"],
-        many=many,
-        class_rows=sorted(class_rows, key=lambda r: r["f1"][0])[:MOST_CLASSES] if many else class_rows,
-        confusion_pairs=summary.confusion_pairs(side, content["classes"]),
-        side=side,
-        fitted=any(one.fitted for one in sides),
-        spread=lambda values: summary.with_interval(*values),
-        number=summary.number,
-        mistakes=shown,
-        wrong=int((side.truth != side.grades).sum()),
-        why_no_heat=why,
+        headlines=_headlines(best),
+        metrics=summary.metric_texts(best),
+        below_majority=summary.below_majority_lines(best),
+        split=SPLIT_NAMES[graded.name],
+        fitted=graded.fitted,
+        val_fitted=best.fits_thresholds,
+        many=len(best.classes) > MOST_CLASSES,
+        class_metrics=registry.CLASS_METRICS,
+        class_rows=_class_rows(best, values),
+        confusion_pairs=summary.confusion_pairs(graded, best.classes),
+        spread=lambda interval: summary.with_interval(*interval),
+        **_worst_errors(best, graded, data=data, device=device),
         composition=summary.composition_rows(data),
         patient_overlap=summary.patient_overlap(data),
-        changed=[(key, value) for key, value, default in choices if not default],
-        defaults=[(key, value) for key, value, default in choices if default],
-        thresholds=content["thresholds"],
-        content=content,
-        pictures={what: page.data_uri(path) if (path := paths.picture(what)).is_file() else None for what in PICTURES},
+        changed=[(key, value) for key, value, default in options if not default],
+        defaults=[(key, value) for key, value, default in options if default],
+        plots={name: html.data_uri(path) if (path := paths.plot(name)).is_file() else None for name in PLOTS},
     )
+
+
+def _draw(graded: GradedSplit, values: tuple, *, data: PreprocessedData, paths: RunFiles) -> None:
+    classes = list(data.classes)
+    note = ", thresholds fitted to the same images" if graded.fitted else ""
+    title = f"{paths.name}: {SPLIT_NAMES[graded.name]}{note}"
+    plots.class_metrics(*values, path=paths.plot("classes"), classes=classes, title=title)
+    if len(classes) <= MOST_CLASSES:
+        counts = summary.composition(data).drop(columns="patients").astype(int)
+        plots.split_bars(counts, path=paths.plot("split"), classes=classes)
+
+
+def _class_rows(best: Checkpoint, values: tuple) -> list[dict[str, Any]]:
+    """The metrics of each class; of very many classes those with the lowest F1."""
+    rows = summary.class_rows(best.classes, *values)
+    return rows if len(rows) <= MOST_CLASSES else sorted(rows, key=lambda row: row["f1"][0])[:MOST_CLASSES]
+
+
+def _worst_errors(best: Checkpoint, graded: GradedSplit, *, data: PreprocessedData, device: Any) -> dict[str, Any]:
+    """-> {errors: what the page shows of each of the worst errors, wrong: number of errors, no_heat: the reason for
+    missing heat maps, or None}."""
+    best.network.to(device)
+    table = getattr(data, graded.name)
+    rows = worst_errors.worst(best.objective, graded)
+    shown, no_heat = worst_errors.show(best, [data.root / path for path in table["path"]], rows, graded)
+    errors = [
+        {
+            "file": table["path"].iloc[error.row],
+            "truth": error.truth,
+            "grade": error.grade,
+            "value": f"{best.objective.value_name} {error.value:.2f}",
+            "image": _jpeg_uri(error.image),
+            "heat_map": None if error.heat_map is None else _jpeg_uri(error.heat_map),
+        }
+        for error in shown
+    ]
+    return {"errors": errors, "wrong": int((graded.truth != graded.grades).sum()), "no_heat": no_heat}
+
+
+def _jpeg_uri(image: np.ndarray) -> str:
+    return html.data_uri(html.jpeg(image, quality=JPEG_QUALITY))
+
+
+def _headlines(best: Checkpoint) -> list[tuple[str, str]]:
+    """-> (value, label) of the main metrics."""
+    headlines = []
+    for row in summary.headline_rows(best):
+        value, _, interval = summary.with_interval(row["value"], row["low"], row["high"]).partition(" ")
+        unbroken = interval.replace(" ", "\u00a0")
+        headlines.append((value, f"{SPLIT_NAMES[row['split']]}: {row['name']} {unbroken}".rstrip()))
+    return headlines

@@ -1,57 +1,100 @@
-"""The files of a training run, FOLDER/NAME__ENDING, and what becomes of them when its name is used again."""
+"""The files of a training run: FOLDER/NAME__best.pt, FOLDER/NAME__last.pt and all others in FOLDER/NAME/.
 
-import glob
+The only module that builds these paths. Nothing here takes long to import.
+"""
+
 from itertools import count
 from pathlib import Path
 
-PICTURES = ("curves", "classes", "split", "confusion", "test_confusion", "scores", "reliability")
+from dr import UsageError
+
+PLOTS = ("curves", "classes", "split", "confusion", "test_confusion", "scores", "reliability")
+_RUNS_CSV, _RUNS_MD = "runs.csv", "runs.md"
+_CHECKPOINTS = ("__best.pt", "__last.pt")
+_SWEEP = ("sweep.csv", "sweep.md")
+
+
+def runs_csv_path(folder: str | Path) -> Path:
+    """The table with one row per finished run."""
+    return Path(folder) / _RUNS_CSV
+
+
+def runs_md_path(folder: str | Path) -> Path:
+    """The comparison of these runs."""
+    return Path(folder) / _RUNS_MD
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name of a run that is no plain name or that names another file of the output folder."""
+    if name in ("", ".", "..") or Path(name).name != name:
+        raise UsageError(f"--name {name}: not a plain name; use a name without a path")
+    if name in (_RUNS_CSV, _RUNS_MD) or name.endswith(_CHECKPOINTS):
+        raise UsageError(f"--name {name}: reserved for a file that train.py writes; use another --name")
 
 
 class RunFiles:
-    """Where a run of this name keeps each of its files."""
+    """The paths of one run's files."""
 
-    def __init__(self, folder: Path, name: str):
-        self.folder, self.name = folder, name
-        self.best = self._path("best.pt")  # the checkpoint of the best epoch, which predict.py takes
-        self.last = self._path("last.pt")  # that of the last epoch, with all that --resume needs
-        self.history = self._path("history.csv")  # a row for each epoch
-        self.classes = self._path("classes.csv")  # a row for each class, when the run has come to its end
-        self.card = self._path("card.md")
-        self.report = self._path("report.html")
-
-    def _path(self, ending: str) -> Path:
-        return self.folder / f"{self.name}__{ending}"
+    def __init__(self, folder: str | Path, name: str):
+        self.folder, self.name = Path(folder), name
+        self.best, self.last = (self.folder / f"{name}{ending}" for ending in _CHECKPOINTS)
+        self.run_folder = self.folder / name
+        self.history = self.run_folder / "history.csv"  # one row per epoch
+        self.classes = self.run_folder / "classes.csv"  # one row per class; written at the end of the run
+        self.card = self.run_folder / "card.md"
+        self.report = self.run_folder / "report.html"
+        self.logs = self.run_folder / "logs"  # of experiment trackers
+        self.sweep_csv, self.sweep_md = (self.run_folder / ending for ending in _SWEEP)
 
     def epoch(self, number: int) -> Path:
-        """The checkpoint of an epoch that the recipe keeps."""
-        return self._path(f"epoch_{number}.pt")
+        """The checkpoint of an epoch in the recipe's `keep_epochs`."""
+        return self.run_folder / f"epoch_{number}.pt"
 
-    def picture(self, what: str) -> Path:
-        """One of PICTURES."""
-        return self._path(f"{what}.png")
+    def plot(self, name: str) -> Path:
+        """The path of one of PLOTS."""
+        return self.run_folder / f"{name}.png"
 
     def can_be_resumed(self) -> bool:
-        """Whether an epoch was finished."""
+        """Whether at least one epoch was finished."""
         return self.last.is_file() and self.best.is_file()
 
     def interrupted(self) -> bool:
-        """Whether they are of a run that has not come to its end; a finished one is another run."""
+        """Whether the run finished an epoch but not its last one."""
         return self.last.is_file() and not self.classes.is_file()
 
-    def present(self) -> list[Path]:
-        """Those that are there."""
-        mine = RunFiles(self.folder, glob.escape(self.name))
-        one = (mine.best, mine.last, mine.history, mine.classes, mine.card, mine.report, *map(mine.picture, PICTURES))
-        return [path for pattern in (*one, mine._path("epoch_*.pt")) for path in self.folder.glob(pattern.name)]
+    def existing(self) -> list[Path]:
+        """The run's files and folders that exist, without the table of a sweep of the same name."""
+        inside = self.run_folder.iterdir() if self.run_folder.is_dir() else ()
+        return [path for path in (self.best, self.last) if path.exists()] + sorted(
+            path for path in inside if path.name not in _SWEEP
+        )
+
+    def check_folder(self) -> None:
+        """Raises UsageError where NAME/ is a file, or a folder with files but none that train.py writes."""
+        if not self.run_folder.is_dir():
+            if self.run_folder.exists():
+                raise UsageError(f"{self.run_folder}: a file has the name of the run; use another --name")
+            return
+        names = {path.name for path in self.run_folder.iterdir()}
+        own = [self.history, self.classes, self.card, self.report, self.logs, self.sweep_csv, self.sweep_md]
+        if names and names.isdisjoint(path.name for path in [*own, *map(self.plot, PLOTS)]):
+            raise UsageError(f"{self.run_folder}: not the folder of a run; use another --name")
 
     def keep_previous(self) -> None:
-        """Gives those that are there `previous` and a number: a new run does not destroy hours of work."""
-        number = next(n for n in count(1) if not RunFiles(self.folder, f"{self.name}__previous_{n}").present())
-        for path in self.present():
-            path.replace(self._path(f"previous_{number}__{path.name.removeprefix(f'{self.name}__')}"))
+        """Renames the existing files to those of a run NAME__previous_N, so that a new run never overwrites an old one.
+        The table of a sweep stays."""
+        existing = self.existing()
+        if not existing:
+            return
+        numbered = (RunFiles(self.folder, f"{self.name}__previous_{number}") for number in count(1))
+        previous = next(run for run in numbered if not run.existing())
+        previous.run_folder.mkdir(exist_ok=True)
+        renamed = {self.best: previous.best, self.last: previous.last}
+        for path in existing:
+            path.replace(renamed.get(path, previous.run_folder / path.name))
 
 
 def summary_lines(folder: str, name: str) -> list[str]:
-    """-> what a person looks at first of the files of a run, and what predict.py asks for."""
-    paths = RunFiles(Path(folder), name)
+    """-> where the report and the checkpoint of a finished run are."""
+    paths = RunFiles(folder, name)
     return [f"wrote {paths.report}", f"saved {paths.best}"]

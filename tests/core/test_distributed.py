@@ -1,4 +1,4 @@
-"""The scripts under torchrun: two processes on one CPU do what one does."""
+"""The scripts under torchrun: two processes on one CPU give the results of one."""
 
 import importlib.util
 import json
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import pytest
@@ -19,45 +20,62 @@ from dr.datasets.preprocessed import read_preprocessed
 from dr.datasets.torch_datasets import EpochSampler
 from dr.recipes.load import from_dict
 from dr.training.loop import train
+from dr.training.options import RunOptions
 
 ROOT = Path(__file__).parents[2]
-# without batch statistics: those of a batch of five are not those of ten, and on CPUs they cannot be synchronised
+# no batch statistics: those of five images differ from those of ten, and CPUs cannot synchronise them
 STATELESS = ["--set", "backbone=test_convnext", "--set", "image_size=32", "--set", "augmentation=flips",
              "--set", "precision=fp32", "--set", "optimizer=sgd", "--pretrained", "none", "--workers", "0",
              "--device", "cpu", "-e", "2"]  # fmt: skip
 
+JOBS = f"""
+import contextlib, json, os, sys
+sys.path.insert(0, {str(ROOT)!r})
+from dr import UsageError
+from dr.commands import data, predict, train
+from dr.core import distributed
+
+def main():
+    for script, *flags in json.loads(sys.argv[1]):
+        sys.argv = [script + ".py", *flags]
+        with distributed.silence_other_ranks():
+            print("=== job", file=sys.stderr, flush=True)
+            print("=== job", flush=True)
+            code = {{"data": data.main, "train": train.main, "predict": predict.main}}[script]()
+            print("=== code", code, flush=True)
+    distributed.destroy()
+
+if __name__ == "__main__":
+    main()
+"""
+
 KILLED = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from dr.cli import run as cli
+from dr.cli.run import run_main
 from dr.commands import train
 from dr.core import distributed
-from dr.training import loop as training
+from dr.training import epoch
 
-train_epoch = training.train_epoch
+train_epoch = epoch.train_epoch
 
 def killed(run, batches):
     if run.epoch == 1 and distributed.rank == 1 and distributed.restart_count == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return train_epoch(run, batches)
 
-training.train_epoch = killed
-cli.run(train.main, go_on="start again")
+epoch.train_epoch = killed
+run_main(train.main, go_on="start again")
 """
 
 
 def torchrun(script, *flags, cwd, processes=2, restarts=0):
-    """Runs a script in so many processes, to its end -> exit code, stdout, stderr."""
+    """Run a script in several processes -> exit code, stdout, stderr."""
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", processes, "--max-restarts", restarts]
-    command = [sys.executable, "-m", *launcher, ROOT / f"{script}.py", *flags]
-    return run(command, cwd=cwd)
+    return start([sys.executable, "-m", *launcher, script, *flags], cwd=cwd)
 
 
-def alone(script, *flags, cwd):
-    return run([sys.executable, ROOT / f"{script}.py", *flags], cwd=cwd)
-
-
-def run(command, *, cwd):
+def start(command, *, cwd):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     ended = subprocess.run(
         list(map(str, command)), cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=900
@@ -65,8 +83,38 @@ def run(command, *, cwd):
     return ended.returncode, ended.stdout, ended.stderr
 
 
-def history(folder, name="run"):
-    return pd.read_csv(folder / "weights" / f"{name}__history.csv")
+def jobs(data, zips, *, batch_size):
+    """Every stage, as (name, [script, flags]); all write into the working directory."""
+    predict = ["predict", "-m", "../1/weights/run__best.pt", "-i", "../images", "--workers", "0", "--device", "cpu"]
+    return {
+        "train": ["train", "-d", str(data), "-b", str(batch_size), *STATELESS, "-n", "run"],
+        "predict": [*predict, "-b", "4"],
+        "engine": [*predict, "-i", "../small", "-o", "engine", "--no-report"],
+        "data": ["data", "-m", str(zips[0]), "-a", str(zips[1]), "--size", "64", "--per_class", "6", "--workers", "1"],
+    }
+
+
+class Finished(NamedTuple):
+    """The results of the jobs of one start: their folder, and by job exit code, stdout and stderr."""
+
+    folder: Path
+    codes: dict[str, int]
+    out: dict[str, str]
+    err: dict[str, str]
+
+
+def run_jobs(folder, planned, *, processes):
+    (folder / "jobs.py").write_text(JOBS)
+    flags = [folder / "jobs.py", json.dumps(list(planned.values()))]
+    if processes == 1:
+        code, out, err = start([sys.executable, *flags], cwd=folder)
+    else:
+        code, out, err = torchrun(*flags, cwd=folder, processes=processes)
+    assert code == 0, err
+    parts = [part.rpartition("=== code ") for part in out.split("=== job\n")[1:]]
+    codes = dict(zip(planned, [int(code) for *_, code in parts], strict=True))
+    texts = dict(zip(planned, [text for text, *_ in parts], strict=True))
+    return Finished(folder, codes, texts, dict(zip(planned, err.split("=== job\n")[1:], strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -75,100 +123,106 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
-    """One process with batches of ten and two with batches of five -> their folders, and what the two said."""
-    one, two = tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-    code, _, err = alone("train", "-d", data, "-n", "run", "-b", 10, *STATELESS, cwd=one)
-    assert code == 0, err
-    code, out, err = torchrun("train", "-d", data, "-n", "run", "-b", 5, *STATELESS, cwd=two)
-    assert code == 0, err
-    return one, two, out, err
+def both(data, zips, tmp_path_factory):
+    """Every stage in one process with batches of ten, and in two with batches of five, each in one start."""
+    place = tmp_path_factory.mktemp("stages")
+    write_images(place / "images", [0, 1, 2, 3, 4, 0, 1, 2])
+    (place / "images" / "bad.png").touch()
+    write_images(place / "small", [0, 1, 2, 3, 4] * 14, side_px=64)
+    finished = []
+    for processes in (1, 2):
+        (place / str(processes)).mkdir()
+        planned = jobs(data, zips, batch_size=10 // processes)
+        finished.append(run_jobs(place / str(processes), planned, processes=processes))
+    return finished
 
 
-def test_two_processes_learn_as_one_with_twice_the_batch(trained):
-    one, two, *_ = trained
+def history(folder, name="run"):
+    return pd.read_csv(folder / "weights" / name / "history.csv")
+
+
+def test_two_processes_train_like_one_with_twice_the_batch(both):
+    one, two = (finished.folder for finished in both)
     before, after = history(one), history(two)
-    figures = [name for name in before.columns if name not in ("seconds",)]
-    pd.testing.assert_frame_equal(before[figures], after[figures], rtol=1e-4)
+    compared = [name for name in before.columns if name != "seconds"]
+    pd.testing.assert_frame_equal(before[compared], after[compared], rtol=1e-4)
     first, second = (torch.load(folder / "weights" / "run__best.pt", weights_only=True) for folder in (one, two))
-    for side in ("validation", "test"):  # each photograph once, in its place
-        assert torch.equal(first[side]["truth"], second[side]["truth"])
-        assert torch.allclose(first[side]["predictions"], second[side]["predictions"], rtol=1e-4)
+    for split, kept in first["predictions"].items():  # each image once, in order
+        assert torch.equal(kept["truth"], second["predictions"][split]["truth"])
+        assert torch.allclose(kept["predictions"], second["predictions"][split]["predictions"], rtol=1e-4)
     assert torch.allclose(torch.tensor(first["thresholds"]), torch.tensor(second["thresholds"]), rtol=1e-4)
 
 
-def test_one_of_two_processes_prints_and_writes(trained):
-    one, two, out, err = trained
-    names = [sorted(path.name for path in (folder / "weights").iterdir()) for folder in (one, two)]
+def test_one_of_two_processes_prints_and_writes(both):
+    one, two = both
+    names = [sorted(str(path.relative_to(run.folder)) for path in run.folder.glob("weights/**/*")) for run in both]
     assert names[0] == names[1]
-    assert len(pd.read_csv(two / "weights" / "runs.csv")) == 1
-    assert pd.read_csv(two / "weights" / "runs.csv")["processes"].tolist() == [2]
-    assert out.count("epoch 1/2  loss") == out.count("saved weights/run__best.pt") == 1
-    assert err.count("epoch 2:   0%") == 1
-    assert "Traceback" not in err
+    assert pd.read_csv(two.folder / "weights" / "runs.csv")["processes"].tolist() == [2]
+    assert two.out["train"].count("epoch 1/2  loss") == two.out["train"].count("saved weights/run__best.pt") == 1
+    assert "Traceback" not in "".join(two.err.values())
+    assert one.codes == two.codes == {"train": 0, "predict": 1, "engine": 0, "data": 0}
 
 
-def test_as_many_processes_go_on_as_have_trained(trained, data):
-    weights = trained[1] / "weights"
+def test_a_run_is_resumed_by_as_many_processes_as_trained_it(both, data):
+    weights = both[1].folder / "weights"
     recipe = from_dict(torch.load(weights / "run__last.pt", weights_only=True)["recipe"])
-    with pytest.raises(UsageError, match=r"run__last\.pt: 2 processes trained it, not 1; resume with as many"):
-        train(recipe, data=read_preprocessed(data), folder=str(weights), name="run", device_name="cpu", go_on=True)
+    options = RunOptions(folder=str(weights), name="run", device="cpu", resume=True)
+    with pytest.raises(UsageError, match=r"run__last\.pt: trained by 2 processes, not 1; resume with as many"):
+        train(recipe, data=read_preprocessed(data), options=options)
 
 
-def test_a_killed_process_ends_the_run_and_a_restart_goes_on_as_if_nothing_had_been(data, tmp_path):
-    flags = ["-d", data, "-n", "run", "-b", 5, *STATELESS, "--set", "dropout=0.5"]
-    code, _, err = torchrun("train", *flags, cwd=tmp_path)
+@pytest.mark.slow
+def test_a_restart_after_a_killed_process_ends_like_an_unbroken_run(data, tmp_path):
+    flags = ["-d", data, "-b", 5, *STATELESS, "--set", "dropout=0.5"]
+    code, _, err = torchrun(ROOT / "train.py", *flags, "-n", "unbroken", cwd=tmp_path)
     assert code == 0, err
-    unbroken = torch.load(tmp_path / "weights" / "run__last.pt", weights_only=True)
-    assert not torch.equal(*(random["torch"] for random in unbroken["random"]))  # each draws its own dropout
+    unbroken = torch.load(tmp_path / "weights" / "unbroken__last.pt", weights_only=True)
+    states = unbroken["training_state"]["random"]
+    assert not torch.equal(*(state["torch"] for state in states))  # each process draws its own dropout
 
     (tmp_path / "killed.py").write_text(KILLED)
-    code, out, err = torchrun(tmp_path / "killed", *flags, "-s", "broken", cwd=tmp_path, restarts=1)
+    code, out, err = torchrun("killed.py", *flags, "-n", "broken", cwd=tmp_path, restarts=1)
     assert code == 0, err
     assert out.count("epoch 1/2  loss") == out.count("epoch 2/2  loss") == 1
-    broken = torch.load(tmp_path / "broken" / "run__last.pt", weights_only=True)
+    broken = torch.load(tmp_path / "weights" / "broken__last.pt", weights_only=True)
     for key, value in unbroken["model"].items():
         assert torch.equal(value, broken["model"][key]), key
-    assert [row["val_loss"] for row in unbroken["history"]] == [row["val_loss"] for row in broken["history"]]
+    whole, continued = (saved["training_state"]["history"] for saved in (unbroken, broken))
+    assert [row["val_loss"] for row in whole] == [row["val_loss"] for row in continued]
 
 
-def test_what_one_process_meets_alone_is_told_with_its_rank_and_ends_all(data, tmp_path):
+@pytest.mark.slow
+def test_an_error_of_one_process_is_reported_with_its_rank_and_ends_all(data, tmp_path):
     shutil.copytree(data, tmp_path / "data")
-    prepared = read_preprocessed(data)
-    order = EpochSampler(prepared.train["diagnosis"].to_numpy(), sampling="shuffle", seed=10)
+    preprocessed = read_preprocessed(data)
+    order = EpochSampler(preprocessed.train["diagnosis"].to_numpy(), sampling="shuffle", seed=10)
     _, second, _ = list(order)[5]  # the first of the second process
-    damaged = tmp_path / "data" / "kaggle_retina" / prepared.train["path"][second]
-    damaged.write_bytes(b"not a photograph")
-    code, out, err = torchrun("train", "-d", tmp_path / "data", "-b", 5, *STATELESS, cwd=tmp_path)
+    damaged = tmp_path / "data" / "kaggle_retina" / preprocessed.train["path"][second]
+    damaged.write_bytes(b"not an image")
+    code, out, err = torchrun(ROOT / "train.py", "-d", tmp_path / "data", "-b", 5, *STATELESS, cwd=tmp_path)
     assert code == 1  # torchrun's own
-    assert out.endswith("epochs 1 to 2 of 3 batches of 5 in each of 2 processes; cpu:0, fp32\n")
-    told = [line for line in err.splitlines() if line.startswith("error: ")]
-    assert told == [f"error: process 1 of 2: {damaged}: it cannot be decoded; delete it and run data.py again"]
+    assert out.endswith("epochs 1 to 2, 3 batches of 5 in each of 2 processes; cpu:0, fp32\n")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert errors == [f"error: process 1 of 2: {damaged}: cannot be decoded; delete it and run data.py again"]
     assert f"{ROOT}/dr/" not in err  # the one traceback is torchrun's
 
 
-def test_what_all_processes_meet_is_told_once(tmp_path):
-    code, out, err = torchrun("train", "-d", "nowhere", *STATELESS, cwd=tmp_path)
-    assert (code, out) == (1, "")
-    assert err.count("nowhere: there is no such folder; run data.py first") == 1
+@pytest.mark.slow
+def test_an_error_of_all_processes_is_reported_once(tmp_path):
     (tmp_path / "nowhere").mkdir()
-    code, out, err = torchrun("train", "-d", "nowhere", *STATELESS, cwd=tmp_path)
+    code, out, err = torchrun(ROOT / "train.py", "-d", "nowhere", *STATELESS, cwd=tmp_path)
     assert (code, out) == (1, "")
-    assert err.count("labels_train.csv: there is no such label table; run data.py first") == 1
+    assert err.count("labels_train.csv: label table not found; run data.py first") == 1
 
 
-def test_two_processes_grade_as_one(trained, tmp_path):
-    write_images(tmp_path / "images", [0, 1, 2, 3, 4, 0, 1, 2])
-    (tmp_path / "images" / "bad.png").touch()
-    flags = ["-m", trained[0] / "weights" / "run__best.pt", "-i", "images", "-b", 4, "--workers", 0, "--device", "cpu"]
-    code, expected, err = alone("predict", *flags, "-o", "one", cwd=tmp_path)
-    assert code == 1, err
-    code, out, err = torchrun("predict", *flags, "-o", "two", cwd=tmp_path)
-    assert (code, out) == (1, expected.replace("one/", "two/"))
-    assert err.count("not graded: bad.png: the file is empty") == 1
+def test_two_processes_grade_like_one(both):
+    one, two = both
+    assert one.out["predict"] == two.out["predict"]
+    assert two.err["predict"].count("not graded: bad.png: the file is empty") == 1
+    results = [finished.folder / "results" for finished in both]
     for name in ("result.csv", "details.csv"):
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    pages = [(tmp_path / folder / "report.html").read_text() for folder in ("one", "two")]
+        assert (results[0] / name).read_bytes() == (results[1] / name).read_bytes()
+    pages = [(folder / "report.html").read_text() for folder in results]
     blocks = [re.findall(r'<script type="application/json".*?</script>', page, re.DOTALL) for page in pages]
     assert len(blocks[0]) == 2
     assert blocks[0] == blocks[1]
@@ -178,37 +232,33 @@ def test_two_processes_grade_as_one(trained, tmp_path):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
-def test_two_processes_take_the_engine_that_one_takes(trained, tmp_path):
-    write_images(tmp_path / "images", [0, 1, 2, 3, 4] * 14, side_px=64)
-    flags = ["-m", trained[0] / "weights" / "run__best.pt", "-i", "images", "--workers", 0, "--device", "cpu",
-             "--no-report"]  # fmt: skip
-    assert "graded by OpenVINO" in alone("predict", *flags, "-o", "one", cwd=tmp_path)[1]
-    assert "graded by OpenVINO" in torchrun("predict", *flags, "-o", "two", cwd=tmp_path)[1]
+def test_two_processes_use_the_engine_that_one_uses(both):
+    assert ["graded by OpenVINO" in finished.out["engine"] for finished in both] == [True, True]
 
 
-def test_two_processes_prepare_as_one(zips, tmp_path):
-    flags = ["-m", zips[0], "-a", zips[1], "--size", 64, "--per_class", 6, "--workers", 1]
-    code, expected, err = alone("data", *flags, "-d", "one", cwd=tmp_path)
-    assert code == 0, err
-    code, out, err = torchrun("data", *flags, "-d", "two", cwd=tmp_path)
-    assert (code, out) == (0, expected.replace("one/", "two/")), err
-    one, two = (
-        {path.relative_to(tmp_path / side): path.read_bytes() for path in (tmp_path / side).rglob("*.*")}
-        for side in ("one", "two")
-    )
-    assert one.keys() == two.keys()
-    changing = {"report.json", "prepared.jsonl"}  # the seconds; the order in which photographs were finished
-    assert [path for path in one if one[path] != two[path] and path.name not in changing] == []
-    reports = [json.loads(files[Path("kaggle_retina/report.json")]) | {"seconds": 0} for files in (one, two)]
+def test_two_processes_preprocess_like_one(both):
+    one, two = both
+    assert one.out["data"] == two.out["data"]
+    written = [
+        {path.relative_to(run.folder): path.read_bytes() for path in (run.folder / "data").rglob("*.*")} for run in both
+    ]
+    assert written[0].keys() == written[1].keys()
+    # of the seconds, and of the order in which images were finished
+    differing = {path.name for path in written[0] if written[0][path] != written[1][path]}
+    [log] = [path for path in written[0] if path.suffix == ".jsonl"]
+    report = Path("data/kaggle_retina/report.json")
+    assert differing <= {report.name, log.name}
+    reports = [json.loads(files[report]) | {"seconds": 0} for files in written]
     assert reports[0] == reports[1]
-    lines = [sorted(files[Path("kaggle_retina/prepared.jsonl")].splitlines()) for files in (one, two)]
+    lines = [sorted(files[log].splitlines()) for files in written]
     assert lines[0] == lines[1]
 
 
-def test_preparing_in_one_process_imports_no_torch(zips, tmp_path):
-    (tmp_path / "looked.py").write_text(
+def test_preprocessing_in_one_process_imports_no_torch(zips, tmp_path):
+    (tmp_path / "imports.py").write_text(
         f"import sys, runpy\nsys.path.insert(0, {str(ROOT)!r})\ntry:\n    runpy.run_path({str(ROOT / 'data.py')!r}, "
         "run_name='__main__')\nfinally:\n    print('torch' in sys.modules)\n"
     )
-    code, out, err = alone(tmp_path / "looked", "-m", zips[0], "-a", "none", "--size", 64, "--workers", 1, cwd=tmp_path)
+    flags = ["-m", zips[0], "-a", "none", "--size", 64, "--workers", 1]
+    code, out, err = start([sys.executable, "imports.py", *flags], cwd=tmp_path)
     assert (code, out.splitlines()[-1]) == (0, "False"), err

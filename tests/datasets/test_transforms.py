@@ -3,7 +3,7 @@ import random
 import cv2
 import numpy as np
 import pytest
-from made import photograph
+from made import draw_fundus
 
 from dr.datasets.augmentation import A, Elastic, seed, train_transform
 from dr.imaging.resize import resize_and_crop
@@ -12,11 +12,11 @@ from dr.recipes.schema import OPTIONS
 
 @pytest.mark.parametrize("augmentation", OPTIONS["augmentation"])
 @pytest.mark.parametrize("side_px", [40, 96, 300])
-def test_every_augmentation_gives_a_square_of_the_size_asked_for(augmentation, side_px):
+def test_every_augmentation_gives_a_square_of_the_requested_size(augmentation, side_px):
     transform = train_transform(augmentation, size_px=64)
     for number in range(5):
         seed(transform, number)
-        image = transform(image=photograph(2, seed=0, side_px=side_px))["image"]
+        image = transform(image=draw_fundus(2, seed=0, side_px=side_px))["image"]
         assert image.shape == (64, 64, 3)
         assert image.dtype == np.uint8
 
@@ -34,18 +34,18 @@ def test_every_augmentation_gives_a_square_of_the_size_asked_for(augmentation, s
 )  # fmt: skip
 def test_published_augmentations_have_their_steps_with_their_probabilities(augmentation, steps):
     made = train_transform(augmentation, size_px=64).transforms
-    assert {type(step).__name__: step.p for step in made if type(step).__name__ != "Square"} == steps
+    assert {type(step).__name__: step.p for step in made if type(step).__name__ != "EvaluationResize"} == steps
 
 
 @pytest.mark.parametrize("augmentation", ["published", "rotation_colour"])
 def test_augmentation_depends_on_the_seed_and_on_nothing_else(augmentation):
-    photo = photograph(3, seed=1)
+    original = draw_fundus(3, seed=1)
     first, second = (train_transform(augmentation, size_px=64) for _ in range(2))
-    second(image=photo)  # another history
+    second(image=original)  # another history
     images = []
     for transform, number in ((first, 5), (second, 5), (first, 6)):
         seed(transform, number)
-        images.append(transform(image=photo)["image"])
+        images.append(transform(image=original)["image"])
     assert np.array_equal(images[0], images[1])
     assert not np.array_equal(images[0], images[2])
 
@@ -68,23 +68,23 @@ def test_elastic_displacement_is_as_wide_and_as_smooth_as_that_of_albumentations
 
 
 def test_an_elastic_displacement_takes_each_pixel_from_where_its_maps_say():
-    photo = photograph(2, seed=0, side_px=96)
+    original = draw_fundus(2, seed=0, side_px=96)
     transform = Elastic(alpha=11, sigma=6, p=1.0)
     transform.set_random_state(np.random.default_rng(0), random.Random(0))
-    maps = transform.get_params_dependent_on_data({"shape": photo.shape}, {})
-    expected = cv2.remap(photo, maps["map_x"], maps["map_y"], cv2.INTER_LINEAR)
-    moved = transform.apply(photo, **maps)
-    assert np.abs(expected.astype(int) - photo).mean() > 1
+    maps = transform.get_params_dependent_on_data({"shape": original.shape}, {})
+    expected = cv2.remap(original, maps["map_x"], maps["map_y"], cv2.INTER_LINEAR)
+    moved = transform.apply(original, **maps)
+    assert np.abs(expected.astype(int) - original).mean() > 1
     assert np.abs(expected.astype(int) - moved).mean() < 0.5  # 1/32 pixel
 
 
 def test_steps_are_taken_independently_of_each_other():
-    photo = photograph(2, seed=0, side_px=32)
+    original = draw_fundus(2, seed=0, side_px=32)
     transform = A.ReplayCompose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)])
     taken = []
     for number in range(200):
         seed(transform, 10, number)
-        taken.append([step["applied"] for step in transform(image=photo)["replay"]["transforms"]])
+        taken.append([step["applied"] for step in transform(image=original)["replay"]["transforms"]])
     together = np.corrcoef(np.array(taken, float).T)[0, 1]
     assert abs(together) < 0.25
     assert 0.35 < np.mean(taken) < 0.65
@@ -93,17 +93,17 @@ def test_steps_are_taken_independently_of_each_other():
 def test_evaluation_only_resizes():
     flat = np.full((128, 128, 3), (10, 200, 30), np.uint8)
     assert np.array_equal(resize_and_crop(flat, size_px=64), flat[:64, :64])
-    photo = photograph(1, seed=0, side_px=64)
-    assert np.array_equal(resize_and_crop(photo, size_px=64), photo)
+    original = draw_fundus(1, seed=0, side_px=64)
+    assert np.array_equal(resize_and_crop(original, size_px=64), original)
 
 
 @pytest.mark.parametrize("shape", [(100, 100), (64, 64), (40, 40), (100, 40), (64, 50)])
-def test_training_without_augmentation_sees_what_evaluation_sees(shape):
-    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
-    seen = resize_and_crop(photo, size_px=64)
-    assert np.array_equal(train_transform("none", size_px=64)(image=photo)["image"], seen)
+def test_training_without_augmentation_resizes_as_evaluation_does(shape):
+    original = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    resized_image = resize_and_crop(original, size_px=64)
+    assert np.array_equal(train_transform("none", size_px=64)(image=original)["image"], resized_image)
     resized = A.Resize(64, 64, interpolation=cv2.INTER_LINEAR, area_for_downscale="image")
-    assert np.array_equal(resized(image=photo)["image"], seen)
+    assert np.array_equal(resized(image=original)["image"], resized_image)
 
 
 def test_shrinking_averages_so_that_small_lesions_do_not_alias():
@@ -112,26 +112,26 @@ def test_shrinking_averages_so_that_small_lesions_do_not_alias():
     assert np.abs(shrunk.astype(int) - 127).max() <= 1
 
 
-def test_a_crop_is_cut_out_anywhere_to_train_and_at_the_centre_to_evaluate():
-    photo = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
-    centre = resize_and_crop(photo, size_px=64, crop_px=48)
-    assert np.array_equal(centre, photo[8:56, 8:56])
+def test_crops_are_random_in_training_and_central_in_evaluation():
+    original = np.arange(64 * 64 * 3, dtype=np.uint32).reshape(64, 64, 3).astype(np.uint8)
+    centre = resize_and_crop(original, size_px=64, crop_px=48)
+    assert np.array_equal(centre, original[8:56, 8:56])
     transform = train_transform("none", size_px=64, crop_px=48)
     corners = set()
     for number in range(20):
         seed(transform, number)
-        image = transform(image=photo)["image"]
+        image = transform(image=original)["image"]
         assert image.shape == (48, 48, 3)
         corners.add(tuple(image[0, 0]))
     assert len(corners) > 10
 
 
-def test_a_rotated_photograph_keeps_the_contrast_of_its_smallest_lesions():
-    photo = np.full((96, 96, 3), 100, np.uint8)
-    photo[24:72:8, 24:72:8] = 220  # single pixels, which linear interpolation leaves 65 % of their contrast
+def test_a_rotated_image_keeps_the_contrast_of_its_smallest_lesions():
+    original = np.full((96, 96, 3), 100, np.uint8)
+    original[24:72:8, 24:72:8] = 220  # single pixels, which linear interpolation leaves 65 % of their contrast
     inside = (slice(20, 76), slice(20, 76), 1)
     transform, contrasts = train_transform("rotation_colour", size_px=96), []
     for number in range(60):
         seed(transform, number)
-        contrasts.append(transform(image=photo)["image"][inside].std())
-    assert np.mean(contrasts) > 0.75 * photo[inside].std()
+        contrasts.append(transform(image=original)["image"][inside].std())
+    assert np.mean(contrasts) > 0.75 * original[inside].std()

@@ -5,7 +5,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from dr.grading import calibration, objectives
+from dr.grading import bootstrap, calibration, evaluation, objectives
 from dr.grading.thresholds import optimal_thresholds
 from dr.recipes.load import from_dict
 from dr.recipes.schema import Recipe
@@ -20,7 +20,7 @@ def drawn(count, *, seed=0, slope=1.5, offsets=(-1.0, 0.5, 2.0)):
     return scores, truth, -np.diff(np.pad(above, ((0, 0), (1, 1)), constant_values=((0, 0), (1, 0))), axis=1)
 
 
-def test_the_model_that_drew_the_grades_is_found_again():
+def test_fit_recovers_the_model_that_drew_the_grades():
     scores, truth, expected = drawn(20_000)
     fitted = calibration.fit(scores, truth, num_classes=4)
     assert fitted.slope == pytest.approx(1.5, abs=0.05)
@@ -28,21 +28,21 @@ def test_the_model_that_drew_the_grades_is_found_again():
     assert np.abs(fitted.probabilities(scores) - expected).max() < 0.02
 
 
-def test_of_two_classes_it_is_logistic_regression():
+def test_two_classes_give_logistic_regression():
     scores, truth, _ = drawn(500, offsets=(0.5,))
     fitted = calibration.fit(scores, truth, num_classes=2)
     reference = LogisticRegression(C=1e6).fit(scores[:, None], truth).predict_proba(scores[:, None])
     assert np.allclose(fitted.probabilities(scores), reference, atol=0.01)
 
 
-def test_probabilities_sum_to_one_and_more_score_never_means_a_lower_grade():
+def test_probabilities_sum_to_one_and_a_higher_score_never_lowers_the_expected_grade():
     scores, truth, _ = drawn(120)
     made = calibration.fit(scores, truth, num_classes=4).probabilities(np.linspace(-9, 12, 50))
     assert np.allclose(made.sum(axis=1), 1)
     assert (np.diff(made @ np.arange(4)) > 0).all()
 
 
-def test_probabilities_that_are_too_sure_and_of_another_mix_are_put_right():
+def test_overconfident_probabilities_of_another_prevalence_are_corrected():
     rng = np.random.default_rng(1)
     logits = rng.normal(size=(5000, 3))
     right = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -57,23 +57,22 @@ def test_probabilities_that_are_too_sure_and_of_another_mix_are_put_right():
 
 
 @pytest.mark.parametrize("columns", [None, 5])
-def test_a_grade_that_is_absent_and_scores_that_part_all_grades_leave_finite_probabilities(columns):
+def test_an_absent_grade_and_separable_scores_leave_finite_probabilities(columns):
     truth = np.array([0, 1, 3] * 8)  # no 2, no 4
-    seen = truth * 10.0 if columns is None else np.eye(columns)[truth]
-    fitted = calibration.fit(seen, truth, num_classes=5)
-    made = fitted.probabilities(seen)
-    assert np.isfinite(made).all()
-    assert (made.argmax(axis=1) == truth).all()
-    assert calibration.from_dict(fitted.to_dict(), num_offsets=len(fitted.offsets)) == fitted
+    inputs = truth * 10.0 if columns is None else np.eye(columns)[truth]
+    fitted = calibration.fit(inputs, truth, num_classes=5)
+    probabilities = fitted.probabilities(inputs)
+    assert np.isfinite(probabilities).all()
+    assert (probabilities.argmax(axis=1) == truth).all()
 
 
-def test_a_constant_score_has_the_shares_of_the_grades():
+def test_a_constant_score_gets_the_class_prevalence():
     truth = np.repeat([0, 1, 2], [60, 30, 10])
     made = calibration.fit(np.full(100, 1.7), truth, num_classes=3).probabilities(np.array([1.7]))
     assert made[0] == pytest.approx([0.6, 0.3, 0.1], abs=0.02)
 
 
-def test_the_calibration_error_is_that_of_the_bins():
+def test_the_calibration_error_equals_that_of_scikit_learns_bins():
     rng = np.random.default_rng(2)
     positive = rng.uniform(0.5, 1, 3000)
     truth = (rng.random(3000) < positive**2).astype(int)
@@ -84,7 +83,7 @@ def test_the_calibration_error_is_that_of_the_bins():
     assert calibration.expected_calibration_error(probabilities, truth, bins=10) == pytest.approx(expected)
 
 
-def test_cross_fitted_probabilities_have_not_seen_the_sample():
+def test_cross_fitted_probabilities_do_not_depend_on_the_sample_itself():
     rng = np.random.default_rng(3)
     scores, truth = rng.normal(size=40), rng.integers(2, size=40)
     crossed = calibration.cross_fitted(scores, truth, num_classes=2)
@@ -96,37 +95,34 @@ def test_cross_fitted_probabilities_have_not_seen_the_sample():
     assert not np.allclose(crossed, other)
 
 
-def test_each_objective_is_calibrated_by_what_it_gives():
+def test_the_calibration_of_each_objective_has_its_number_of_offsets():
     for name, outputs, offsets in (("regression", 1, 4), ("ordinal", 4, 5), ("classification", 5, 5)):
         objective = objectives.build(from_dict({"objective": name}))
         predictions = objective.predictions(torch.zeros(3, outputs)).numpy()
-        assert calibration.num_offsets(objective) == offsets
-        fitted = calibration.fit(calibration.evidence(objective, predictions), np.array([0, 1, 2]), num_classes=5)
+        assert objective.num_offsets == offsets
+        fitted = calibration.fit(objective.calibration_input(predictions), np.array([0, 1, 2]), num_classes=5)
         assert len(fitted.offsets) == offsets
 
 
-def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"evidence must be \(N,\) or \(N, 3\)"):
+def test_wrong_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"calibration inputs must be \(N,\) or \(N, 3\)"):
         calibration.fit(np.zeros((2, 2)), np.zeros(2), num_classes=3)
     with pytest.raises(ValueError, match="must have 2 columns, got 3"):
         calibration.Calibration(1.0, (0.0, 0.0)).probabilities(np.ones((1, 3)))
-    for damaged in (None, {"slope": 1.0}, {"slope": float("nan"), "offsets": [0.0]}, {"slope": 1.0, "offsets": []}):
-        with pytest.raises(ValueError, match="a calibration has a slope and 1 offsets"):
-            calibration.from_dict(damaged, num_offsets=1)
-    assert calibration.num_offsets(objectives.build(Recipe())) == 4
+    assert objectives.build(Recipe()).num_offsets == 4
 
 
-def test_calibrated_cuts_are_steadier_than_the_best_of_the_sample():
-    found = {calibration.calibrated_thresholds: [], optimal_thresholds: []}
+def test_calibrated_thresholds_vary_less_than_the_optimal_ones():
+    fitted = {calibration.calibrated_thresholds: [], optimal_thresholds: []}
     for seed in range(12):
         scores, truth, _ = drawn(100, seed=seed)
-        for rule, thresholds in found.items():
+        for rule, thresholds in fitted.items():
             thresholds.append(rule(scores, truth, 4))
-    calibrated, optimal = (np.std(thresholds, axis=0) for thresholds in found.values())
+    calibrated, optimal = (np.std(thresholds, axis=0) for thresholds in fitted.values())
     assert (calibrated < optimal).all()
 
 
-def test_calibrated_cuts_move_with_the_prevalence():
+def test_calibrated_thresholds_move_with_the_prevalence():
     scores, truth, expected = drawn(4000)
     own = calibration.calibrated_thresholds(scores, truth, 4)
     same = calibration.calibrated_thresholds(scores, truth, 4, prevalence=expected.mean(axis=0))
@@ -136,7 +132,7 @@ def test_calibrated_cuts_move_with_the_prevalence():
 
 
 def test_a_fit_keeps_blas_to_one_thread():
-    """The thread pools of torch and BLAS, taking turns, waited for each other: it took thirty times as long."""
+    """The thread pools of torch and BLAS, in turn, wait for each other and take 30 times as long."""
 
     def threads():
         return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
@@ -147,19 +143,26 @@ def test_a_fit_keeps_blas_to_one_thread():
 
     seen = []
     with threadpool_limits(2, "blas"):
-        calibration._lowest(cost, np.ones(2))
+        calibration._minimise(cost, np.ones(2))
         assert threads() == {2}
     assert seen
     assert all(each == {1} for each in seen)
 
 
-def test_the_interval_of_a_calibration_error_holds_it_and_narrows_with_more_samples():
+def mean_error(crossed, truth):
+    return float(np.mean([calibration.expected_calibration_error(each, truth) for each in crossed.swapaxes(0, 1)]))
+
+
+def test_the_interval_of_a_calibration_error_contains_it_and_narrows_with_more_samples():
     rng = np.random.default_rng(0)
     widths = []
     for count in (100, 1600):
         crossed = rng.dirichlet((2, 1, 1), size=(count, 3))
         truth = rng.integers(0, 3, count)
-        low, high = calibration.mean_error_interval(crossed, truth, repeats=60)
-        assert 0 <= low < calibration.mean_error(crossed, truth) < high <= 1
+        value, interval = evaluation.calibrated(crossed.swapaxes(0, 1), truth, seed=0)
+        low, high = interval["ece"]
+        assert 0 <= low < value["ece"] < high <= 1
+        draws = bootstrap.bootstrap(mean_error, crossed, truth, repeats=200)
+        assert [low, high] == np.quantile(draws - draws.mean() + value["ece"], [0.025, 0.975]).clip(0, 1).tolist()
         widths.append(high - low)
     assert widths[1] < 0.5 * widths[0]

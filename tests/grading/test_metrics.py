@@ -16,8 +16,11 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from dr.grading import metrics
-from dr.grading.metrics import accuracy, bootstrap_interval, confusion, macro_f1, quadratic_kappa, recall_per_class
+from dr.grading import bootstrap, metrics
+from dr.grading.bootstrap import bootstrap_interval
+from dr.grading.metrics import accuracy, confusion, macro_f1, quadratic_kappa, recall_per_class
+
+FUNCTIONS = [metrics.macro_f1_of_confusion, metrics.quadratic_kappa_of_confusion, metrics.accuracy_of_confusion]
 
 
 @st.composite
@@ -39,7 +42,7 @@ def noisy_grades(n, *, seed):
 # deadline off: the first example also pays for imports, and the machine is shared
 @settings(max_examples=100, deadline=None)
 @given(graded())
-def test_figures_are_those_of_scikit_learn(case):
+def test_metrics_equal_those_of_scikit_learn(case):
     truth, grades, num_classes = case
     labels = range(num_classes)
     assert confusion(*case).tolist() == confusion_matrix(truth, grades, labels=labels).tolist()
@@ -52,7 +55,7 @@ def test_figures_are_those_of_scikit_learn(case):
 
 @settings(max_examples=100, deadline=None)
 @given(graded())
-def test_kappa_is_that_of_scikit_learn_where_that_is_defined(case):
+def test_kappa_equals_scikit_learns_where_that_is_defined(case):
     truth, grades, num_classes = case
     assume(len(np.union1d(truth, grades)) > 1)
     expected = cohen_kappa_score(truth, grades, labels=range(num_classes), weights="quadratic")
@@ -116,11 +119,11 @@ def test_a_thousand_repeats_on_a_validation_set_take_less_than_two_seconds():
     assert low < macro_f1(truth, grades) < high
 
 
-@pytest.mark.parametrize("figure", [confusion, macro_f1, quadratic_kappa, accuracy, recall_per_class])
+@pytest.mark.parametrize("metric", [confusion, macro_f1, quadratic_kappa, accuracy, recall_per_class])
 @pytest.mark.parametrize(
     ("truth", "grades", "message"),
     [
-        ([], [], "there are no samples: a metric needs at least one"),
+        ([], [], "no samples: a metric needs at least one"),
         ([0, 1], [0], r"truth and grades must have one length, got shapes \(2,\) and \(1,\)"),
         ([[0]], [[0]], r"truth and grades must have one length, got shapes \(1, 1\)"),
         ([0, 5], [0, 1], r"truth\[1\] is 5, expected a whole number from 0 to 4"),
@@ -128,9 +131,9 @@ def test_a_thousand_repeats_on_a_validation_set_take_less_than_two_seconds():
         ([0, 1], [0, 0.5], r"grades\[1\] is 0.5, expected a whole number from 0 to 4"),
     ],
 )
-def test_unusable_grades_are_refused_in_words(figure, truth, grades, message):
+def test_unusable_grades_are_refused_with_their_fault(metric, truth, grades, message):
     with pytest.raises(ValueError, match=message):
-        figure(truth, grades)
+        metric(truth, grades)
 
 
 def test_a_single_class_cannot_be_scored():
@@ -144,11 +147,11 @@ def test_a_single_class_cannot_be_scored():
         ([], {}, r"bootstrap needs arrays of one length, 1 or more, got lengths \[\]"),
         ([[]], {}, r"got lengths \[0\]"),
         ([[1, 2], [1]], {}, r"got lengths \[2, 1\]"),
-        ([[1, 2]], {"level": 95}, "level must lie between 0 and 1, got 95"),
+        ([[1, 2]], {"level": 95}, "level must be between 0 and 1, got 95"),
         ([[1, 2]], {"repeats": 0}, "repeats must be 1 or more, got 0"),
     ],
 )
-def test_an_unusable_bootstrap_is_refused_in_words(arrays, options, message):
+def test_an_unusable_bootstrap_is_refused_with_its_fault(arrays, options, message):
     with pytest.raises(ValueError, match=message):
         bootstrap_interval(np.mean, *arrays, **options)
 
@@ -178,58 +181,47 @@ def test_auc_leaves_out_absent_classes_and_is_nan_where_none_is_left():
         metrics.auc([0, 1], class_scores)
 
 
-def test_the_majority_is_the_accuracy_of_always_giving_the_most_frequent_class():
+def test_majority_is_the_accuracy_of_always_answering_with_the_most_frequent_class():
     assert metrics.majority(np.array([0, 0, 0, 2])) == 0.75
 
 
-def test_accuracy_below_the_most_frequent_class_is_told_apart_from_grades_by_chance():
-    """Cuts for macro-F1 pay for rare grades with accuracy; kappa then shows that the grades are not by chance."""
-    measured = {"accuracy": 0.6, "majority": 0.7, "intervals": {"kappa_cross_fitted": [0.4, 0.6]}}
-    chance = {"accuracy": 0.7, "majority": 0.7, "intervals": {"kappa": [-0.1, 0.2]}}
-    assert metrics.below_majority(measured) == {"validation": True}
-    assert metrics.below_majority(measured | {"test": chance}) == {"validation": True, "test": False}
-    assert metrics.below_majority(measured | {"accuracy": 0.71}) == {}
-    assert metrics.below_majority({"accuracy": 0.1}) == {}  # of a run that was stopped
-
-
-def test_figures_of_each_class_are_scikit_learns():
+def test_metrics_per_class_equal_those_of_scikit_learn():
     truth, grades = noisy_grades(300, seed=3)
     class_scores = np.eye(5)[grades] + np.random.default_rng(3).random((300, 5))
-    found = metrics.per_class(truth, grades, class_scores)
+    values = metrics.per_class(truth, grades, class_scores)
     precision, recall, f1, n = precision_recall_fscore_support(truth, grades, labels=range(5))
     for name, expected in {"precision": precision, "recall": recall, "f1": f1, "n": n}.items():
-        assert np.allclose(found[name], expected), name
-    assert np.allclose(found["auc"], [roc_auc_score(truth == k, class_scores[:, k]) for k in range(5)])
+        assert np.allclose(values[name], expected), name
+    assert np.allclose(values["auc"], [roc_auc_score(truth == k, class_scores[:, k]) for k in range(5)])
 
 
-def test_a_class_that_is_absent_or_never_given_has_no_recall_or_precision():
-    found = metrics.per_class([0, 0, 1], [0, 0, 2], np.eye(3)[[0, 0, 2]])
-    assert np.isnan(found["recall"][2])
-    assert np.isnan(found["auc"][2])
-    assert np.isnan(found["precision"][1])
-    assert found["f1"].tolist() == [1, 0, 0]
+def test_recall_of_an_absent_class_and_precision_of_one_never_predicted_are_nan():
+    values = metrics.per_class([0, 0, 1], [0, 0, 2], np.eye(3)[[0, 0, 2]])
+    assert np.isnan(values["recall"][2])
+    assert np.isnan(values["auc"][2])
+    assert np.isnan(values["precision"][1])
+    assert values["f1"].tolist() == [1, 0, 0]
 
 
-def test_draws_in_which_a_figure_is_not_defined_do_not_count():
-    truth = np.array([0] * 7 + [1])  # one draw in three lacks the 1
+def test_draws_in_which_a_metric_is_not_defined_do_not_count():
+    truth = np.array([0] * 7 + [1])  # one draw in three has no 1
     low, high = bootstrap_interval(metrics.auc, truth, np.eye(2)[truth])
     assert (low, high) == (1, 1)
     assert np.isnan(bootstrap_interval(lambda values: float("nan"), truth)).all()
 
 
-def test_paired_differences_are_those_of_a_bootstrap_that_draws_the_same_photographs_for_both():
+def test_paired_differences_draw_the_same_samples_for_both_graders():
     rng = np.random.default_rng(3)
     truth = rng.integers(0, 4, 150)
     one, other = (np.where(rng.random((2, 150)) < share, truth, rng.integers(0, 4, (2, 150))) for share in (0.6, 0.4))
-    found = metrics.paired_differences(truth, one, other, num_classes=4, repeats=200, seed=5)
+    values = bootstrap.paired_differences(FUNCTIONS, truth, one, other, num_classes=4, repeats=200, seed=5)
     macro = {"labels": range(4), "average": "macro", "zero_division": 0}
     references = {
         "macro_f1": lambda t, g: f1_score(t, g, **macro),
         "kappa": lambda t, g: cohen_kappa_score(t, g, labels=range(4), weights="quadratic"),
         "accuracy": accuracy_score,
     }
-    assert found.keys() == references.keys()
-    for name, reference in references.items():
+    for row, (name, reference) in zip(values, references.items(), strict=True):
 
         def difference(rows, reference=reference):
             of = [np.mean([reference(truth[rows], row[rows]) for row in graded]) for graded in (one, other)]
@@ -238,34 +230,32 @@ def test_paired_differences_are_those_of_a_bootstrap_that_draws_the_same_photogr
         draws = np.random.default_rng(5)
         values = [difference(draws.integers(150, size=150)) for _ in range(200)]
         expected = difference(np.arange(150)), *np.quantile(values, [0.025, 0.975])
-        assert found[name] == pytest.approx(expected), name
+        assert row == pytest.approx(expected), name
 
 
-def test_a_grader_is_no_better_than_itself_and_a_pair_is_told_apart_sooner_than_two_intervals():
+def test_a_paired_interval_is_narrower_than_that_of_either_grader_and_zero_for_itself():
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, 200)
     one = np.where(rng.random(200) < 0.6, truth, (truth + 1) % 3)
     other = np.where(rng.random(200) < 0.1, (truth + 1) % 3, one)  # the same but for a tenth, which is worse
-    assert metrics.paired_differences(truth, one, one, num_classes=3)["kappa"] == (0, 0, 0)
-    _, low, high = metrics.paired_differences(truth, one, other, num_classes=3)["accuracy"]
-    intervals = [
-        metrics.bootstrap_interval(lambda t, g: metrics.accuracy(t, g, 3), truth, graded) for graded in (one, other)
-    ]
+    assert bootstrap.paired_differences(FUNCTIONS, truth, one, one, num_classes=3)[1] == (0, 0, 0)
+    _, low, high = bootstrap.paired_differences(FUNCTIONS, truth, one, other, num_classes=3)[2]
+    intervals = [bootstrap_interval(lambda t, g: metrics.accuracy(t, g, 3), truth, graded) for graded in (one, other)]
     assert low > 0
     assert high - low < min(above - below for below, above in intervals)
 
 
-def test_paired_differences_refuse_what_cannot_be_paired():
+def test_paired_differences_refuse_unequal_lengths():
     with pytest.raises(ValueError, match="must have one length"):
-        metrics.paired_differences([0, 1, 2], [0, 1, 2], [0, 1])
+        bootstrap.paired_differences(FUNCTIONS, [0, 1, 2], [0, 1, 2], [0, 1])
 
 
-def test_intervals_of_each_class_are_those_of_a_bootstrap_of_scikit_learn_s_figures():
+def test_intervals_per_class_equal_a_bootstrap_of_scikit_learns_metrics():
     rng = np.random.default_rng(1)
     truth = rng.integers(0, 3, 80)
     grades = np.where(rng.random(80) < 0.5, truth, rng.integers(0, 3, 80))
     class_scores = rng.random((80, 5))
-    found = metrics.per_class_intervals(truth, grades, class_scores, repeats=100, seed=2)
+    intervals = metrics.per_class_intervals(truth, grades, class_scores, repeats=100, seed=2)
     draws, values = np.random.default_rng(2), []
     for _ in range(100):
         rows = draws.integers(80, size=80)
@@ -274,24 +264,24 @@ def test_intervals_of_each_class_are_those_of_a_bootstrap_of_scikit_learn_s_figu
         values.append([*precision_recall_fscore_support(truth[rows], grades[rows], **options)[:3], [*areas, 0, 0]])
     for place, name in enumerate(("precision", "recall", "f1", "auc")):
         expected = np.quantile([value[place] for value in values], [0.025, 0.975], axis=0)
-        assert found[name][:, :3] == pytest.approx(expected[:, :3])
-    assert np.isnan(found["recall"][:, 3:]).all()  # absent, never given
-    assert np.isnan(found["precision"][:, 3:]).all()
-    assert (found["f1"][:, 3:] == 0).all()
+        assert intervals[name][:, :3] == pytest.approx(expected[:, :3])
+    assert np.isnan(intervals["recall"][:, 3:]).all()  # absent, never predicted
+    assert np.isnan(intervals["precision"][:, 3:]).all()
+    assert (intervals["f1"][:, 3:] == 0).all()
 
 
-def test_a_share_of_all_or_none_has_the_interval_of_wilson():
+def test_a_recall_of_zero_or_one_has_wilsons_interval():
     truth, grades = np.array([0] * 3 + [1] * 7), np.array([0] * 3 + [1] * 7)
-    found = metrics.per_class_intervals(truth, grades, np.eye(3)[grades], repeats=50)
+    intervals = metrics.per_class_intervals(truth, grades, np.eye(3)[grades], repeats=50)
     low, high = proportion_confint(3, 3)
-    assert found["recall"][:, 0] == pytest.approx([low, high])
-    assert found["precision"][:, 1] == pytest.approx(proportion_confint(7, 7))
+    assert intervals["recall"][:, 0] == pytest.approx([low, high])
+    assert intervals["precision"][:, 1] == pytest.approx(proportion_confint(7, 7))
     none = metrics.per_class_intervals(truth, 1 - grades, np.eye(3)[grades], repeats=50)
     assert none["recall"][:, 0] == pytest.approx([0, 1 - low])
 
 
 def proportion_confint(hits, count, squared=1.959964**2):
-    """Wilson's score interval, as the textbook has it."""
+    """Wilson's score interval, by the textbook formula."""
     middle = (hits + squared / 2) / (count + squared)
     half = np.sqrt(squared * (hits * (count - hits) / count + squared / 4)) / (count + squared)
     return middle - half, middle + half

@@ -1,4 +1,4 @@
-"""Cuts: exact beside brute force, never below Nelder-Mead, honest when cross-fitted, fast enough."""
+"""Thresholds: equal to brute force, never below Nelder-Mead, unbiased when cross-fitted, fast enough."""
 
 import itertools
 import time
@@ -37,7 +37,7 @@ def noisy_scores(n, *, noise, seed, decimals=None):
 
 
 def best_cuts(scores, grades, num_classes=5):
-    """The optimal cuts and the macro-F1 that they reach."""
+    """The optimal thresholds and their macro-F1."""
     thresholds = optimal_thresholds(scores, grades, num_classes)
     return thresholds, macro_f1(grades, apply_thresholds(scores, thresholds), num_classes)
 
@@ -49,7 +49,7 @@ def cross_fitted_macro_f1(scores, grades, *, num_classes=5, repeats=20, seed=0):
 
 
 def brute_force(scores, grades, num_classes):
-    """The highest macro-F1 of all the ways to cut between distinct scores, empty classes included."""
+    """The highest macro-F1 of all thresholds between distinct scores, empty classes included."""
     candidates = [*np.unique(scores), np.inf]
     return max(
         sklearn_macro_f1(grades, np.searchsorted(thresholds, scores, side="right"), num_classes)
@@ -58,16 +58,16 @@ def brute_force(scores, grades, num_classes):
 
 
 def every_interval(scores, grades, num_classes):
-    """The highest macro-F1 by the same recursion over all pairs of distinct scores: slow, plain, leaving none out."""
+    """The highest macro-F1 by the same recursion over all pairs of distinct scores, slow and exhaustive."""
     ends = [0, *(np.searchsorted(np.sort(scores), np.unique(scores), side="right"))]
     grades = grades[np.argsort(scores, kind="stable")]
     best = {end: 0.0 if end == 0 else -np.inf for end in ends}
     for k in range(num_classes):
-        size, seen = np.sum(grades == k), np.concatenate(([0], np.cumsum(grades == k)))
+        size, hits = np.sum(grades == k), np.concatenate(([0], np.cumsum(grades == k)))
         best = {
             end: max(
                 [best[end]]
-                + [best[i] + 2 * (seen[end] - seen[i]) / (size + end - i) for i in ends if i < end and best[i] >= 0]
+                + [best[i] + 2 * (hits[end] - hits[i]) / (size + end - i) for i in ends if i < end and best[i] >= 0]
             )
             for end in ends
         }
@@ -87,13 +87,13 @@ def small_cases(draw, *, max_classes=5, max_size=30, scores=None):
 any_finite_score = st.floats(-LARGEST, LARGEST, exclude_max=True)
 
 
-def test_a_score_equal_to_a_cut_gets_the_higher_grade():
+def test_a_score_equal_to_a_threshold_gets_the_higher_grade():
     grades = apply_thresholds([-1.0, 0.49, 0.5, 1.5, 2.5, 3.49, 3.5, 9.0], rounding_thresholds())
     assert grades.tolist() == [0, 0, 1, 2, 3, 3, 4, 4]
     assert grades.dtype == np.int64
 
 
-def test_the_grade_between_equal_cuts_is_never_given():
+def test_the_grade_between_equal_thresholds_is_never_given():
     assert apply_thresholds([0.9, 1.0, 1.1], [0.5, 1.0, 1.0, 2.0]).tolist() == [1, 3, 3]
 
 
@@ -101,7 +101,7 @@ def test_no_scores_give_no_grades():
     assert apply_thresholds([], rounding_thresholds()).shape == (0,)
 
 
-def test_rounding_cuts_lie_midway_between_grades():
+def test_rounding_thresholds_are_midway_between_grades():
     assert rounding_thresholds().tolist() == [0.5, 1.5, 2.5, 3.5]
     assert rounding_thresholds(2).tolist() == [0.5]
 
@@ -112,7 +112,7 @@ def test_rounding_cuts_lie_midway_between_grades():
 @example((np.array([1.0, 1.0, 1.0]), np.array([0, 2, 2]), 3))
 @example((np.array([0.0, 1.0, 2.0]), np.array([2, 1, 0]), 3))
 @example((np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 2, 3, 3]), 4))
-def test_no_other_cuts_score_higher(case):
+def test_no_other_thresholds_score_higher(case):
     scores, grades, num_classes = case
     _, macro_f1 = best_cuts(scores, grades, num_classes)
     assert macro_f1 == pytest.approx(brute_force(scores, grades, num_classes), abs=1e-12)
@@ -120,14 +120,14 @@ def test_no_other_cuts_score_higher(case):
 
 @settings(max_examples=150, deadline=None)
 @given(small_cases(max_classes=6, max_size=40))
-def test_no_place_left_out_of_the_search_would_score_higher(case):
+def test_no_position_left_out_of_the_search_scores_higher(case):
     scores, grades, num_classes = case
     _, macro_f1 = best_cuts(scores, grades, num_classes)
     assert macro_f1 == pytest.approx(every_interval(scores, grades, num_classes), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_no_place_left_out_would_score_higher_on_a_hundred_samples(seed):
+def test_no_position_left_out_scores_higher_on_a_hundred_samples(seed):
     rng = np.random.default_rng(seed)
     grades = rng.choice(5, size=100, p=FUNDUS_SHARES if seed % 2 else [0.2] * 5)
     scores = rng.normal(size=100).round(1 + seed % 3) + grades * (seed % 4) / 4
@@ -142,7 +142,7 @@ def test_no_place_left_out_would_score_higher_on_a_hundred_samples(seed):
 @example((np.array([1e300, -1e300]), np.array([0, 0]), 5))
 @example((np.array([0.0, -0.0]), np.array([0, 1]), 2))
 @example((np.array([-LARGEST, 0.0]), np.array([1, 1]), 2))
-def test_the_cuts_are_finite_sorted_and_reach_the_macro_f1_they_come_with(case):
+def test_thresholds_are_finite_and_sorted_and_reach_their_macro_f1(case):
     scores, grades, num_classes = case
     thresholds, macro_f1 = best_cuts(scores, grades, num_classes)
     assert thresholds.shape == (num_classes - 1,)
@@ -166,7 +166,7 @@ def test_the_order_of_the_samples_does_not_matter(case, random):
 
 
 @pytest.mark.parametrize(("noise", "seed"), [(0.4, 0), (0.7, 1), (1.5, 2)])
-def test_best_cuts_are_never_below_nelder_mead_from_many_starts(noise, seed):
+def test_optimal_thresholds_never_score_below_nelder_mead_from_many_starts(noise, seed):
     scores, grades = noisy_scores(300, noise=noise, seed=seed)
     _, macro_f1 = best_cuts(scores, grades)
     sizes = np.bincount(grades, minlength=5)
@@ -178,32 +178,32 @@ def test_best_cuts_are_never_below_nelder_mead_from_many_starts(noise, seed):
 
     rng = np.random.default_rng(seed)
     starts = [rounding_thresholds(), *np.sort(rng.uniform(scores.min(), scores.max(), size=(15, 4)), axis=1)]
-    found = [-minimize(loss, start, method="Nelder-Mead").fun for start in starts]
-    assert max(found) <= macro_f1 + 1e-12
+    optima = [-minimize(loss, start, method="Nelder-Mead").fun for start in starts]
+    assert max(optima) <= macro_f1 + 1e-12
     assert macro_f1 >= sklearn_macro_f1(grades, apply_thresholds(scores, rounding_thresholds()))
 
 
-def test_well_parted_grades_are_cut_midway():
+def test_thresholds_of_separated_grades_are_midway():
     thresholds, macro_f1 = best_cuts([0.0, 0.2, 1.0, 1.2, 2.0, 3.0, 3.4, 4.4], [0, 0, 1, 1, 2, 3, 3, 4])
     assert thresholds == pytest.approx([0.6, 1.6, 2.5, 3.9])
     assert macro_f1 == 1.0
 
 
 @pytest.mark.parametrize("lower", [1.0, np.nextafter(1.0, 2.0), 0.0, -5e-324, -1.0, 1e300])
-def test_scores_that_are_neighbouring_floats_are_parted(lower):
+def test_neighbouring_floats_are_separated(lower):
     upper = np.nextafter(lower, np.inf)
     thresholds, macro_f1 = best_cuts([upper, lower], [1, 0], 2)
     assert lower < thresholds[0] <= upper
     assert macro_f1 == 1.0
 
 
-def test_a_cut_beyond_all_scores_is_where_rounding_puts_it_or_half_a_grade_further_out():
+def test_a_threshold_beyond_all_scores_is_where_rounding_puts_it_or_half_a_grade_further_out():
     thresholds, macro_f1 = best_cuts([1.6, 2.4, 3.2], [2, 2, 2])
     assert thresholds == pytest.approx([0.5, 1.1, 3.7, 3.7])
     assert macro_f1 == pytest.approx(1 / 5)
 
 
-def test_an_absent_class_between_others_is_given_no_interval():
+def test_an_absent_class_between_others_has_no_interval():
     thresholds, macro_f1 = best_cuts([0.0, 0.1, 1.0, 1.1], [0, 0, 2, 2], 3)
     assert thresholds == pytest.approx([0.55, 0.55])
     assert macro_f1 == pytest.approx(2 / 3)
@@ -223,12 +223,12 @@ def test_cross_fitting_repeats_with_its_seed_and_varies_with_another():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_on_noise_cross_fitted_cuts_lose_what_fitted_cuts_flatter(seed):
+def test_cross_fitting_removes_the_optimism_of_thresholds_fitted_to_noise(seed):
     rng = np.random.default_rng(seed)
     scores, grades = rng.uniform(0, 4, size=300), rng.integers(0, 5, size=300)
     _, fitted = best_cuts(scores, grades)
     assert fitted > 0.24
-    # no cuts beat 0.2 on fresh noise of five equal classes; 0.02 is what one random set of 300 may give by luck
+    # no thresholds beat 0.2 on fresh noise of five equal classes; 0.02 is within chance for 300 samples
     assert cross_fitted_macro_f1(scores, grades, repeats=10) < 0.22 < fitted
 
 
@@ -238,7 +238,7 @@ def test_cross_fitting_costs_little_where_samples_are_many():
     assert fitted - 0.03 < cross_fitted_macro_f1(scores, grades, repeats=5) < fitted
 
 
-def test_well_parted_grades_stay_perfect_when_cross_fitted():
+def test_separated_grades_stay_perfect_when_cross_fitted():
     grades = np.repeat(np.arange(5), 4)
     assert cross_fitted_macro_f1(grades.astype(float), grades) == 1.0
 
@@ -263,12 +263,12 @@ def test_a_class_of_one_sample_earns_nothing_when_cross_fitted():
     ("n", "seconds"), [(5_000, 1), (35_000, 15)], ids=["a validation set", "a whole competition archive"]
 )
 @pytest.mark.parametrize("kind", ["noisy", "random", "tied"])
-def test_best_cuts_are_found_in_time(n, seconds, kind):
+def test_optimal_thresholds_are_found_in_time(n, seconds, kind):
     rng = np.random.default_rng(0)
     if kind == "noisy":
         scores, grades = noisy_scores(n, noise=0.6, seed=0)
     else:
-        grades = rng.integers(0, 5, size=n)  # runs of one grade are short: little can be left out
+        grades = rng.integers(0, 5, size=n)  # runs of one grade are short: few positions can be left out
         scores = rng.uniform(size=n) if kind == "random" else np.repeat(rng.uniform(size=n // 2), 2)
     start = time.process_time()  # of this process alone: other work on the machine does not count
     best_cuts(scores, grades)
@@ -278,10 +278,10 @@ def test_best_cuts_are_found_in_time(n, seconds, kind):
 @pytest.mark.parametrize(
     ("scores", "grades", "message"),
     [
-        ([], [], "there are no samples: cuts need at least one score"),
+        ([], [], "no samples: thresholds need at least one score"),
         ([0.0, np.nan], [0, 1], r"scores\[1\] is nan, expected a finite number"),
         ([np.inf, 0.0], [0, 1], r"scores\[0\] is inf, expected a finite number"),
-        ([0.0, LARGEST], [0, 1], r"scores\[1\] is the largest float there is: no finite cut lies above it"),
+        ([0.0, LARGEST], [0, 1], r"scores\[1\] is the largest float: no finite threshold can exceed it"),
         ([0.0, 1.0], [0], r"scores and grades must have one length, got shapes \(2,\) and \(1,\)"),
         ([[0.0, 1.0]], [[0, 1]], r"scores must be one-dimensional, got shape \(1, 2\)"),
         ([0.0, 1.0], [0, 5], r"grades\[1\] is 5, expected a whole number from 0 to 4"),
@@ -290,7 +290,7 @@ def test_best_cuts_are_found_in_time(n, seconds, kind):
         ([0.0, 1.0], [0, np.nan], r"grades\[1\] is nan, expected a whole number"),
     ],
 )
-def test_unusable_samples_are_refused_in_words(scores, grades, message):
+def test_unusable_samples_are_refused_with_their_fault(scores, grades, message):
     with pytest.raises(ValueError, match=message):
         best_cuts(scores, grades)
     with pytest.raises(ValueError, match=message):
@@ -302,7 +302,7 @@ def test_unusable_samples_are_refused_in_words(scores, grades, message):
     [
         (lambda: apply_thresholds([np.nan], [0.5]), r"scores\[0\] is nan, expected a finite number"),
         (lambda: apply_thresholds([0.0], [0.5, np.nan]), r"thresholds\[1\] is nan, expected a finite number"),
-        (lambda: apply_thresholds([0.0], [1.5, 0.5]), r"cuts must ascend, got \[1.5, 0.5\]"),
+        (lambda: apply_thresholds([0.0], [1.5, 0.5]), r"thresholds must ascend, got \[1.5, 0.5\]"),
         (lambda: apply_thresholds(0.0, [0.5]), r"scores must be one-dimensional, got shape \(\)"),
         (lambda: rounding_thresholds(1), "num_classes must be 2 or more, got 1"),
         (lambda: best_cuts([0.0], [0], 1), "num_classes must be 2 or more, got 1"),
@@ -310,20 +310,20 @@ def test_unusable_samples_are_refused_in_words(scores, grades, message):
         (lambda: cross_fitted_macro_f1([0.0, 1.0], [0, 1], repeats=0), "repeats must be 1 or more, got 0"),
     ],
 )
-def test_unusable_choices_are_refused_in_words(call, message):
+def test_unusable_options_are_refused_with_their_fault(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
 def all_cuts(scores, num_classes):
-    """One choice of cuts for each way to part these scores."""
+    """One set of thresholds for each way to separate these scores."""
     distinct = np.unique(scores)
     borders = np.concatenate(([distinct[0] - 1], (distinct[1:] + distinct[:-1]) / 2, [distinct[-1] + 1]))
     return [np.array(chosen) for chosen in itertools.combinations_with_replacement(borders, num_classes - 1)]
 
 
 @given(small_cases(max_classes=4, max_size=8))
-def test_no_cuts_have_a_higher_kappa(case):
+def test_no_other_thresholds_have_a_higher_kappa(case):
     scores, grades, num_classes = case
     thresholds = kappa_thresholds(scores, grades, num_classes)
     reached = quadratic_kappa(grades, apply_thresholds(scores, thresholds), num_classes)
@@ -334,7 +334,7 @@ def test_no_cuts_have_a_higher_kappa(case):
 
 
 @given(small_cases(max_classes=4, max_size=8), st.integers(0, 2**31))
-def test_no_cuts_have_a_higher_expected_macro_f1(case, seed):
+def test_no_other_thresholds_have_a_higher_expected_macro_f1(case, seed):
     scores, _, num_classes = case
     masses = np.random.default_rng(seed).dirichlet(np.ones(num_classes), len(scores))
 
@@ -346,7 +346,7 @@ def test_no_cuts_have_a_higher_expected_macro_f1(case, seed):
     assert reached == pytest.approx(max(map(expected, all_cuts(scores, num_classes))), abs=1e-9)
 
 
-def test_where_the_grades_are_certain_the_expected_macro_f1_is_the_macro_f1():
+def test_the_expected_macro_f1_of_certain_grades_is_the_macro_f1():
     rng = np.random.default_rng(4)
     grades = rng.integers(5, size=300)
     scores = grades + rng.normal(scale=0.8, size=300)
@@ -354,7 +354,7 @@ def test_where_the_grades_are_certain_the_expected_macro_f1_is_the_macro_f1():
     assert macro_f1(grades, apply_thresholds(scores, thresholds)) == pytest.approx(best_cuts(scores, grades)[1])
 
 
-def test_of_very_many_scores_expected_cuts_lie_where_fewer_would_put_them():
+def test_expected_f1_thresholds_of_very_many_scores_agree_with_those_of_fewer_positions():
     scores = np.linspace(0, 1, 50_000)
     masses = np.column_stack([1 - scores, scores])
     assert expected_f1_thresholds(scores, masses) == pytest.approx(
@@ -365,22 +365,22 @@ def test_of_very_many_scores_expected_cuts_lie_where_fewer_would_put_them():
 @pytest.mark.parametrize("find", [optimal_thresholds, kappa_thresholds])
 @settings(max_examples=60, deadline=None)
 @given(small_cases(max_classes=4, max_size=12), st.data())
-def test_with_a_prevalence_cuts_are_those_of_samples_repeated_to_that_mix(find, case, data):
+def test_a_prevalence_acts_like_samples_repeated_to_it(find, case, data):
     scores, grades, num_classes = case
     times = np.array([data.draw(st.integers(1, 3)) for _ in range(num_classes)])
     rows = np.repeat(np.arange(len(grades)), times[grades])
     counts = np.bincount(grades[rows], minlength=num_classes)
     thresholds = find(scores, grades, num_classes, prevalence=counts / counts.sum())
-    figure = macro_f1 if find is optimal_thresholds else quadratic_kappa
+    metric = macro_f1 if find is optimal_thresholds else quadratic_kappa
     reached, highest = (
-        figure(grades[rows], apply_thresholds(scores[rows], each), num_classes)
+        metric(grades[rows], apply_thresholds(scores[rows], each), num_classes)
         for each in (thresholds, find(scores[rows], grades[rows], num_classes))
     )
     assert reached == pytest.approx(highest, abs=1e-9)
 
 
 @pytest.mark.parametrize("find", [optimal_thresholds, kappa_thresholds])
-def test_with_the_prevalence_that_they_have_cuts_stay_where_they_are(find):
+def test_the_prevalence_of_the_samples_themselves_changes_nothing(find):
     scores, grades = noisy_scores(3000, noise=0.6, seed=1)
     own = np.bincount(grades, minlength=5) / len(grades)
     assert find(scores, grades, prevalence=own) == pytest.approx(find(scores, grades))

@@ -1,4 +1,4 @@
-"""Copies of a photograph are found however they were saved; other eyes, and the same eye taken again, are not."""
+"""Duplicates of an image are found however they were saved; other eyes, and other images of the same eye, are not."""
 
 import zipfile
 
@@ -12,34 +12,34 @@ from hypothesis import strategies as st
 from dr.imaging import duplicates, fundus
 
 
-def prepared(photo):
-    return fundus.preprocess(photo, size_px=256)[0]
+def preprocessed(image):
+    return fundus.preprocess(image, size_px=256)[0]
 
 
-def saved_again(photo, *, quality):
-    return cv2.imdecode(cv2.imencode(".jpeg", photo, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], cv2.IMREAD_COLOR)
+def reencoded(image, *, quality):
+    return cv2.imdecode(cv2.imencode(".jpeg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))[1], cv2.IMREAD_COLOR)
 
 
-def brighter(photo, *, gain, offset):
-    return np.clip(photo * gain + offset, 0, 255).astype(np.uint8)
+def brighter(image, *, gain, offset):
+    return np.clip(image * gain + offset, 0, 255).astype(np.uint8)
 
 
 COPIES = {
-    "the same pixels": lambda photo: photo,
-    "saved at a low quality": lambda photo: saved_again(photo, quality=40),
-    "smaller": lambda photo: cv2.resize(photo, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA),
-    "larger": lambda photo: cv2.resize(photo, None, fx=1.7, fy=1.7, interpolation=cv2.INTER_CUBIC),
-    "brighter": lambda photo: brighter(photo, gain=1.15, offset=8),
-    "darker": lambda photo: brighter(photo, gain=0.7, offset=0),
-    "all at once": lambda photo: saved_again(brighter(COPIES["smaller"](photo), gain=0.9, offset=5), quality=60),
+    "the same pixels": lambda image: image,
+    "saved at a low quality": lambda image: reencoded(image, quality=40),
+    "smaller": lambda image: cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA),
+    "larger": lambda image: cv2.resize(image, None, fx=1.7, fy=1.7, interpolation=cv2.INTER_CUBIC),
+    "brighter": lambda image: brighter(image, gain=1.15, offset=8),
+    "darker": lambda image: brighter(image, gain=0.7, offset=0),
+    "all at once": lambda image: reencoded(brighter(COPIES["smaller"](image), gain=0.9, offset=5), quality=60),
 }
 
 
-def found(photos):
-    """The pairs that are taken for one picture."""
-    photos = [prepared(photo) for photo in photos]
-    hashes = np.array([duplicates.perceptual_hash(photo) for photo in photos], np.uint64)
-    same = duplicates.same_pictures(hashes, [duplicates.signature(photo) for photo in photos].__getitem__)
+def matches(images):
+    """The pairs of indices of matching images."""
+    images = [preprocessed(image) for image in images]
+    hashes = np.array([duplicates.perceptual_hash(image) for image in images], np.uint64)
+    same = duplicates.matching_pairs(hashes, [duplicates.signature(image) for image in images].__getitem__)
     return {tuple(pair) for pair in same.tolist()}
 
 
@@ -51,7 +51,7 @@ def drawn():
 @pytest.fixture(scope="module")
 def real():
     if not SHARED.is_dir():
-        pytest.skip("the real photographs are not there")
+        pytest.skip("the real images are missing")
     with zipfile.ZipFile(SHARED / "train_image_resized.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".jpeg"))[:50]  # both eyes of most patients
         return [fundus.decode(archive.read(name)) for name in names]
@@ -60,37 +60,41 @@ def real():
 @pytest.mark.parametrize("change", COPIES.values(), ids=COPIES.keys())
 @pytest.mark.parametrize("kind", ["drawn", "real"])
 def test_a_changed_copy_is_found_and_nothing_else(kind, change, request):
-    photos = request.getfixturevalue(kind)
-    copied = photos[:5]
-    expected = {(number, len(photos) + number) for number in range(len(copied))}
-    assert found([*photos, *map(change, copied)]) == expected
+    images = request.getfixturevalue(kind)
+    copied = images[:5]
+    expected = {(number, len(images) + number) for number in range(len(copied))}
+    assert matches([*images, *map(change, copied)]) == expected
 
 
 def test_a_copy_keeps_its_hash_within_a_few_bits(drawn):
-    for photo in drawn[:4]:
+    for image in drawn[:4]:
         for change in COPIES.values():
-            apart = duplicates.perceptual_hash(prepared(photo)) ^ duplicates.perceptual_hash(prepared(change(photo)))
+            apart = duplicates.perceptual_hash(preprocessed(image)) ^ duplicates.perceptual_hash(
+                preprocessed(change(image))
+            )
             assert apart.bit_count() <= 6
 
 
-def test_real_eyes_that_are_near_by_their_hash_are_told_apart_by_their_pixels(real):
-    assert list(duplicates.near(np.array([duplicates.perceptual_hash(prepared(photo)) for photo in real], np.uint64)))
-    assert found(real) == set()
+def test_pixels_distinguish_real_eyes_with_similar_hashes(real):
+    assert list(
+        duplicates.near(np.array([duplicates.perceptual_hash(preprocessed(image)) for image in real], np.uint64))
+    )
+    assert matches(real) == set()
 
 
-def test_a_mirrored_eye_is_another_picture(drawn):
-    assert found([drawn[0], np.ascontiguousarray(drawn[0][:, ::-1])]) == set()
+def test_a_mirrored_eye_is_another_image(drawn):
+    assert matches([drawn[0], np.ascontiguousarray(drawn[0][:, ::-1])]) == set()
 
 
 def test_a_hash_has_sixty_four_bits_about_half_of_them_set(drawn):
-    for photo in drawn:
-        value = duplicates.perceptual_hash(prepared(photo))
+    for image in drawn:
+        value = duplicates.perceptual_hash(preprocessed(image))
         assert 0 <= value < 1 << 64
         assert value.bit_count() == 32  # the signs against the median
 
 
 def test_a_signature_has_zero_mean_and_unit_length(drawn):
-    vector = duplicates.signature(prepared(drawn[0]))
+    vector = duplicates.signature(preprocessed(drawn[0]))
     assert 500 < len(vector) < np.pi * 14**2  # what lies in the circle
     assert vector.sum() == pytest.approx(0, abs=1e-3)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-3)
@@ -98,14 +102,14 @@ def test_a_signature_has_zero_mean_and_unit_length(drawn):
 
 @pytest.mark.parametrize("at_once", [1, 5, 4096])
 @given(st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 255), max_size=12), st.integers(0, 64))
-def test_near_pairs_are_those_of_a_plain_double_loop(at_once, hashes, bits_apart):
+def test_near_pairs_are_those_of_a_plain_double_loop(at_once, hashes, max_distance):
     expected = [
         [i, j] for i in range(len(hashes)) for j in range(i + 1, len(hashes))
-        if (hashes[i] ^ hashes[j]).bit_count() <= bits_apart
+        if (hashes[i] ^ hashes[j]).bit_count() <= max_distance
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "AT_ONCE", at_once)
-        given_out = list(duplicates.near(np.array(hashes, np.uint64), bits_apart=bits_apart))
+        patch.setattr(duplicates, "BLOCK", at_once)
+        given_out = list(duplicates.near(np.array(hashes, np.uint64), max_distance=max_distance))
     assert [[i, j] for i, others in given_out for j in others.tolist()] == expected
     assert all(1 <= len(others) <= at_once for _, others in given_out)
 

@@ -14,7 +14,7 @@ OBJECTIVE = objectives.build(TINY)
 
 
 class MeanOf(nn.Module):
-    """Scores a photograph by the mean of one channel."""
+    """The score is the mean of one channel."""
 
     def __init__(self, channel: int):
         super().__init__()
@@ -44,7 +44,7 @@ def images():
     return torch.randint(0, 255, (10, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-def test_every_photograph_is_scored_once_in_the_order_of_its_index(accelerator, images):
+def test_every_image_is_scored_once_in_the_order_of_its_index(accelerator, images):
     shuffled = list(batches(images))[::-1]
     index, outputs = infer([Scorer(MeanOf(0), OBJECTIVE)], shuffled, accelerator=accelerator)
     assert index.tolist() == list(range(10))
@@ -58,19 +58,19 @@ def test_an_ensemble_is_the_mean_of_its_members(accelerator, images):
     assert np.allclose(together, np.mean(alone, axis=0))
 
 
-def test_the_eight_orientations_are_all_there_are(images):
-    seen = [view(images) for view in TTA_VIEWS["d4"]]
+def test_d4_has_all_eight_orientations(images):
+    shifted = [view(images) for view in TTA_VIEWS["d4"]]
     turned = [torch.rot90(side, turns, dims=(-2, -1)) for side in (images, images.flip(-1)) for turns in range(4)]
-    assert len(seen) == 8
-    assert all(any(torch.equal(one, other) for other in turned) for one in seen)
-    assert all(any(torch.equal(one, other) for other in seen) for one in turned)
+    assert len(shifted) == 8
+    assert all(any(torch.equal(view, other) for other in turned) for view in shifted)
+    assert all(any(torch.equal(view, other) for other in shifted) for view in turned)
 
 
 @pytest.mark.parametrize("dims", [(-1,), (-2,), (-2, -1)])
-def test_flip_averaged_scores_do_not_change_when_the_photograph_is_flipped(accelerator, images, dims):
+def test_flip_averaged_scores_do_not_change_when_the_image_is_flipped(accelerator, images, dims):
     scorer = Scorer(build(TINY, num_outputs=1), OBJECTIVE)
     upright, flipped = (
-        scores([scorer], seen, accelerator=accelerator, views="flips") for seen in (images, images.flip(dims))
+        scores([scorer], shifted, accelerator=accelerator, views="flips") for shifted in (images, images.flip(dims))
     )
     plain = scores([scorer], images, accelerator=accelerator)
     assert np.allclose(upright, flipped, atol=1e-5)
@@ -82,24 +82,24 @@ def test_no_batches_give_no_scores(accelerator):
     assert len(index) == outputs[0].shape[1] == 0
 
 
-def test_a_network_left_in_training_mode_is_evaluated_all_the_same(accelerator, images):
+def test_a_network_in_training_mode_is_set_to_evaluation(accelerator, images):
     model = build(TINY, num_outputs=1).train()
     infer([Scorer(model, OBJECTIVE)], batches(images), accelerator=accelerator)
     assert not model.training
 
 
-def test_five_views_are_the_picture_and_its_shifts_to_the_corners_and_ten_their_mirror_images(images):
-    seen = [view(images) for view in TTA_VIEWS["ten"]]
-    assert torch.equal(seen[0], images)
-    assert torch.equal(seen[1][..., :-4, :-4], images[..., 4:, 4:])  # a sixteenth of 64, up and to the left
-    assert torch.equal(seen[4][..., 4:, 4:], images[..., :-4, :-4])
-    assert torch.equal(seen[4][..., :4, 10], images[..., :1, 6].expand(-1, -1, 4))  # the border, repeated
-    for plain, mirrored in zip(seen[:5], seen[5:], strict=True):
+def test_five_views_are_the_image_and_its_shifts_to_the_corners_and_ten_are_also_mirrored(images):
+    shifted = [view(images) for view in TTA_VIEWS["ten"]]
+    assert torch.equal(shifted[0], images)
+    assert torch.equal(shifted[1][..., :-4, :-4], images[..., 4:, 4:])  # a sixteenth of 64, up and to the left
+    assert torch.equal(shifted[4][..., 4:, 4:], images[..., :-4, :-4])
+    assert torch.equal(shifted[4][..., :4, 10], images[..., :1, 6].expand(-1, -1, 4))  # the border, repeated
+    for plain, mirrored in zip(shifted[:5], shifted[5:], strict=True):
         assert torch.equal(plain.flip(-1), mirrored)
     assert len(TTA_VIEWS["five"]) == 5
 
 
-def test_most_views_decide_and_of_equally_many_the_grade_likeliest_by_their_mean():
+def test_a_vote_takes_the_grade_of_most_views_and_of_tied_grades_the_most_probable_by_the_mean():
     scorer = Scorer(nn.Identity(), OBJECTIVE)
     views = torch.tensor([[0.0, 4.0, 0.0], [0.2, 4.0, 1.0], [3.0, 0.0, 4.0], [4.0, 3.0, 4.0], [4.0, 2.0, 2.0]])
     grades = voted_grades([scorer], [views[..., None]], thresholds=[np.array([0.5, 1.5, 2.5, 3.5])])

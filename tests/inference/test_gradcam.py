@@ -8,22 +8,22 @@ from pytorch_grad_cam import GradCAM
 from dr import UsageError
 from dr.grading import objectives
 from dr.inference import gradcam
-from dr.networks import build as models
+from dr.networks.build import build
 from dr.recipes.load import from_dict
 
 SIDE, LARGE, SPOT = 64, 128, 32
 
 
-def tiny_network(backbone, *, objective="regression", num_classes=5, size=SIDE, **choices):
+def tiny_network(backbone, *, objective="regression", num_classes=5, size=SIDE, **options):
     torch.manual_seed(0)
     recipe = from_dict(
-        TINY.to_dict() | {"backbone": backbone, "image_size": size, "objective": objective, "loss": None} | choices
+        TINY.to_dict() | {"backbone": backbone, "image_size": size, "objective": objective, "loss": None} | options
     )
     aim = objectives.build(recipe, num_classes=num_classes)
-    return models.build(recipe, num_outputs=aim.num_outputs, pretrained=False).eval(), aim
+    return build(recipe, num_outputs=aim.num_outputs, pretrained=False).eval(), aim
 
 
-def pictures(count=2, *, size=SIDE, seed=0):
+def noise(count=2, *, size=SIDE, seed=0):
     return torch.randint(
         0, 256, (count, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
     )
@@ -41,22 +41,22 @@ BACKBONES = ["resnet18", "efficientnet_b0", "test_efficientnet", "test_resnet", 
 def test_the_layer_before_the_pooling_is_found_in_any_backbone(backbone):
     size = 224 if "224" in backbone else SIDE
     network, aim = tiny_network(backbone, objective="classification", size=size)
-    found = heated(network, aim, pictures(5, size=size), np.arange(5))
-    assert found.shape == (5, size, size)
-    assert found.dtype == np.float32
-    assert found.min() >= 0
-    assert found.max() <= 1
-    assert found.std(axis=(1, 2)).max() > 0.01  # of a random network, some classes have nothing that speaks for them
+    heats = heated(network, aim, noise(5, size=size), np.arange(5))
+    assert heats.shape == (5, size, size)
+    assert heats.dtype == np.float32
+    assert heats.min() >= 0
+    assert heats.max() <= 1
+    assert heats.std(axis=(1, 2)).max() > 0.01  # of a random network, some classes have nothing that speaks for them
 
 
-def test_what_is_found_is_the_end_of_the_convolutions():
+def test_the_last_map_is_the_output_of_the_last_convolution_stage():
     network, _ = tiny_network("resnet18")
-    assert gradcam.last_map(network, pictures(1)) is network.backbone.layer4
+    assert gradcam.last_map(network, noise(1)) is network.backbone.layer4
     network, _ = tiny_network("efficientnet_b0")
-    assert gradcam.last_map(network, pictures(1)) is network.backbone.features
+    assert gradcam.last_map(network, noise(1)) is network.backbone.features
 
 
-def test_tokens_become_a_map_row_by_row_without_those_that_stand_nowhere():
+def test_tokens_become_a_map_row_by_row_without_prefix_tokens():
     tokens = torch.arange(10.0)[None, :, None].expand(1, 10, 4)  # a class token, then 3 x 3 places
     assert gradcam._as_map(tokens)[0, 0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     by_channel_last = torch.rand(1, 7, 7, 5)
@@ -91,9 +91,9 @@ def overfitted(request):
 
 def test_the_heat_is_on_the_lesion(overfitted):
     network, aim, images, truth, places = overfitted
-    found = heated(network, aim, images, np.ones(len(images), int))
+    heats = heated(network, aim, images, np.ones(len(images), int))
     on, beside = [], []
-    for heat, (y, x) in zip(found[truth == 1], places[truth == 1], strict=True):
+    for heat, (y, x) in zip(heats[truth == 1], places[truth == 1], strict=True):
         spot = np.zeros((LARGE, LARGE), bool)
         spot[y : y + SPOT, x : x + SPOT] = True
         on.append(heat[spot].mean())
@@ -101,7 +101,7 @@ def test_the_heat_is_on_the_lesion(overfitted):
     assert np.mean(on) > 2 * np.mean(beside)
 
 
-def test_the_network_is_left_as_it_was(overfitted):
+def test_the_state_of_the_network_is_restored(overfitted):
     network, aim, images, *_ = overfitted
     network.train()
     first, second, *_ = network.parameters()
@@ -120,23 +120,23 @@ def test_the_network_is_left_as_it_was(overfitted):
     network.eval()
 
 
-def test_what_comes_before_the_layer_has_no_backward_pass():
+def test_layers_before_the_map_have_no_backward_pass():
     network, aim = tiny_network("resnet18")
     remembered = {}
     for name in ("layer3", "layer4", "avgpool"):
         network.backbone.get_submodule(name).register_forward_hook(
             lambda module, _, output, name=name: remembered.update({name: output.requires_grad})
         )
-    gradcam.heat(network, aim, pictures(), grades=np.zeros(2), layer=network.backbone.layer4)
+    gradcam.heat(network, aim, noise(), grades=np.zeros(2), layer=network.backbone.layer4)
     assert not remembered["layer3"]
     assert remembered["avgpool"]
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_the_heat_is_that_of_grad_cam_with_gradients_taken_through_the_whole_network(backbone):
+def test_the_heat_equals_that_of_the_package_grad_cam(backbone):
     size = 224 if "224" in backbone else SIDE
     network, aim = tiny_network(backbone, size=size)
-    layer, images = gradcam.last_map(network, pictures(1, size=size)), pictures(size=size)
+    layer, images = gradcam.last_map(network, noise(1, size=size)), noise(size=size)
     with GradCAM(network, [layer], reshape_transform=gradcam._as_map) as cam:
         cam.compute_input_gradient = True
         wanted = cam(images.float(), [lambda output: output[0]] * len(images))
@@ -144,7 +144,7 @@ def test_the_heat_is_that_of_grad_cam_with_gradients_taken_through_the_whole_net
     assert np.allclose(heated(network, aim, images), wanted, atol=1e-5)
 
 
-def test_the_class_asked_for_is_what_is_explained(overfitted):
+def test_the_requested_class_is_explained(overfitted):
     network, aim, images, *_ = overfitted
     none, any_ = (heated(network, aim, images, np.full(len(images), grade)) for grade in (0, 1))
     if isinstance(aim, objectives.Regression):
@@ -153,35 +153,22 @@ def test_the_class_asked_for_is_what_is_explained(overfitted):
         assert not np.allclose(none, any_, atol=0.05)
 
 
-def test_of_ordinal_outputs_the_gradient_is_that_of_the_probability_of_the_grade():
-    logits = torch.tensor([3.0, 1.0, -0.5, -2.0], requires_grad=True)
-    for grade in range(5):
-        likely = torch.tensor(0.0)
-        if grade > 0:
-            likely = likely + logits[grade - 1].sigmoid().log()
-        if grade < 4:
-            likely = likely + (1 - logits[grade].sigmoid()).log()
-        (wanted,) = torch.autograd.grad(likely, logits)
-        (found,) = torch.autograd.grad(gradcam._ordinal_evidence(logits, grade), logits)
-        assert torch.allclose(found / found.abs().sum(), wanted / wanted.abs().sum(), atol=1e-6)
-    sure = torch.tensor([60.0, -60.0], requires_grad=True)
-    assert torch.autograd.grad(gradcam._ordinal_evidence(sure, 1), sure)[0].abs().sum() > 0.5
-
-
-def test_a_network_without_places_is_a_usage_error():
+def test_a_network_without_a_feature_map_is_a_usage_error():
     network, _ = tiny_network("resnet18", size=16)
-    with pytest.raises(UsageError, match=r"ResNet has no layer with several places .* of 4 pixels.*give --explain 0"):
-        gradcam.last_map(network, pictures(1, size=4))
+    with pytest.raises(
+        UsageError, match=r"ResNet: no feature map of more than one cell .* of 4 pixels.*use --explain 0"
+    ):
+        gradcam.last_map(network, noise(1, size=4))
 
 
-def test_an_overlay_colours_what_is_hot_and_leaves_the_rest():
-    photo = np.full((40, 60, 3), 100, np.uint8)
+def test_an_overlay_colours_hot_regions_only():
+    image = np.full((40, 60, 3), 100, np.uint8)
     heat = np.zeros((40, 60), np.float32)
     heat[10:20, 10:20] = 1
-    shown = gradcam.overlay(photo, heat)
-    assert shown.shape == photo.shape
+    shown = gradcam.overlay(image, heat)
+    assert shown.shape == image.shape
     assert shown.dtype == np.uint8
     assert (shown[30:, 40:] == 100).all()
     expected = 0.4 * 100 + 0.6 * cv2.applyColorMap(np.full((1, 1), 255, np.uint8), cv2.COLORMAP_WINTER)[0, 0, ::-1]
     assert np.abs(shown[15, 15] - expected).max() <= 1
-    assert gradcam.overlay(photo, heat[::2, ::2]).shape == photo.shape
+    assert gradcam.overlay(image, heat[::2, ::2]).shape == image.shape

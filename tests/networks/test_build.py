@@ -7,12 +7,13 @@ import torchvision
 from made import TINY
 
 from dr import UsageError
-from dr.networks.build import IMAGENET_MEAN, IMAGENET_STD, Float32Linear, build, check, load_tensors
+from dr.networks.build import IMAGENET_MEAN, IMAGENET_STD, Float32Linear, build, check
+from dr.networks.weights import load_tensors
 from dr.recipes.load import from_dict
 
 
-def recipe(**choices):
-    return from_dict(TINY.to_dict() | {"loss": None} | choices)
+def recipe(**options):
+    return from_dict(TINY.to_dict() | {"loss": None} | options)
 
 
 def test_a_torchvision_backbone_gets_one_output_in_the_published_place():
@@ -38,7 +39,7 @@ def test_the_last_layer_computes_in_float32_under_autocast():
         assert torch.equal(layer(inputs), expected)
 
 
-def test_normalisation_is_the_backbones_own_unless_the_recipe_says_otherwise():
+def test_normalisation_is_that_of_the_backbone_unless_the_recipe_has_its_own():
     torchvisions = build(recipe(backbone="resnet18"), num_outputs=1)
     assert torch.allclose(torchvisions.mean.flatten(), 255 * torch.tensor(IMAGENET_MEAN))
     assert torch.allclose(torchvisions.std.flatten(), 255 * torch.tensor(IMAGENET_STD))
@@ -50,29 +51,29 @@ def test_normalisation_is_the_backbones_own_unless_the_recipe_says_otherwise():
 
 def test_normalised_images_reach_the_backbone():
     network = build(recipe(mean=[0.2, 0.2, 0.2], std=[0.1, 0.1, 0.1]), num_outputs=1)
-    seen = []
+    received = []
     network.backbone = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1))
-    network.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.backbone.register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     network(torch.full((1, 3, 2, 2), 51, dtype=torch.uint8))  # 51 / 255 = 0.2
-    assert seen[0].abs().max() < 1e-5
+    assert received[0].abs().max() < 1e-5
 
 
 @pytest.mark.parametrize(
-    ("choices", "message"),
+    ("options", "message"),
     [
         (
             {"backbone": "vit_b_16", "image_size": 64},
-            r"vit_b_16 cannot be used with pictures of 64 pixels \(Wrong image",
+            r"vit_b_16 cannot be used with images of 64 pixels \(Wrong image",
         ),
-        ({"backbone": "resnet18"}, r"resnet18 gives outputs of shape \(3,\), not 1 for each picture; choose another"),
+        ({"backbone": "resnet18"}, r"resnet18 has outputs of shape \(3,\), not 1 for each image; use another"),
     ],
 )
-def test_a_network_that_cannot_be_trained_is_told_before(choices, message):
+def test_a_network_that_cannot_be_trained_is_refused_before_training(options, message):
     with pytest.raises(UsageError, match=message):
-        check(build(recipe(**choices), num_outputs=3), recipe(**choices), num_outputs=1)
+        check(build(recipe(**options), num_outputs=3), recipe(**options), num_outputs=1)
 
 
-def test_a_backbone_with_more_than_one_head_is_refused_and_auxiliary_outputs_are_left_out():
+def test_a_backbone_with_more_than_one_head_is_refused_and_auxiliary_outputs_are_dropped():
     with pytest.raises(UsageError, match="deit_tiny_distilled_patch16_224 does not end in one linear layer"):
         build(recipe(backbone="deit_tiny_distilled_patch16_224"), num_outputs=1)
     assert build(recipe(backbone="googlenet"), num_outputs=1).train()(torch.zeros(2, 3, 64, 64)).shape == (2, 1)
@@ -87,7 +88,7 @@ def test_a_wrong_name_lists_the_nearest_once_each_and_a_tag_of_timm_is_part_of_a
     build(recipe(backbone="resnet18.a1_in1k"), num_outputs=1)
 
 
-def test_the_packaged_imagenet_weights_fill_lite0_but_for_its_new_head():
+def test_the_packaged_imagenet_weights_fill_lite0_except_for_its_new_head():
     network = build(recipe(backbone="tf_efficientnet_lite0", pretrained="imagenet"), num_outputs=1)
     fresh = build(recipe(backbone="tf_efficientnet_lite0"), num_outputs=1)
     assert network.backbone.classifier.weight.shape == (1, 1280)
@@ -96,7 +97,7 @@ def test_the_packaged_imagenet_weights_fill_lite0_but_for_its_new_head():
     assert not torch.equal(network.backbone.conv_stem.weight, fresh.backbone.conv_stem.weight)
 
 
-def test_weights_from_a_path_fill_all_but_the_head(tmp_path):
+def test_weights_from_a_path_fill_all_except_the_head(tmp_path):
     source = timm.create_model("test_efficientnet", num_classes=1000)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
     network = build(recipe(pretrained=str(tmp_path / "weights.pth")), num_outputs=1)
@@ -115,13 +116,13 @@ def test_a_wrong_backbone_lists_the_nearest():
         build(recipe(backbone="resnet_18"), num_outputs=1)
 
 
-def test_a_download_that_fails_names_the_two_remedies(monkeypatch):
+def test_a_failed_download_names_the_two_remedies(monkeypatch):
     def offline(*_, **__):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
-    with pytest.raises(UsageError, match=r"no route to host\); give --pretrained PATH .* or --pretrained none"):
+    with pytest.raises(UsageError, match=r"no route to host\); use --pretrained PATH .* or --pretrained none"):
         build(recipe(backbone="resnet18", pretrained="imagenet"), num_outputs=1)
 
 
@@ -133,12 +134,12 @@ class Evil:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "truncated or not a file of weights"),
-        (b"not weights", "it is not a file of weights; give a NAME__best.pt of train.py, or a state_dict"),
+        (b"", "truncated, or not a file of weights; copy it again"),
+        (b"not weights", "not a file of weights; pass a NAME__best.pt of train.py, or a state_dict"),
         (pickle.dumps(Evil(), protocol=2), "more than tensors, perhaps code"),
     ],
 )
-def test_files_that_are_no_weights_are_refused(tmp_path, content, message):
+def test_files_without_weights_are_refused(tmp_path, content, message):
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
     with pytest.raises(UsageError, match=message):
@@ -155,12 +156,12 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path, capsys):
 def test_a_truncated_file_is_refused(tmp_path):
     torch.save({"a": torch.zeros(1000)}, tmp_path / "whole.pt")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "whole.pt").read_bytes()[:-500])
-    with pytest.raises(UsageError, match=r"cut\.pt: it is truncated"):
+    with pytest.raises(UsageError, match=r"cut\.pt: truncated"):
         load_tensors(tmp_path / "cut.pt")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UsageError, match=r"none\.pt: there is no such file of weights"):
+    with pytest.raises(UsageError, match=r"none\.pt: file of weights not found; check the path"):
         load_tensors(tmp_path / "none.pt")
 
 
@@ -173,9 +174,9 @@ def test_dropout_is_set_before_the_last_layer():
 @pytest.mark.parametrize(
     ("backbone", "kind"), [("test_efficientnet", "DropPath"), ("efficientnet_b0", "StochasticDepth")]
 )
-def test_stochastic_depth_grows_with_depth_up_to_the_one_asked_for_and_renames_nothing(backbone, kind):
-    def built(**choices):
-        return build(recipe(backbone=backbone, **choices), num_outputs=1, pretrained=False)
+def test_stochastic_depth_grows_with_depth_up_to_the_recipes_and_renames_no_tensor(backbone, kind):
+    def built(**options):
+        return build(recipe(backbone=backbone, **options), num_outputs=1, pretrained=False)
 
     deep = built(stochastic_depth=0.4)
     rates = [getattr(m, "drop_prob", getattr(m, "p", None)) for m in deep.modules() if type(m).__name__ == kind]
@@ -187,15 +188,15 @@ def test_stochastic_depth_grows_with_depth_up_to_the_one_asked_for_and_renames_n
 
 def test_a_backbone_without_stochastic_depth_is_named():
     for backbone in ("resnet18", "swin_t", "mobilenet_v3_small"):  # unknown to it, its own, ignored
-        with pytest.raises(UsageError, match=f"stochastic_depth cannot be chosen for backbone {backbone}; leave it"):
+        with pytest.raises(UsageError, match=f"stochastic_depth is not supported by backbone {backbone}; leave it"):
             build(recipe(backbone=backbone, stochastic_depth=0.1), num_outputs=1, pretrained=False)
-    with pytest.raises(UsageError, match="shakedrop takes the place of stochastic_depth; leave one of them out"):
+    with pytest.raises(UsageError, match="shakedrop replaces stochastic_depth; set one of them to none"):
         recipe(stochastic_depth=0.1, shakedrop=0.5)
 
 
-@pytest.mark.parametrize("choices", [{"backbone": "resnet18", "shakedrop": 0.5}, {"backbone": "test_efficientnet"}])
-def test_batch_statistics_of_all_processes_rename_no_tensor_and_change_no_evaluation(choices):
-    chosen = recipe(**choices)
+@pytest.mark.parametrize("options", [{"backbone": "resnet18", "shakedrop": 0.5}, {"backbone": "test_efficientnet"}])
+def test_batch_statistics_of_all_processes_rename_no_tensor_and_change_no_evaluation(options):
+    chosen = recipe(**options)
     one = build(chosen, num_outputs=1).eval()
     several = build(chosen, num_outputs=1, sync_batch_norm=True).eval()
     several.load_state_dict(one.state_dict())

@@ -13,45 +13,45 @@ from dr.networks.surgery import GeM, shake
 from dr.recipes.load import from_dict
 
 
-def backbone(name, *, num_outputs=2, **choices):
-    recipe = from_dict(TINY.to_dict() | {"loss": None, "backbone": name} | choices)
+def backbone(name, *, num_outputs=2, **options):
+    recipe = from_dict(TINY.to_dict() | {"loss": None, "backbone": name} | options)
     return build(recipe, num_outputs=num_outputs).backbone
 
 
-def last_map(model, side=64):
-    """Height of the feature map that is pooled."""
-    seen = []
+def last_map(model, side_px=64):
+    """Height of the feature map before the pooling."""
+    sizes = []
     pool = next(m for m in model.modules() if type(m).__name__ in ("AdaptiveAvgPool2d", "SelectAdaptivePool2d"))
     pool = getattr(model, "avgpool", pool)
-    pool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-1]))
-    model.eval()(torch.zeros(1, 3, side, side))
-    return seen[0]
+    pool.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[-1]))
+    model.eval()(torch.zeros(1, 3, side_px, side_px))
+    return sizes[0]
 
 
 def test_silu_takes_the_place_of_every_relu():
     model = backbone("resnet18", activation="silu")
     assert not any(isinstance(m, nn.ReLU) for m in model.modules())
     assert any(isinstance(m, nn.SiLU) for m in model.modules())
-    with pytest.raises(UsageError, match="activation silu takes the place of ReLU, and tf_efficientnet_lite0 has none"):
+    with pytest.raises(UsageError, match="activation silu replaces ReLU, which tf_efficientnet_lite0 lacks"):
         backbone("tf_efficientnet_lite0", activation="silu")
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "test_efficientnet"])
 def test_a_small_stem_leaves_out_the_first_two_halvings(name):
-    assert last_map(backbone(name, stem="small"), side=64) == 4 * last_map(backbone(name), side=64)
+    assert last_map(backbone(name, stem="small"), side_px=64) == 4 * last_map(backbone(name), side_px=64)
 
 
 def test_no_pool_leaves_out_a_resnets_max_pool_and_is_refused_elsewhere():
     assert last_map(backbone("resnet18", stem="no_pool")) == 2 * last_map(backbone("resnet18"))
-    with pytest.raises(UsageError, match="stem no_pool is for ResNets, test_efficientnet begins in another way"):
+    with pytest.raises(UsageError, match="stem no_pool is for ResNets, not for test_efficientnet"):
         backbone("test_efficientnet", stem="no_pool")
 
 
 def test_the_stem_of_cifar_is_a_small_convolution_that_halves_nothing():
     model = backbone("resnet18", stem="cifar")
     assert model.conv1.weight.shape == (64, 3, 3, 3)
-    assert last_map(model, side=28) == 4  # 28, 14, 7, 4
-    with pytest.raises(UsageError, match="stem cifar is for ResNets, test_efficientnet begins in another way"):
+    assert last_map(model, side_px=28) == 4  # 28, 14, 7, 4
+    with pytest.raises(UsageError, match="stem cifar is for ResNets, not for test_efficientnet"):
         backbone("test_efficientnet", stem="cifar")
 
 
@@ -94,7 +94,7 @@ def test_pretrained_weights_fit_whatever_is_changed(tmp_path):
 
 
 def draws(monkeypatch, *values):
-    """torch.rand gives these, one call after the other, to every picture."""
+    """Calls of torch.rand return these values in turn, each for all images."""
     given = iter(values)
     monkeypatch.setattr(torch, "rand", lambda shape, **_: torch.full(shape, next(given)))
 
@@ -129,8 +129,8 @@ def keeps(model):
 
 @pytest.mark.parametrize(("name", "blocks"), [("resnet18", 8), ("resnet50", 16), ("efficientnet_v2_s", 35)])
 def test_shakedrop_decays_linearly_over_all_residual_blocks(name, blocks):
-    found = keeps(backbone(name, shakedrop=0.5))
-    assert found == pytest.approx([1 - 0.5 * number / blocks for number in range(1, blocks + 1)])
+    probabilities = keeps(backbone(name, shakedrop=0.5))
+    assert probabilities == pytest.approx([1 - 0.5 * number / blocks for number in range(1, blocks + 1)])
 
 
 def test_a_residual_block_adds_its_shaken_branch():
@@ -151,11 +151,11 @@ def test_a_copy_of_a_shaken_network_shakes_as_well():
 
 
 def test_shakedrop_without_residual_blocks_is_refused():
-    with pytest.raises(UsageError, match=r"shakedrop is for .* blocks with drop_path, and vgg11 has none"):
+    with pytest.raises(UsageError, match=r"shakedrop is for .* blocks with drop_path, not for vgg11"):
         surgery.operate(nn.Sequential(nn.Conv2d(3, 8, 3)), from_dict({"backbone": "vgg11", "shakedrop": 0.5}))
 
 
-def test_small_pictures_pass_through_the_published_network():
+def test_small_images_pass_through_the_published_network():
     model = backbone("efficientnet_v2_s", stem="small", shakedrop=0.5, dropout=0.5, num_outputs=200)
     assert model.eval()(torch.rand(1, 3, 32, 32)).shape == (1, 200)
     assert model.classifier[0].p == 0.5
@@ -191,7 +191,7 @@ def test_a_copy_of_a_checkpointed_network_computes_with_its_own_weights():
 
 def test_gradients_of_networks_without_known_blocks_are_not_checkpointed():
     model = torchvision.models.shufflenet_v2_x0_5()
-    with pytest.raises(UsageError, match="grad_checkpointing is not known for shufflenet_v2_x0_5; leave it out, or"):
+    with pytest.raises(UsageError, match="grad_checkpointing is not supported by shufflenet_v2_x0_5; leave it out, or"):
         surgery.checkpoint_gradients(model, "shufflenet_v2_x0_5")
 
 
@@ -228,7 +228,7 @@ def test_all_other_convolutions_stay_as_they_are():
 
 
 def test_a_copy_of_a_widened_network_computes_with_its_own_weights():
-    """As the averaged network is such a copy."""
+    """The averaged network is such a copy."""
     model = backbone("tf_efficientnet_lite0")
     surgery.widen_slow_convolutions(model)
     layer, other = (m.blocks[1][0].conv_dw for m in (model, copy.deepcopy(model)))

@@ -8,58 +8,58 @@ import pandas as pd
 import pytest
 import torch
 from browser import NARROW, page_of
-from made import TINY, checkpoint_content, photograph, write_images
+from made import TINY, checkpoint_content, draw_fundus, write_checkpoint, write_images
 
 from dr import GRADES, UsageError
-from dr.grading import objectives
-from dr.imaging import fundus, novelty
-from dr.inference import checkpoint
+from dr.imaging import novelty, quality
+from dr.imaging.fundus import decode_and_preprocess
+from dr.imaging.retina import Retina
+from dr.inference.checkpoint import Checkpoint
+from dr.inference.explain import Explainer
 from dr.prediction import explanations
-from dr.prediction import report as prediction_page
+from dr.prediction.options import PredictOptions
 from dr.prediction.pipeline import predict
+from dr.prediction.report import Content, write
+from dr.prediction.thumbnails import Thumbnail, make_thumbnail
 from dr.recipes.load import from_dict
 
-CUTS = (-0.5, 0.0, 0.5, 1.0)
+THRESHOLDS = (-0.5, 0.0, 0.5, 1.0)
 
 
 def embedded(path, name="content"):
-    """What a script block of the page holds."""
+    """The content of a script block of the page."""
     block = re.search(rf'<script type="application/json" id="{name}">(.*?)</script>', path.read_text(), re.DOTALL)
     return json.loads(block[1])
 
 
-def model(path, *, objective="regression", thresholds=CUTS, classes=GRADES, **choices):
+def model(path, *, objective="regression", thresholds=THRESHOLDS, classes=GRADES, **recipe_options):
     torch.manual_seed(1)
-    recipe = from_dict(TINY.to_dict() | {"objective": objective, "loss": None} | choices)
-    checkpoint.save(path, checkpoint_content(recipe, thresholds=thresholds, classes=classes))
+    recipe = from_dict(TINY.to_dict() | {"objective": objective, "loss": None} | recipe_options)
+    write_checkpoint(path, checkpoint_content(recipe, thresholds=thresholds, classes=classes))
     return str(path)
 
 
 def graded(models, images, out, *, explain=0, **options):
-    predict(
-        [str(one) for one in models], str(images), output=str(out), workers=0, device_name="cpu", report=True,
-        explain=explain, **options
-    )  # fmt: skip
+    given = {"models": [str(each) for each in models], "images": str(images), "output": str(out), "explain": explain}
+    predict(PredictOptions(**{"workers": 0, "device": "cpu", "report": True} | given | options))
     return out / "report.html"
 
 
-def content_of(details, network, *, thresholds=CUTS, engine="torch", metrics=None):
-    told = {"thresholds_source": None, "calibrated": True, "images": "images", "tta": "none", "engine": engine}
-    return prediction_page.Content(
-        details=details, checkpoints=[network], thresholds=np.array(thresholds), metrics=metrics, **told
-    )
+def content_of(details, network, *, thresholds=THRESHOLDS, engine="torch", metrics=None):
+    facts = {"thresholds_source": None, "calibrated": True, "images": "images", "tta": "none", "engine": engine}
+    return Content(details=details, checkpoints=[network], thresholds=np.array(thresholds), metrics=metrics, **facts)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Fourteen photographs: ten as they should be, a copy, a dark one, a blurred one, and one that is none."""
+    """Fourteen files: ten good images, a copy, a dark one, a blurred one, and one that is not an image."""
     images = tmp_path_factory.mktemp("page") / "images"
     write_images(images, [0, 1, 2, 3, 4] * 2, side_px=160)
-    first = cv2.imread(str(images / "photo_3.png"))
+    first = cv2.imread(str(images / "image_3.png"))
     cv2.imwrite(str(images / "copy.png"), cv2.resize(first, (140, 140), interpolation=cv2.INTER_AREA))
-    cv2.imwrite(str(images / "dark.png"), np.uint8(0.1 * photograph(2, seed=40, side_px=160)))
-    cv2.imwrite(str(images / "blurred.png"), cv2.GaussianBlur(photograph(2, seed=41, side_px=160), (0, 0), 9))
-    (images / "none <b>.png").write_text("not a photograph")
+    cv2.imwrite(str(images / "dark.png"), np.uint8(0.1 * draw_fundus(2, seed=40, side_px=160)))
+    cv2.imwrite(str(images / "blurred.png"), cv2.GaussianBlur(draw_fundus(2, seed=41, side_px=160), (0, 0), 9))
+    (images / "none <b>.png").write_text("not an image")
     return images
 
 
@@ -69,56 +69,55 @@ def report(folder, tmp_path_factory):
     return graded([model(out / "tiny.pt")], folder, out, explain=4)
 
 
-def test_the_page_says_what_details_csv_says(report):
+def test_the_page_shows_the_rows_of_details_csv(report):
     details = pd.read_csv(report.parent / "details.csv")
     content = embedded(report)
     rows = {row["file"]: row for row in content["rows"]}
     assert list(rows) == details["file"].tolist()
     assert content["labels"][2] == "2 Moderate"
-    for one in details.itertuples():
-        row = rows[one.file]
-        if pd.isna(one.error):
-            assert (row["score"], row["grade"], row["error"]) == (pytest.approx(one.score), one.grade, "")
-            assert row["flags"] == ([] if pd.isna(one.flags) else one.flags.split())
-            assert (row["brightness"], row["sharpness"]) == (one.brightness, one.sharpness)
-            assert row["cut_off"] == pytest.approx(one.cut_off, abs=0.01)
-            assert row["doubt"] == pytest.approx(max(0, 1 - 2 * np.abs(one.score - np.array(CUTS)).min()), abs=1e-3)
+    for line in details.itertuples():
+        row = rows[line.file]
+        if pd.isna(line.error):
+            assert (row["score"], row["grade"], row["error"]) == (pytest.approx(line.score), line.grade, "")
+            assert row["flags"] == ([] if pd.isna(line.flags) else line.flags.split())
+            assert (row["brightness"], row["sharpness"]) == (line.brightness, line.sharpness)
+            assert row["cut_off"] == pytest.approx(line.cut_off, abs=0.01)
+            distance = np.abs(line.score - np.array(THRESHOLDS)).min()
+            assert row["doubt"] == pytest.approx(max(0, 1 - 2 * distance), abs=1e-3)
         else:
-            assert (row["score"], row["grade"], row["error"]) == (None, None, one.error)
-    assert rows["photo_3.png"]["group"] == rows["copy.png"]["group"] == 0
+            assert (row["score"], row["grade"], row["error"]) == (None, None, line.error)
+    assert rows["image_3.png"]["group"] == rows["copy.png"]["group"] == 0
     assert [row["group"] for row in rows.values()].count(None) == 12
     assert "too_dark" in rows["dark.png"]["flags"]
     assert "blurred" in rows["blurred.png"]["flags"]
 
 
 def test_details_are_the_same_without_the_page(report, folder, tmp_path):
-    predict(
-        [str(report.parent / "tiny.pt")], str(folder), output=str(tmp_path), workers=0, device_name="cpu", report=False
-    )
+    graded([report.parent / "tiny.pt"], folder, tmp_path, report=False)
     assert not (tmp_path / "report.html").exists()
     for name in ("details.csv", "result.csv"):
         assert (tmp_path / name).read_text() == (report.parent / name).read_text()
 
 
-def test_every_readable_photograph_has_a_thumbnail_made_while_it_was_loaded(report, folder, tmp_path):
+def test_every_readable_image_has_a_thumbnail_made_by_the_workers(report, folder, tmp_path):
     made = embedded(report, "thumbnails")
-    assert [one is None for one in made] == [row["error"] != "" for row in embedded(report)["rows"]]
+    assert [each is None for each in made] == [row["error"] != "" for row in embedded(report)["rows"]]
     out = tmp_path / "out"
-    predict([str(report.parent / "tiny.pt")], str(folder), output=str(out), workers=2, device_name="cpu", report=True)
+    graded([report.parent / "tiny.pt"], folder, out, workers=2)
     assert embedded(out / "report.html", "thumbnails") == made
 
 
-def test_too_many_photographs_have_no_thumbnails_and_the_page_says_so(report, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(prediction_page, "MOST_THUMBNAILS", 5)
+def test_too_many_images_have_no_thumbnails_and_the_page_reports_it(report, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("dr.prediction.report.MAX_THUMBNAILS", 5)
     path = graded([report.parent / "tiny.pt"], folder, tmp_path)
     assert embedded(path, "thumbnails") == []
-    assert "There are more than\n5 photographs" in path.read_text()
+    assert "For more than\n5 images" in path.read_text()
 
 
-def test_a_folder_of_which_nothing_can_be_read_has_its_page(tmp_path):
+def test_a_folder_without_readable_images_has_its_page(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "empty.png").touch()
-    for objective, thresholds in (("regression", CUTS), ("classification", None)):
+    for objective, thresholds in (("regression", THRESHOLDS), ("classification", None)):
         path = graded(
             [model(tmp_path / "m.pt", objective=objective, thresholds=thresholds)],
             tmp_path / "images",
@@ -129,7 +128,7 @@ def test_a_folder_of_which_nothing_can_be_read_has_its_page(tmp_path):
         assert "thumbnails and duplicates are left out" not in path.read_text()
 
 
-def test_half_of_what_is_explained_has_the_highest_scores_half_is_most_in_doubt():
+def test_half_of_the_explained_images_have_the_highest_scores_half_the_highest_doubt():
     details = pd.DataFrame({"score": [3.0, 0.45, np.nan, 2.0, 1.49, 0.0], "doubt": [0.0, 0.9, np.nan, 0.0, 0.98, 0.0]})
     chosen = explanations.choose(details, count=4)
     assert [row for row, _ in chosen] == [0, 3, 4, 1]
@@ -137,60 +136,43 @@ def test_half_of_what_is_explained_has_the_highest_scores_half_is_most_in_doubt(
     assert [row for row, _ in explanations.choose(details, count=1)] == [0]
 
 
-def test_doubt_is_highest_at_a_cut_and_without_cuts_where_a_grade_is_hardly_ahead_in_what_decided():
-    def doubt(scores, grades, **given):
-        given = {"thresholds": None, "evidence": None} | given
-        return prediction_page.doubts(np.array(scores), np.array(grades), **given)
-
-    graded = doubt(
-        [3.0, 0.45, 1.49], [3, 0, 1], objective=objectives.Regression(5), thresholds=np.array([0.5, 1.5, 2.5, 3.5])
-    )
-    assert np.allclose(graded, [0, 0.9, 0.98])
-    evidence = np.array([[0.7, 0.2, 0.1], [0.1, 0.5, 0.4], [0.1, 0.5, 0.4]])  # views may have voted against the mean
-    classified = doubt([0.4, 1.2, 1.2], [0, 1, 2], objective=objectives.Classification(3), evidence=evidence)
-    assert np.allclose(classified, [0.5, 0.9, 1])
-    for cut, expected in ((0.5, [0.2, 1, 0.4]), (0.2, [0.5, 0.625, 0.25])):
-        found = doubt([0.1, 0.5, 0.8], [0, 1, 1], objective=objectives.Binary(), thresholds=np.array([cut]))
-        assert np.allclose(found, expected)
-
-
-def test_a_map_has_the_size_of_the_photograph_and_lies_in_the_centre_that_was_seen(folder, tmp_path):
-    one = checkpoint.load(model(tmp_path / "crop.pt", crop_size=32, objective="classification", thresholds=None))
-    data = (folder / "photo_4.png").read_bytes()
-    layers = explanations.find_layers([one])
-    photo, _ = explanations.one_map(data, [one], grade=0, layers=layers)
-    prepared, _, _ = fundus.decode_and_preprocess(data, size_px=explanations.SHOWN_PX)
-    assert np.array_equal(photo, prepared[..., ::-1])
-    heats = [explanations.one_map(data, [one], grade=grade, layers=layers)[1] for grade in range(5)]
-    assert all(heat.shape == photo.shape[:2] for heat in heats)
+def test_a_map_has_the_size_of_the_image_and_is_zero_outside_the_centre_crop(folder, tmp_path):
+    checkpoint = Checkpoint.load(model(tmp_path / "crop.pt", crop_size=32, objective="classification", thresholds=None))
+    data = (folder / "image_4.png").read_bytes()
+    explainers = [Explainer(checkpoint)]
+    image, _ = explanations.heat_map(data, explainers, grade=0)
+    preprocessed, _, _ = decode_and_preprocess(data, size_px=explanations.SHOWN_PX)
+    assert np.array_equal(image, preprocessed[..., ::-1])
+    heats = [explanations.heat_map(data, explainers, grade=grade)[1] for grade in range(5)]
+    assert all(heat.shape == image.shape[:2] for heat in heats)
     assert max(heat.max() for heat in heats) > 0.9
     assert all(heat[:20].max() == 0 and heat[:, -20:].max() == 0 for heat in heats)
 
 
-def test_without_cuts_doubt_is_that_of_the_network_not_of_calibrated_probabilities(folder, tmp_path):
+def test_without_thresholds_doubt_follows_the_network_not_the_calibrated_probabilities(folder, tmp_path):
     path = model(tmp_path / "m.pt", objective="classification", thresholds=None)
     content = dict(torch.load(path, weights_only=True))
-    content["calibration"] = {"slope": 1.0, "offsets": [5.0, 4.0, 3.0, 2.0, -5.0]}  # holds the last grade likeliest
-    checkpoint.save(path, content)
+    content["calibration"] = {"slope": 1.0, "offsets": [5.0, 4.0, 3.0, 2.0, -5.0]}  # makes the last grade most probable
+    write_checkpoint(path, content)
     report = graded([path], folder, tmp_path / "calibrated")
     details = pd.read_csv(report.parent / "details.csv").dropna(subset="grade")
-    likely = details.filter(like="probability_").to_numpy()
-    assert (likely.argmax(axis=1) == 4).all()
+    probabilities = details.filter(like="probability_").to_numpy()
+    assert (probabilities.argmax(axis=1) == 4).all()
     assert (details["grade"] != 4).any()
     assert (details["doubt"] > 0.5).all()  # random weights
-    assert "may prefer another" in report.read_text()
+    assert "their argmax may be another grade" in report.read_text()
     assert "calibrated on validation" in report.read_text()
 
 
-def test_a_network_that_cannot_be_explained_is_told_before_anything_is_graded(folder, tmp_path, monkeypatch):
+def test_a_network_without_a_feature_map_is_refused_before_the_first_image(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("dr.inference.gradcam._side", lambda *_: None)
-    with pytest.raises(UsageError, match="give --explain 0"):
+    with pytest.raises(UsageError, match="use --explain 0"):
         graded([model(tmp_path / "tiny.pt")], folder, tmp_path / "out", explain=2)
     assert not (tmp_path / "out" / "result.csv").exists()
 
 
 METRICS = {
-    "photographs": 13,
+    "images": 13,
     "metrics": {"macro_f1": {"value": 0.5, "low": 0.4, "high": 0.625}},
     "referable": {"sensitivity": {"value": 0.75, "low": 0.5, "high": 0.875}},
     "per_class": [
@@ -202,21 +184,21 @@ METRICS = {
 }
 
 
-def test_figures_against_labels_stand_on_the_page_where_there_are_any(tmp_path):
-    one = checkpoint.load(model(tmp_path / "tiny.pt"))
+def test_the_page_shows_metrics_if_there_are_labels(tmp_path):
+    checkpoint = Checkpoint.load(model(tmp_path / "tiny.pt"))
     details = pd.DataFrame([{"file": "a", "score": 1.0, "grade": 3, "doubt": 0.0, "brightness": 1.0,
                              "sharpness": 1.0, "cut_off": None, "flags": "", "error": ""}])  # fmt: skip
     undefined = METRICS | {"referable": {"sensitivity": {"value": None, "low": None, "high": None}}}
     undefined["per_class"] = [{"class": "No DR", "recall": {"value": None, "low": None, "high": None}}]
     for metrics in (None, METRICS, undefined):
-        prediction_page.write(
-            tmp_path / "page.html", content_of(details, one, engine="what ran it", metrics=metrics),
+        write(
+            tmp_path / "page.html", content_of(details, checkpoint, engine="what ran it", metrics=metrics),
             thumbnails={}, maps=[], seconds=3
         )  # fmt: skip
         text = (tmp_path / "page.html").read_text()
         assert "what ran it" in text
-        for words in ("Against the labels given", "macro-F1", "0.400 to 0.625", "referable: sensitivity"):
-            assert (words in text) == (metrics is not None), words
+        for phrase in ("Agreement with the labels", "macro-F1", "0.400 to 0.625", "referable: sensitivity"):
+            assert (phrase in text) == (metrics is not None), phrase
         assert ("not defined" in text) == (metrics is undefined)
         assert "None" not in text
 
@@ -231,57 +213,57 @@ def files(page):
     return page.locator("#list .file").all_text_contents()
 
 
-def test_what_is_graded_otherwise_than_its_label_is_told_and_filtered(browser, folder, tmp_path):
-    labels = "\n".join(f"photo_{n},{n % 5}" for n in range(10))
+def test_a_grade_that_differs_from_its_label_is_shown_and_can_be_filtered(browser, folder, tmp_path):
+    labels = "\n".join(f"image_{n},{n % 5}" for n in range(10))
     (tmp_path / "truth.csv").write_text(f"id_code,diagnosis\n{labels}\n")
     path = graded([model(tmp_path / "tiny.pt")], folder, tmp_path / "out", labels=str(tmp_path / "truth.csv"))
     details = pd.read_csv(tmp_path / "out" / "details.csv").set_index("file")
-    assert details.loc[[f"photo_{n}.png" for n in range(10)], "truth"].tolist() == [n % 5 for n in range(10)]
+    assert details.loc[[f"image_{n}.png" for n in range(10)], "truth"].tolist() == [n % 5 for n in range(10)]
     assert pd.isna(details.loc["dark.png", "truth"])
     wrong = details[details["truth"].notna() & (details["truth"] != details["grade"])]
     assert 0 < len(wrong) < 10
     with page_of(browser, path) as page:
-        page.locator("#flags").get_by_text(f"not as labelled ({len(wrong)})").click()
+        page.locator("#flags").get_by_text(f"differs from label ({len(wrong)})").click()
         assert sorted(files(page)) == sorted(wrong.index)
         shown = page.locator("#list .flag").all_text_contents()
-        assert sum(words.startswith("labelled ") for words in shown) == len(wrong)
+        assert sum(flag.startswith("label ") for flag in shown) == len(wrong)
 
 
-def test_without_cuts_the_probability_of_the_grade_given_stands_beside_a_likelier_one(browser, tmp_path):
+def test_without_thresholds_the_probability_of_the_grade_is_shown_beside_the_next_or_a_higher_one(browser, tmp_path):
     details = pd.DataFrame({"file": ["a", "b"], "score": 1.0, "grade": [4, 0], "doubt": 0.5, "flags": "", "error": ""})
     details[["brightness", "sharpness", "cut_off"]] = 100.0, 5.0, 0.1
     details[[f"probability_{k}" for k in range(5)]] = 0.4, 0.1, 0.2, 0.1, 0.2
-    one = checkpoint.load(model(tmp_path / "tiny.pt", objective="classification", thresholds=None))
-    content = dataclasses.replace(content_of(details, one), thresholds=None)
-    prediction_page.write(tmp_path / "report.html", content, thumbnails={}, maps=[], seconds=3)
+    checkpoint = Checkpoint.load(model(tmp_path / "tiny.pt", objective="classification", thresholds=None))
+    content = dataclasses.replace(content_of(details, checkpoint), thresholds=None)
+    write(tmp_path / "report.html", content, thumbnails={}, maps=[], seconds=3)
     with page_of(browser, tmp_path / "report.html") as page:
-        assert page.locator("#list .near").all_text_contents() == [
-            "score 1.00, probability 0.20, though 0 No DR 0.40",
+        assert page.locator("#list .margin").all_text_contents() == [
+            "score 1.00, probability 0.20, below 0 No DR 0.40",
             "score 1.00, probability 0.40, next 2 Moderate 0.20",
         ]
 
 
-def test_photographs_are_filtered_by_grade_and_flag_searched_and_sorted(browser, report):
+def test_images_are_filtered_by_grade_and_flag_searched_and_sorted(browser, report):
     rows = embedded(report)["rows"]
     with page_of(browser, report) as page:
         scores = [row["score"] for name in files(page) for row in rows if row["file"] == name]
         assert scores[:-1] == sorted(scores[:-1], reverse=True)
-        assert scores[-1] is None  # what was not graded comes last
+        assert scores[-1] is None  # ungraded images come last
         page.select_option("#sort", "doubt")
         doubt = [row["doubt"] for name in files(page)[:-1] for row in rows if row["file"] == name]
         assert doubt == sorted(doubt, reverse=True)
         page.select_option("#sort", "name")
         assert files(page) == [row["file"] for row in rows]
-        grade = rows[-1]["grade"]
+        grade = rows[0]["grade"]
         page.click(f"#grades button[data-value='{grade}']")
         assert files(page) == [row["file"] for row in rows if row["grade"] == grade]
         page.click(f"#grades button[data-value='{grade}']")
         page.click("#flags button[data-value='duplicate']")
-        assert files(page) == ["copy.png", "photo_3.png"]
-        assert "duplicate of photo_3.png" in page.text_content("#list .card >> nth=0")  # drawn only where it is in view
+        assert files(page) == ["copy.png", "image_3.png"]
+        assert "duplicate of image_3.png" in page.text_content("#list .card >> nth=0")  # rendered only in view
         page.click("#flags button[data-value='too_dark']")  # one flag or the other
-        assert files(page) == ["copy.png", "dark.png", "photo_3.png"]
-        page.fill("#search", "PHOTO")
+        assert files(page) == ["copy.png", "dark.png", "image_3.png"]
+        page.fill("#search", "IMAGE_")
         page.wait_for_function("document.querySelectorAll('#list .card').length === 1")
         assert "1 of 14 shown" in page.inner_text("#shown")
 
@@ -302,25 +284,25 @@ def test_the_table_has_the_same_rows_and_sorts_by_its_heads(browser, report):
         assert re.search(r"too dark \d+", page.inner_text("#list"))
 
 
-def test_what_could_not_be_graded_is_listed_with_its_error_and_escaped(browser, report):
+def test_unreadable_images_are_listed_with_their_error_and_escaped(browser, report):
     with page_of(browser, report) as page:
-        assert "none <b>.png: it is not an image" in page.inner_text("[role=alert]")
+        assert "none <b>.png: not an image" in page.inner_text("[role=alert]")
 
 
-def test_the_slider_moves_from_photograph_to_map_by_key_and_mouse(browser, report):
+def test_the_slider_moves_from_image_to_map_by_key_and_mouse(browser, report):
     with page_of(browser, report) as page:
         assert page.locator(".explained .pair").count() == 4
         pair = page.locator(".explained .pair").first
-        seen = "node => node.style.getPropertyValue('--seen')"
+        reveal = "node => node.style.getPropertyValue('--seen')"
         pair.locator("input").focus()
         page.keyboard.press("ArrowRight")
-        assert pair.evaluate(seen) == "51%"
+        assert pair.evaluate(reveal) == "51%"
         box = pair.bounding_box()
         page.mouse.click(box["x"] + 0.2 * box["width"], box["y"] + 0.5 * box["height"])
-        assert 15 <= float(pair.evaluate(seen).rstrip("%")) <= 25
+        assert 15 <= float(pair.evaluate(reveal).rstrip("%")) <= 25
         natural = pair.evaluate("n => [...n.querySelectorAll('img')].map(i => [i.naturalWidth, i.naturalHeight])")
         assert natural[0] == natural[1]
-        assert 96 < natural[0][0] <= explanations.SHOWN_PX  # the retina in the photograph, larger than networks saw it
+        assert 96 < natural[0][0] <= explanations.SHOWN_PX  # larger than the input of the network
 
 
 def test_the_keyboard_is_enough(browser, report):
@@ -333,18 +315,18 @@ def test_the_keyboard_is_enough(browser, report):
         page.keyboard.press("ArrowUp")
         page.keyboard.press("Enter")
         order = files(page)
-        assert page.inner_text("#one-name") == order[1]
+        assert page.inner_text("#image-name") == order[1]
         page.keyboard.press("ArrowRight")
-        assert page.inner_text("#one-name") == order[2]
+        assert page.inner_text("#image-name") == order[2]
         page.keyboard.press("Escape")
-        assert not page.evaluate("document.getElementById('one').open")
-        page.wait_for_function(  # the dialog's own focus comes first, and is then moved
+        assert not page.evaluate("document.getElementById('image').open")
+        page.wait_for_function(  # the dialog restores its own focus first
             "name => document.activeElement.querySelector('.file')?.textContent === name", arg=order[2], timeout=5000
         )
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_text_stands_out_by_day_and_by_night_and_nothing_is_wider_than_a_telephone(browser, report, dark):
+def test_contrast_is_high_in_light_and_dark_mode_and_nothing_is_wider_than_a_phone(browser, report, dark):
     contrast = """() => {
       const light = (colour) => { const [r, g, b] = colour.match(/[\\d.]+/g).map(Number).map((v) => v / 255)
         .map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
@@ -382,7 +364,7 @@ def test_other_objectives_have_their_page_too(browser, folder, tmp_path, objecti
     rule = {"thresholds": "argmax"} if objective == "ordinal" and thresholds is None else {}
     recipe = from_dict(TINY.to_dict() | {"objective": objective, "loss": None} | rule)
     torch.manual_seed(1)
-    checkpoint.save(tmp_path / "m.pt", checkpoint_content(recipe, thresholds=thresholds, classes=classes))
+    write_checkpoint(tmp_path / "m.pt", checkpoint_content(recipe, thresholds=thresholds, classes=classes))
     path = graded([tmp_path / "m.pt"], folder, tmp_path, explain=2)
     content = embedded(path)
     with page_of(browser, path) as page:
@@ -390,22 +372,22 @@ def test_other_objectives_have_their_page_too(browser, folder, tmp_path, objecti
         assert page.locator("#list .scale").count() == 13
         assert page.locator(".explained .pair").count() == 2
         page.locator("#list .card >> nth=0").click()
-        assert page.inner_text("#one-name") == files(page)[0]
+        assert page.inner_text("#image-name") == files(page)[0]
         if thresholds is None:
             row = next(row for row in content["rows"] if row["file"] == files(page)[0])
             given = row["probabilities"][row["grade"]]
-            assert f"probability {given:.2f}, " in page.inner_text("#one-body")
+            assert f"probability {given:.2f}, " in page.inner_text("#image-body")
 
 
-def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_be_filtered(browser, tmp_path):
-    one = checkpoint.load(model(tmp_path / "tiny.pt"))
+def test_every_flag_is_shown_with_its_value_and_can_be_filtered(browser, tmp_path):
+    checkpoint = Checkpoint.load(model(tmp_path / "tiny.pt"))
     dark = {"brightness": 0.0, "sharpness": 0.0}
-    raised = {*fundus.flags(fundus.Retina((0, 0, 9, 9), False, (0, 0, 0)), dark), *FLAGGED, novelty.FLAG}
+    raised = {*quality.flags(Retina((0, 0, 9, 9), False, (0, 0, 0)), dark), *FLAGGED, novelty.FLAG}
     details = pd.DataFrame({"file": sorted(raised), "score": 1.0, "grade": 1, "doubt": 0.0})
     details[["brightness", "sharpness", "cut_off", "training_distance"]] = 10.0, 1.5, 0.25, 2.5
     details = details.assign(flags=sorted(raised), error="")
-    prediction_page.write(
-        tmp_path / "report.html", content_of(details, one), thumbnails={}, maps=[], seconds=3
+    write(
+        tmp_path / "report.html", content_of(details, checkpoint), thumbnails={}, maps=[], seconds=3
     )  # fmt: skip
     with page_of(browser, tmp_path / "report.html") as page:
         assert sorted(files(page)) == sorted(raised)
@@ -414,15 +396,15 @@ def test_every_flag_that_a_photograph_can_have_is_shown_with_its_value_and_can_b
         assert files(page) == [novelty.FLAG]
 
 
-def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path):
-    one = checkpoint.load(model(tmp_path / "tiny.pt"))
+def test_five_thousand_images_stay_usable_and_below_60_mb(browser, tmp_path):
+    checkpoint = Checkpoint.load(model(tmp_path / "tiny.pt"))
     rng = np.random.default_rng(0)
-    pictures = [photograph(k % 5, seed=k, side_px=256) for k in range(20)]  # noise: larger than real ones
-    retina = fundus.Retina((0, 0, 256, 256), True, (0, 0, 0))
-    made = [prediction_page.make_thumbnail(picture, retina) for picture in pictures]
+    images = [draw_fundus(k % 5, seed=k, side_px=256) for k in range(20)]  # noise: larger than real thumbnails
+    retina = Retina((0, 0, 256, 256), True, (0, 0, 0))
+    made = [make_thumbnail(image, retina) for image in images]
     names = [f"{number:012x}.png" for number in range(5000)]
     thumbnails = {
-        name: prediction_page.Thumbnail(made[n % 20].thumbnail, int(rng.integers(2**63)), rng.normal(size=1024) / 32)
+        name: Thumbnail(made[n % 20].jpeg, int(rng.integers(2**63)), rng.normal(size=1024) / 32)
         for n, name in enumerate(names)
     }
     scores = rng.uniform(-0.5, 4.5, 5000).round(4)
@@ -430,12 +412,11 @@ def test_five_thousand_photographs_stay_usable_and_below_60_mb(browser, tmp_path
     details = pd.DataFrame({"file": names, "score": scores, "grade": grades, "flags": "", "error": ""})
     details[["brightness", "sharpness", "cut_off", "doubt"]] = 100.0, 5.0, 0.1, 0.5
     path = tmp_path / "report.html"
-    prediction_page.write(
-        path, content_of(details, one, thresholds=[0.5, 1.5, 2.5, 3.5]), thumbnails=thumbnails, maps=[], seconds=3
-    )  # fmt: skip
+    content = content_of(details, checkpoint, thresholds=[0.5, 1.5, 2.5, 3.5])
+    write(path, content, thumbnails=thumbnails, maps=[], seconds=3)
     assert path.stat().st_size < 60e6
     with page_of(browser, path) as page:
-        assert page.locator("#list .card").count() < 400  # the others come as they are scrolled to
+        assert page.locator("#list .card").count() < 400  # the others are rendered on scrolling
         page.fill("#search", names[4321])
         page.wait_for_function("document.querySelectorAll('#list .card').length === 1")
         page.fill("#search", "")

@@ -1,4 +1,4 @@
-"""data.py as a user meets it: exit code, output, files."""
+"""data.py as a user runs it: exit code, output, files."""
 
 import errno
 import json
@@ -18,21 +18,21 @@ from conftest import draw_retina, encode, write_folder, write_zip
 
 SCRIPT = Path(__file__).parents[2] / "data.py"
 FLAGS = ("--size", "64", "--per_class", "6", "--val_fraction", "0.25")
-FOUND = """\
+SUMMARY = """\
 validation    No DR: 2  Mild: 1  Moderate: 1  Severe: 1  Proliferative DR: 1
 train: main   No DR: 6  Mild: 3  Moderate: 3  Severe: 3  Proliferative DR: 3
 train: 2015   No DR: 0  Mild: 3  Moderate: 3  Severe: 3  Proliferative DR: 3
 """
 
 
-def found(directory):
-    """What is printed of two archives prepared in `directory`."""
-    return f"{FOUND}its page: {directory}/kaggle_retina/report.html\n"
+def summary(directory):
+    """The output for two archives preprocessed in `directory`."""
+    return f"{SUMMARY}report: {directory}/kaggle_retina/report.html\n"
 
 
 @pytest.fixture
 def data(monkeypatch, capfd):
-    """Runs data.py in this process -> (exit code, stdout, lines of stderr without the progress bar)."""
+    """Run data.py in this process -> (exit code, stdout, lines of stderr without the progress bar)."""
 
     def run(*arguments, cwd=None):
         if cwd:
@@ -41,19 +41,20 @@ def data(monkeypatch, capfd):
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(SCRIPT), run_name="__main__")
         out, err = capfd.readouterr()
-        return ended.value.code, out, [line for line in err.splitlines() if line and not line.startswith("preparing:")]
+        lines = [line for line in err.splitlines() if line and not line.startswith("preprocessing:")]
+        return ended.value.code, out, lines
 
     return run
 
 
 def started(*arguments, cwd, **options):
-    """data.py as a process of its own."""
+    """Run data.py in its own process."""
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def content(directory):
-    """Label tables and photographs, whole."""
+    """The bytes of label tables and images."""
     root = directory / "kaggle_retina"
     paths = [*root.rglob("*.csv"), *root.rglob("*.jpeg")]
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
@@ -61,7 +62,7 @@ def content(directory):
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory, zips):
-    """What an unbroken run with two workers, in a process of its own, writes and prints."""
+    """An uninterrupted run with two workers in its own process: its files and output."""
     cwd = tmp_path_factory.mktemp("reference")
     for path in zips:
         (cwd / path.name).symlink_to(path)
@@ -70,29 +71,28 @@ def reference(tmp_path_factory, zips):
     return cwd / "data", process.returncode, out, err
 
 
-def test_two_archives_become_a_prepared_folder_with_a_progress_bar(reference):
+def test_two_archives_become_a_preprocessed_folder_with_lines_of_progress(reference):
     directory, code, out, err = reference
-    assert (code, out) == (0, found("data"))
-    assert "preparing: 100%" in err
-    assert "40/40" in err
-    assert "photographs/s" in err
+    assert (code, out) == (0, summary("data"))
+    assert "preprocessing: 100 %, 40 of 40 images" in err
+    assert "\r" not in err
     assert "Traceback" not in err
-    for side, count in (("train", 30), ("val", 6)):
-        rows = pd.read_csv(directory / "kaggle_retina" / f"labels_{side}.csv")
+    for split, count in (("train", 30), ("val", 6)):
+        rows = pd.read_csv(directory / "kaggle_retina" / f"labels_{split}.csv")
         assert len(rows) == count
         assert all((directory / "kaggle_retina" / path).is_file() for path in rows["path"])
 
 
-def test_one_worker_absolute_paths_and_another_folder_give_the_same_bytes(tmp_path, zips, reference, data, no_pictures):
+def test_one_worker_absolute_paths_and_another_folder_give_the_same_bytes(tmp_path, zips, reference, data, no_plots):
     code, out, err = data("-m", zips[0], "-a", zips[1], "-d", tmp_path / "a" / "b", "--workers", 1, *FLAGS)
-    assert (code, out, err) == (0, found(tmp_path / "a" / "b"), [])
+    assert (code, out, err) == (0, summary(tmp_path / "a" / "b"), [])
     assert content(tmp_path / "a" / "b") == content(reference[0])
 
 
-def test_a_second_run_says_that_all_is_prepared(reference, zips, data):
+def test_a_second_run_has_nothing_to_do(reference, zips, data):
     before = {path: path.stat().st_mtime_ns for path in reference[0].rglob("*.jpeg")}
     code, out, err = data("-m", "main.zip", "-a", "2015.zip", *FLAGS, cwd=reference[0].parent)
-    assert (code, out, err) == (0, "already prepared with these settings; nothing to do\n" + found("data"), [])
+    assert (code, out, err) == (0, "already preprocessed with these settings; nothing to do\n" + summary("data"), [])
     assert {path: path.stat().st_mtime_ns for path in reference[0].rglob("*.jpeg")} == before
 
 
@@ -101,26 +101,26 @@ def test_other_settings_stop_with_one_line_that_names_them(reference, data):
     root = Path("data") / "kaggle_retina"
     assert (code, out) == (2, "")
     assert err == [
-        f"error: {root}: it was prepared with seed 10, not 11; choose another -d, or --force to replace it",
+        f"error: {root}: preprocessed with seed 10, not 11; choose another -d, or replace it with --force",
     ]
 
 
-def test_force_replaces_what_other_settings_prepared(tmp_path, zips, data, no_pictures):
+def test_force_replaces_the_images_of_other_settings(tmp_path, zips, data, no_plots):
     assert data("-m", zips[0], "-a", "none", "-d", tmp_path, "--workers", 1, *FLAGS, "--seed", 11)[0] == 0
     code, out, _ = data("-m", zips[0], "-a", "none", "-d", tmp_path, "--workers", 1, *FLAGS, "--force")
     assert code == 0
     assert out.startswith("validation    No DR: 2")
 
 
-def test_grades_that_cannot_be_filled_are_told_with_their_counts(tmp_path, zips, data, no_pictures):
+def test_grades_that_cannot_be_filled_are_reported_with_their_counts(tmp_path, zips, data, no_plots):
     code, out, err = data("-m", zips[0], "-a", "none", "-d", tmp_path, "--workers", 1, *FLAGS)
     assert (code, err) == (0, [])
     assert out.splitlines()[2:-1] == [
-        f"note: grade {grade} has 3 training photographs, not 6: there are no more" for grade in (1, 2, 3, 4)
+        f"note: grade {grade} has 3 training images, not 6; no more are available" for grade in (1, 2, 3, 4)
     ]
 
 
-def test_missing_and_unreadable_photographs_are_named_and_the_others_done(tmp_path, main_members, data, no_pictures):
+def test_missing_and_unreadable_images_are_named_and_the_others_done(tmp_path, main_members, data, no_plots):
     broken = dict(main_members)
     del broken["kaggle_retina/train/m00.png"]
     broken["kaggle_retina/train/m05.png"] = broken["kaggle_retina/train/m05.png"][:300]
@@ -128,9 +128,9 @@ def test_missing_and_unreadable_photographs_are_named_and_the_others_done(tmp_pa
     code, out, err = data("-m", path, "-a", "none", "-d", tmp_path, "--workers", 1, *FLAGS)
     assert code == 1
     assert err == [
-        "left out: main/m00: its file is not in the archive",
-        "left out: main/m05: it is truncated: its end is missing",
-        "mend what was left out and start again: it is tried anew",
+        "skipped main/m00: the archive lacks its file",
+        "skipped main/m05: the image is truncated: its end is missing",
+        "fix the images listed above and run again; only they are retried",
     ]
     assert out.splitlines()[:2] == [
         "validation    No DR: 2  Mild: 1  Moderate: 1  Severe: 1  Proliferative DR: 1",
@@ -139,7 +139,7 @@ def test_missing_and_unreadable_photographs_are_named_and_the_others_done(tmp_pa
     assert len(list((tmp_path / "kaggle_retina").glob("*/*.jpeg"))) == 22
 
 
-def test_a_photograph_mended_in_an_archive_of_the_same_size_is_used(tmp_path, main_members, data, no_pictures):
+def test_an_image_fixed_in_an_archive_of_the_same_size_is_used(tmp_path, main_members, data, no_plots):
     name = "kaggle_retina/train/m05.png"
     whole = main_members[name]
     damaged = {**main_members, name: whole[:300] + bytes(len(whole) - 300)}
@@ -154,33 +154,33 @@ def test_a_photograph_mended_in_an_archive_of_the_same_size_is_used(tmp_path, ma
     assert len(list((tmp_path / "kaggle_retina").glob("*/main_m05.jpeg"))) == 1
 
 
-def test_of_a_folder_in_which_a_photograph_was_mended_nothing_else_is_prepared_again(
-    tmp_path, main_members, data, no_pictures
+def test_of_a_folder_in_which_an_image_was_fixed_nothing_else_is_preprocessed_again(
+    tmp_path, main_members, data, no_plots
 ):
-    """Whatever its size was before; nor what was left out then, as copies that contradict each other are."""
+    """Also if its size has not changed. Excluded images, such as conflicting duplicates, are not read again either."""
     name = "kaggle_retina/train/m05.png"
     copies = {"kaggle_retina/train/m01.png": main_members["kaggle_retina/train/m00.png"]}
     members = main_members | copies
     root = write_folder(tmp_path / "source", members | {name: members[name][:300]})
-    log = tmp_path / "kaggle_retina" / "prepared.jsonl"
+    log = tmp_path / "kaggle_retina" / "preprocessed.jsonl"
 
-    def prepared():
+    def preprocessed():
         code, _, err = data("-m", root, "-a", "none", "-d", tmp_path, "--workers", 1, *FLAGS)
         return code, err, [json.loads(line)["original"] for line in log.read_text().splitlines() if line]
 
-    code, err, first = prepared()
-    assert (code, err[0].startswith("left out: main/m05: it is truncated")) == (1, True)
+    code, err, first = preprocessed()
+    assert (code, err[0].startswith("skipped main/m05: the image is truncated")) == (1, True)
     (root / name).write_bytes(members[name])
-    code, err, second = prepared()
+    code, err, second = preprocessed()
     assert (code, err) == (0, [])
     assert second == [*first, "m05"]
-    assert not (tmp_path / "kaggle_retina" / "prepared").exists()
+    assert not (tmp_path / "kaggle_retina" / "preprocessed").exists()
     whole = root / "kaggle_retina" / "train" / "m02.png"
     whole.write_bytes(whole.read_bytes() + b"more")  # a finished one that has changed since
-    assert prepared()[2] == [*second, "m01", "m02"]  # m01 is one of the copies, which nobody needed any more
+    assert preprocessed()[2] == [*second, "m01", "m02"]  # m01 is one of the copies, which nobody needed any more
 
 
-def test_a_name_too_long_for_the_file_system_is_shortened(tmp_path, data, no_pictures):
+def test_a_name_too_long_for_the_file_system_is_shortened(tmp_path, data, no_plots):
     names = [f"{kind * 60}/{kind}{'ä' * 90}{n}.png" for kind in "ab" for n in range(4)]
     members = {name: encode(draw_retina(seed=seed)[0]) for seed, name in enumerate(names)}
     root = write_folder(tmp_path / "source", members)
@@ -194,24 +194,22 @@ def test_a_name_too_long_for_the_file_system_is_shortened(tmp_path, data, no_pic
 # --- other sources --------------------------------------------------------------------------------
 
 
-def test_a_table_of_any_classes_is_prepared_with_the_columns_named(tmp_path, data, no_pictures):
+def test_a_table_of_any_classes_is_preprocessed_with_the_columns_named(tmp_path, data, no_plots):
     rows = [f"{name},{('cow', 'cat')[number % 2]},{number // 2}" for number, name in enumerate("abcdefgh")]
-    members = {f"photographs/{name}.png": encode(draw_retina(seed=n)[0]) for n, name in enumerate("abcdefgh")}
+    members = {f"images/{name}.png": encode(draw_retina(seed=n)[0]) for n, name in enumerate("abcdefgh")}
     write_folder(tmp_path / "mine", members | {"labels.csv": "\n".join(["file,animal,owner", *rows]).encode()})
     named = ("--id_column", "file", "--label_column", "animal", "--patient_column", "owner", "--no_crop")
     code, out, err = data("-m", "mine", *named, "--workers", 1, "--size", 64, "--val_fraction", 0.5, cwd=tmp_path)
     assert (code, err) == (0, [])
-    assert (
-        out == "validation    cat: 2  cow: 2\ntrain: main   cat: 2  cow: 2\nits page: data/kaggle_retina/report.html\n"
-    )
+    assert out == "validation    cat: 2  cow: 2\ntrain: main   cat: 2  cow: 2\nreport: data/kaggle_retina/report.html\n"
     settings = json.loads((tmp_path / "data" / "kaggle_retina" / "settings.json").read_text())
     assert (settings["classes"], settings["crop"], settings["per_class"]) == (["cat", "cow"], False, "all")
 
 
-def test_a_folder_within_what_is_read_is_refused(tmp_path, data):
+def test_an_output_folder_inside_the_input_is_refused(tmp_path, data):
     write_folder(tmp_path / "data", {f"{name}/{n}.png": b"" for name in ("cat", "dog") for n in range(4)})
     code, _, err = data("-m", "data", "--workers", 1, cwd=tmp_path)
-    assert (code, err) == (2, ["error: -d data: it lies in data, where photographs are read; choose a folder outside"])
+    assert (code, err) == (2, ["error: -d data: is inside data, where images are read; use a folder outside"])
     assert not (tmp_path / "data" / "kaggle_retina").exists()
 
 
@@ -231,23 +229,23 @@ def write_bad_archives(folder, main_members):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
-        ([], "diabetic-retinopathy-classification-f1-score-4.zip: there is no such file or folder"),
+        ([], "diabetic-retinopathy-classification-f1-score-4.zip: not found; pass the path of"),
         (
             ["-m", "good.zip"],
-            "train_image_resized.zip: the 2015 archive is not there; give it with -a, or -a none to do without",
+            "train_image_resized.zip: 2015 archive not found; pass its path with -a, or use -a none to go without it",
         ),
-        (["-m", "truncated.zip"], "truncated.zip: it is truncated or damaged; download it again"),
-        (["-m", "text.zip"], "text.zip: it is not a zip archive; download it again"),
+        (["-m", "truncated.zip"], "truncated.zip: truncated or damaged; download it again"),
+        (["-m", "text.zip"], "text.zip: not a zip archive; download it again"),
         (["-m", "outside.zip"], "outside.zip: member '../../x.png' points outside the archive; do not use this file"),
         (["-m", "grade.zip"], "grade.zip: kaggle_retina/train.csv, row 3: diagnosis is '9', expected 0 to 4"),
         (
             ["-m", "no_table.zip"],
-            "no_table.zip: its format is not recognised; looked for train.csv (id_code,diagnosis)",
+            "no_table.zip: format not recognised; expected one of: a MedMNIST .npz; train.csv (id_code,diagnosis)",
         ),
-        (["-m", "good.zip", "-a", "another.zip"], "another.zip: it holds no label table trainLabels.csv"),
-        (["-m", "good.zip", "-a", "good.zip"], "-a good.zip: it is what -m names; give the 2015 archive"),
+        (["-m", "good.zip", "-a", "another.zip"], "another.zip: no label table trainLabels.csv"),
+        (["-m", "good.zip", "-a", "good.zip"], "-a good.zip: the same file as -m; pass the 2015 archive"),
         (["-m", "good.zip", "--size", "5"], "--size must lie between 16 and 4096 pixels, got 5"),
         (["--size", "large"], "argument --size: invalid int value: 'large'; see data.py --help"),
         (["-m", "good.zip", "--per_class", "0"], "--per_class must be at least 1 or 'all', got 0"),
@@ -259,14 +257,14 @@ def write_bad_archives(folder, main_members):
         (["--sise", "64"], "unrecognized arguments: --sise 64; see data.py --help"),
     ],
 )
-def test_what_must_be_changed_is_told_in_one_line(tmp_path, main_members, data, arguments, words):
+def test_usage_errors_are_one_line_and_exit_code_2(tmp_path, main_members, data, arguments, message):
     write_bad_archives(tmp_path, main_members)
     others = [] if arguments[-1:] in (["good.zip"], ["another.zip"]) else ["-a", "none"]
     code, out, err = data(*arguments, *others, cwd=tmp_path)
     assert (code, out) == (2, "")
     assert len(err) == 1
     assert err[0].startswith("error: ")
-    assert words in err[0]
+    assert message in err[0]
     assert not (tmp_path / "data").exists()
 
 
@@ -274,14 +272,14 @@ def test_a_process_of_its_own_ends_the_same_way(tmp_path):
     process = started("-m", "no.zip", cwd=tmp_path)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
-    assert err == "error: no.zip: there is no such file or folder; give the path of the archive\n"
+    assert err == "error: no.zip: not found; pass the path of the archive or folder with -m\n"
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path, zips, data):
     root = write_folder(tmp_path / "data" / "kaggle_retina", {"mine.txt": b"mine"})
     code, _, err = data("-m", zips[0], "-a", "none", cwd=tmp_path)
     assert code == 2
-    expected = "error: data/kaggle_retina: it holds files that are not from data.py; choose another -d"
+    expected = "error: data/kaggle_retina: holds files that are not from data.py; choose another -d"
     assert err == [expected]
     assert [path.name for path in root.iterdir()] == ["mine.txt"]
 
@@ -289,9 +287,9 @@ def test_a_folder_with_other_files_is_refused(tmp_path, zips, data):
 # --- stopped in the middle ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number", [2, 25, 42, 44], ids=["first photographs", "photographs", "label table", "report"])
-def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
-    tmp_path, zips, reference, data, no_pictures, monkeypatch, number
+@pytest.mark.parametrize("number", [2, 25, 42, 44], ids=["first images", "images", "label table", "report"])
+def test_a_full_disk_is_reported_in_one_line_and_leaves_nothing_half_written(
+    tmp_path, zips, reference, data, no_plots, monkeypatch, number
 ):
     written = []
     write_bytes = Path.write_bytes
@@ -311,10 +309,11 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_nothing_half_written(
     full = tmp_path / "kaggle_retina"
     assert len(err) == 1
     assert err[0].startswith(f"error: {full}")
-    assert err[0].endswith(": the disk is full; change that and start again to go on")
+    assert ": disk full; " in err[0]
+    assert err[0].endswith("start again to continue")
     assert list(full.rglob("*.part")) == []
     assert not (full / "report.json").exists()
-    assert data(*arguments) == (0, found(tmp_path), [])
+    assert data(*arguments) == (0, summary(tmp_path), [])
     assert content(tmp_path) == content(reference[0])
 
 
@@ -338,16 +337,17 @@ runpy.run_path("SCRIPT", run_name="__main__")
 """
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
-def test_a_killed_run_is_continued_and_ends_like_an_unbroken_one(tmp_path, zips, reference, data, no_pictures):
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
+def test_a_killed_run_is_continued_and_ends_like_an_unbroken_one(tmp_path, zips, reference, data, no_plots):
     arguments = ("-m", zips[0], "-a", zips[1], "-d", tmp_path, "--workers", 1, *FLAGS)
     command = [sys.executable, "-c", KILLED.replace("SCRIPT", str(SCRIPT)), "data.py", *map(str, arguments)]
     killed = subprocess.run(command, cwd=SCRIPT.parent, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL
-    prepared = tmp_path / "kaggle_retina" / "prepared"
-    before = {path.name: path.stat().st_mtime_ns for path in prepared.glob("*.jpeg")}
+    preprocessed = tmp_path / "kaggle_retina" / "preprocessed"
+    before = {path.name: path.stat().st_mtime_ns for path in preprocessed.glob("*.jpeg")}
     assert len(before) == 11
-    assert data(*arguments) == (0, found(tmp_path), [])
+    assert data(*arguments) == (0, summary(tmp_path), [])
     assert content(tmp_path) == content(reference[0])
     assert list((tmp_path / "kaggle_retina").rglob("*.part")) == []
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "kaggle_retina").glob("*/*.jpeg")}
@@ -355,8 +355,9 @@ def test_a_killed_run_is_continued_and_ends_like_an_unbroken_one(tmp_path, zips,
     assert sum(after[name] != before[name] for name in kept) <= 1  # the one whose record was cut short
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent in another way")
-def test_ctrl_c_stops_without_a_traceback_and_the_next_run_goes_on(tmp_path, zips, reference, data, no_pictures):
+def test_ctrl_c_stops_without_a_traceback_and_the_next_run_goes_on(tmp_path, zips, reference, data, no_plots):
     arguments = ("-m", zips[0], "-a", zips[1], "-d", tmp_path, *FLAGS)
     # where the tests run in the background, SIGINT is ignored by inheritance
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -369,7 +370,7 @@ def test_ctrl_c_stops_without_a_traceback_and_the_next_run_goes_on(tmp_path, zip
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert out == ""
-    assert err.endswith("\nstopped; start again to go on\n")
+    assert err.endswith("\nstopped; start again to continue\n")
     assert "Traceback" not in err
-    assert data(*arguments, "--workers", 1) == (0, found(tmp_path), [])
+    assert data(*arguments, "--workers", 1) == (0, summary(tmp_path), [])
     assert content(tmp_path) == content(reference[0])

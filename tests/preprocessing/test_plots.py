@@ -9,18 +9,18 @@ from matplotlib.text import Text
 
 from dr import GRADES
 from dr.pages import style
-from dr.preprocessing import plots as data_pictures
+from dr.preprocessing import plots as data_plots
 
 
 @pytest.fixture(scope="module")
 def balance(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pictures") / "balance.png"
-    return data_pictures.class_balance(SOURCES_OF_GRADES, path=path, target=1000)
+    path = tmp_path_factory.mktemp("images") / "balance.png"
+    return data_plots.class_balance(SOURCES_OF_GRADES, path=path, target=1000)
 
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    return data_pictures.crops_sheet([crop_pair()] * 5, path=tmp_path_factory.mktemp("pictures") / "crops.png")
+    return data_plots.crops_sheet([crop_pair()] * 5, path=tmp_path_factory.mktemp("images") / "crops.png")
 
 
 def texts(subject) -> list[str]:
@@ -44,8 +44,8 @@ def test_class_balance_stacks_the_sources_and_sets_validation_beside_them(balanc
     assert all(left.x1 < right.x0 for left, right in zip(main, validation, strict=True))
 
 
-def test_class_balance_sets_validation_and_test_beside_training(tmp_path, unpainted):
-    figure = data_pictures.class_balance(SOURCES_OF_GRADES.assign(test=[9, 8, 7, 6, 5]), path=tmp_path / "balance.png")
+def test_class_balance_sets_validation_and_test_beside_training(tmp_path, unrendered):
+    figure = data_plots.class_balance(SOURCES_OF_GRADES.assign(test=[9, 8, 7, 6, 5]), path=tmp_path / "balance.png")
     *_, other, validation, test = ([bar.get_bbox() for bar in held.patches] for held in figure.axes[0].containers)
     assert [box.y1 for box in test] == [9, 8, 7, 6, 5]
     for left, right in ((other, validation), (validation, test)):
@@ -54,29 +54,29 @@ def test_class_balance_sets_validation_and_test_beside_training(tmp_path, unpain
     assert "test" in texts(figure)
 
 
-def test_class_balance_puts_rows_in_the_order_of_grades_and_fills_the_gaps(tmp_path, unpainted):
+def test_class_balance_puts_rows_in_the_order_of_grades_and_fills_the_gaps(tmp_path, unrendered):
     counts = pd.DataFrame({"train: mine": [9, 50, 20]}, index=[4, 0, 2])
-    bars = data_pictures.class_balance(counts, path=tmp_path / "balance.png").axes[0]
+    bars = data_plots.class_balance(counts, path=tmp_path / "balance.png").axes[0]
     assert [bar.get_height() for bar in bars.containers[0]] == [50, 0, 20, 0, 9]
     assert [label.get_text() for label in bars.get_xticklabels()] == style.names_of(GRADES, 5)
 
 
-def test_class_balance_draws_the_target_only_where_there_is_one(balance, tmp_path, unpainted):
+def test_class_balance_draws_the_target_only_where_there_is_one(balance, tmp_path, unrendered):
     with_target = balance.axes[0]
     assert [list(line.get_ydata()) for line in with_target.lines] == [[1000, 1000]]
     assert "target\n1,000" in texts(with_target)
-    assert not data_pictures.class_balance(SOURCES_OF_GRADES, path=tmp_path / "balance.png").axes[0].lines
+    assert not data_plots.class_balance(SOURCES_OF_GRADES, path=tmp_path / "balance.png").axes[0].lines
 
 
 def test_class_balance_shows_an_absent_class_as_zero_and_needs_no_validation(tmp_path):
     counts = pd.DataFrame({"train: mine": [12000, 0]})
-    figure = data_pictures.class_balance(counts, path=tmp_path / "b.png", classes=("Not referable", "Referable DR"))
+    figure = data_plots.class_balance(counts, path=tmp_path / "b.png", classes=("Not referable", "Referable DR"))
     assert {"12,000", "0", "0 Not referable", "1 Referable DR"} <= set(texts(figure.axes[0]))
     assert "validation" not in texts(figure)
 
 
-def test_names_that_are_not_of_these_classes_give_way_to_numbers(tmp_path, unpainted):
-    figure = data_pictures.class_balance(SOURCES_OF_GRADES.head(3), path=tmp_path / "balance.png")
+def test_names_of_other_classes_are_replaced_by_numbers(tmp_path, unrendered):
+    figure = data_plots.class_balance(SOURCES_OF_GRADES.head(3), path=tmp_path / "balance.png")
     assert {"grade 0", "grade 1", "grade 2"} <= set(texts(figure))
     assert "0 No DR" not in texts(figure)
 
@@ -98,23 +98,23 @@ def test_crops_sheet_shows_each_pair_with_its_caption_and_colours_right(crops):
 
 
 @pytest.mark.parametrize("box", [(30, 0, 110, 90), (-20, -40, 160, 140), (0, 0, 140, 90)])
-def test_the_box_lies_on_the_photograph_where_it_was_found_and_never_leaves_its_cell(tmp_path, box):
-    axes = data_pictures.crops_sheet([crop_pair(box=box)], path=tmp_path / "crops.png").axes[0]
+def test_the_box_is_drawn_at_its_place_inside_its_cell(tmp_path, box):
+    axes = data_plots.crops_sheet([crop_pair(box=box)], path=tmp_path / "crops.png").axes[0]
     (drawn_box,) = (patch for patch in axes.patches if isinstance(patch, Rectangle))
     left, right, bottom, top = axes.images[0].get_extent()
     x, y, scale = drawn_box.get_x(), drawn_box.get_y(), (right - left) / 140
     assert bottom - top == pytest.approx(90 * scale)
-    found = ((x - left), (y - top), (x + drawn_box.get_width() - left), (y + drawn_box.get_height() - top))
-    assert np.array(found) / scale == pytest.approx(np.array(box))
+    drawn = ((x - left), (y - top), (x + drawn_box.get_width() - left), (y + drawn_box.get_height() - top))
+    assert np.array(drawn) / scale == pytest.approx(np.array(box))
     assert x >= -1e-9
     assert y >= -1e-9
-    assert x + drawn_box.get_width() <= data_pictures.BEFORE_ASPECT + 1e-9
+    assert x + drawn_box.get_width() <= data_plots.BEFORE_ASPECT + 1e-9
     assert y + drawn_box.get_height() <= 1 + 1e-9
 
 
 def test_a_long_caption_keeps_both_ends_and_a_dollar_sign_is_no_formula(tmp_path):
     caption = f"{'long_' * 40}left.jpeg\n$5 to $6"
-    figure = data_pictures.crops_sheet([crop_pair(caption)], path=tmp_path / "crops.png")
+    figure = data_plots.crops_sheet([crop_pair(caption)], path=tmp_path / "crops.png")
     [text] = figure.axes[0].texts
     first, second = text.get_text().splitlines()
     assert len(first) == 48
@@ -123,10 +123,10 @@ def test_a_long_caption_keeps_both_ends_and_a_dollar_sign_is_no_formula(tmp_path
     assert second == "$5 to $6"
 
 
-def test_crops_sheet_says_what_the_box_is(crops):
+def test_crops_sheet_has_a_legend_for_the_box(crops):
     [legend] = crops.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["what is kept of the photograph (left)"]
+    assert [text.get_text() for text in legend.get_texts()] == ["crop kept from the original (left)"]
 
 
-def test_a_sheet_without_photographs_says_so(tmp_path):
-    assert texts(data_pictures.crops_sheet([], path=tmp_path / "crops.png")) == ["no photographs to show"]
+def test_a_sheet_without_images_has_a_note(tmp_path):
+    assert texts(data_plots.crops_sheet([], path=tmp_path / "crops.png")) == ["no images to show"]

@@ -1,4 +1,4 @@
-"""Every photograph stands on one side or says why not; no person stands on both; the same seed gives the same split."""
+"""Every image is in one split or has a reason; no person is in two splits; equal seeds give equal splits."""
 
 from collections import Counter
 
@@ -8,21 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dr import POLICIES
-from dr.preprocessing.split import assign, drawing_order, settle_duplicates
+from dr.preprocessing.split import assign_splits, drawing_order, settle_duplicates
 
 
-def photographs(rows) -> pd.DataFrame:
+def images(rows) -> pd.DataFrame:
     """(source, original, patient, diagnosis, group), ... -> a table as it comes from the sources."""
-    return pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group"]).assign(side=None)
+    return pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group"]).assign(source_split=None)
 
 
 @st.composite
-def sided_tables(draw):
-    """Tables whose main archive has a side for each photograph: with a validation side of its own, or without."""
+def split_tables(draw):
+    """Tables whose main archive has a split for each image, with or without its own validation split."""
     table = draw(tables())
-    sides = st.sampled_from(("train", "test", "val") if draw(st.booleans()) else ("train", "test"))
-    drawn = [draw(sides) if source == "main" else None for source in table["source"]]
-    return table.assign(side=pd.Series(drawn, index=table.index, dtype=object))
+    names = st.sampled_from(("train", "test", "val") if draw(st.booleans()) else ("train", "test"))
+    drawn = [draw(names) if source == "main" else None for source in table["source"]]
+    return table.assign(source_split=pd.Series(drawn, index=table.index, dtype=object))
 
 
 @st.composite
@@ -37,10 +37,10 @@ def tables(draw, *, linked=True):
         pairs = st.tuples(st.integers(0, len(rows) - 1), st.integers(0, len(rows) - 1))
         for i, j in draw(st.lists(pairs, max_size=6)):
             groups = [groups[i] if group == groups[j] else group for group in groups]
-    return photographs([(*row, group) for row, group in zip(rows, groups, strict=True)])
+    return images([(*row, group) for row, group in zip(rows, groups, strict=True)])
 
 
-choices = st.fixed_dictionaries(
+options = st.fixed_dictionaries(
     {
         "per_class": st.none() | st.integers(1, 12),
         "val_fraction": st.floats(0.05, 0.6),
@@ -51,15 +51,15 @@ choices = st.fixed_dictionaries(
 
 def split(table, policy="drop", **chosen):
     settled, _ = settle_duplicates(table, policy=policy)
-    return assign(settled, **chosen)
+    return assign_splits(settled, **chosen)
 
 
-def sides(table) -> dict[tuple[str, str], str | None]:
+def splits_of(table) -> dict[tuple[str, str], str | None]:
     return {(row.source, row.original): row.split for row in table.itertuples()}
 
 
 def persons(table) -> list[set]:
-    """Photographs joined by duplicates and by patients, the plain way: merge what overlaps until nothing does."""
+    """Images joined by duplicates and by patients, the plain way: merge what overlaps until nothing does."""
     merged = []
     for _, rows in [*table.groupby("group"), *table.groupby(["source", "patient"])]:
         person = set(rows.index)
@@ -70,62 +70,62 @@ def persons(table) -> list[set]:
     return merged
 
 
-@given(tables(), st.sampled_from(POLICIES), choices)
-@settings(deadline=None, max_examples=50)
-def test_every_photograph_is_on_one_side_or_left_out_with_a_reason(table, policy, chosen):
+@given(tables(), st.sampled_from(POLICIES), options)
+@settings(deadline=None, max_examples=30)
+def test_every_image_is_on_one_split_or_left_out_with_a_reason(table, policy, chosen):
     result = split(table, policy, **chosen)
     assert sorted(result.index) == list(table.index)
     assert set(result["split"].dropna()) <= {"train", "val"}
-    assert (result["split"].isna() == result["left_out"].notna()).all()
+    assert (result["split"].isna() == result["exclusion"].notna()).all()
     known = {
         "duplicate",
-        "duplicates with contradicting grades",
-        "its patient stands in validation",
-        "its grade is full",
+        "duplicates with conflicting grades",
+        "patient in validation",
+        "per_class reached",
     }
-    assert set(result["left_out"].dropna()) <= known
+    assert set(result["exclusion"].dropna()) <= known
 
 
-@given(tables(), st.sampled_from(POLICIES), choices)
-@settings(deadline=None, max_examples=50)
+@given(tables(), st.sampled_from(POLICIES), options)
+@settings(deadline=None, max_examples=30)
 def test_validation_is_of_the_main_archive_alone(table, policy, chosen):
     result = split(table, policy, **chosen)
     assert set(result[result["split"] == "val"]["source"]) <= {"main"}
 
 
-@given(tables(linked=False), choices)
-@settings(deadline=None, max_examples=50)
-def test_validation_has_the_share_of_each_grade_to_the_nearest_photograph(table, chosen):
+@given(tables(linked=False), options)
+@settings(deadline=None, max_examples=30)
+def test_validation_has_the_share_of_each_grade_to_the_nearest_image(table, chosen):
     result = split(table, **chosen)
     in_val = result[result["split"] == "val"]["diagnosis"].value_counts()
     for grade, count in table[table["source"] == "main"]["diagnosis"].value_counts().items():
         assert abs(in_val.get(grade, 0) - chosen["val_fraction"] * count) <= 0.5
 
 
-@given(tables(), st.sampled_from(POLICIES), choices)
-@settings(deadline=None, max_examples=50)
+@given(tables(), st.sampled_from(POLICIES), options)
+@settings(deadline=None, max_examples=30)
 def test_validation_never_has_more_than_the_share_of_each_grade(table, policy, chosen):
     result = split(table, policy, **chosen)
-    usable = result[(result["source"] == "main") & ~result["left_out"].fillna("").str.startswith("duplicate")]
+    usable = result[(result["source"] == "main") & ~result["exclusion"].fillna("").str.startswith("duplicate")]
     in_val = result[result["split"] == "val"]["diagnosis"].value_counts()
     for grade, count in usable["diagnosis"].value_counts().items():
         assert in_val.get(grade, 0) <= chosen["val_fraction"] * count + 0.5
 
 
-@given(tables(), st.sampled_from(POLICIES), choices)
-@settings(deadline=None, max_examples=50)
-def test_no_person_stands_on_both_sides_not_even_by_way_of_duplicates(table, policy, chosen):
+@given(tables(), st.sampled_from(POLICIES), options)
+@settings(deadline=None, max_examples=30)
+def test_no_person_is_in_both_splits_not_even_through_duplicates(table, policy, chosen):
     result = split(table, policy, **chosen)
     for person in persons(table):
         assert len(set(result.loc[list(person), "split"].dropna())) <= 1
 
 
-@given(tables(), st.sampled_from(POLICIES), choices)
-@settings(deadline=None, max_examples=50)
-def test_training_has_at_most_per_class_of_each_grade_and_no_less_than_there_are(table, policy, chosen):
+@given(tables(), st.sampled_from(POLICIES), options)
+@settings(deadline=None, max_examples=30)
+def test_training_has_per_class_of_each_grade_or_all_available(table, policy, chosen):
     result = split(table, policy, **chosen)
     counts = Counter(result[result["split"] == "train"]["diagnosis"])
-    full = Counter(result[result["left_out"] == "its grade is full"]["diagnosis"])
+    full = Counter(result[result["exclusion"] == "per_class reached"]["diagnosis"])
     if chosen["per_class"] is None:
         assert not full
         return
@@ -133,49 +133,49 @@ def test_training_has_at_most_per_class_of_each_grade_and_no_less_than_there_are
     assert all(counts[grade] == chosen["per_class"] for grade in full)
 
 
-@given(tables(linked=False), choices)
-@settings(deadline=None, max_examples=50)
+@given(tables(linked=False), options)
+@settings(deadline=None, max_examples=30)
 def test_2015_only_tops_up_what_the_main_archive_lacks(table, chosen):
     result = split(table, **chosen)
-    full = result[result["left_out"] == "its grade is full"]
+    full = result[result["exclusion"] == "per_class reached"]
     for grade in set(full[full["source"] == "main"]["diagnosis"]):
         trained = result[(result["split"] == "train") & (result["diagnosis"] == grade)]
         assert set(trained["source"]) == {"main"}
 
 
-@given(tables(), st.sampled_from(POLICIES), choices, st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=50)
+@given(tables(), st.sampled_from(POLICIES), options, st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=30)
 def test_the_same_seed_gives_the_same_split_whatever_the_order_of_rows(table, policy, chosen, random):
     order = list(table.index)
     random.shuffle(order)
     shuffled = table.loc[order].assign(group=100 - table["group"]).reset_index(drop=True)
-    assert sides(split(table, policy, **chosen)) == sides(split(shuffled, policy, **chosen))
+    assert splits_of(split(table, policy, **chosen)) == splits_of(split(shuffled, policy, **chosen))
 
 
-@given(sided_tables(), st.sampled_from(POLICIES), choices)
-@settings(deadline=None, max_examples=50)
-def test_a_split_of_the_source_is_kept_and_nobody_of_it_is_learned_from_elsewhere(table, policy, chosen):
+@given(split_tables(), st.sampled_from(POLICIES), options)
+@settings(deadline=None, max_examples=30)
+def test_the_split_of_a_source_is_kept_and_its_persons_are_not_trained_on(table, policy, chosen):
     result = split(table, policy, **{**chosen, "per_class": None}).sort_index()
-    own = table["side"].eq("val").any()
-    stays = table["side"].notna() if own else table["side"].eq("test")
-    assert (result["split"].isna() == result["left_out"].notna()).all()
-    assert result["split"][stays].tolist() == table["side"][stays].tolist()
+    own = table["source_split"].eq("val").any()
+    stays = table["source_split"].notna() if own else table["source_split"].eq("test")
+    assert (result["split"].isna() == result["exclusion"].notna()).all()
+    assert result["split"][stays].tolist() == table["source_split"][stays].tolist()
     assert not result["split"][~stays].eq("test").any()
     for person in persons(table):
-        found = result.loc[sorted(person)]
-        kept, free = found[stays[found.index]], found[~stays[found.index]]
+        outcomes = result.loc[sorted(person)]
+        kept, free = outcomes[stays[outcomes.index]], outcomes[~stays[outcomes.index]]
         if kept["split"].isin(["test", "val"]).any():
             assert free["split"].isna().all()
         assert free["split"].dropna().nunique() <= 1
 
 
 def numbered(count, *, start=0):
-    return photographs([("main", f"m{n}", f"m{n}", n % 5, n) for n in range(start, start + count)])
+    return images([("main", f"m{n}", f"m{n}", n % 5, n) for n in range(start, start + count)])
 
 
 def test_another_seed_gives_another_split():
     first, second = (split(numbered(100), per_class=None, val_fraction=0.2, seed=seed) for seed in (1, 2))
-    assert sides(first) != sides(second)
+    assert splits_of(first) != splits_of(second)
 
 
 def test_the_split_of_a_known_table_never_changes():
@@ -183,11 +183,11 @@ def test_the_split_of_a_known_table_never_changes():
     assert sorted(result[result["split"] == "val"]["original"]) == ["m10", "m12", "m13", "m19", "m6"]
 
 
-def test_more_photographs_do_not_reshuffle_the_others():
+def test_more_images_do_not_reshuffle_the_others():
     chosen = {"per_class": None, "val_fraction": 0.2, "seed": 10}
-    before = sides(split(numbered(500), **chosen))
-    after = sides(split(pd.concat([numbered(500), numbered(25, start=500)], ignore_index=True), **chosen))
-    moved = [photograph for photograph, side in before.items() if after[photograph] != side]
+    before = splits_of(split(numbered(500), **chosen))
+    after = splits_of(split(pd.concat([numbered(500), numbered(25, start=500)], ignore_index=True), **chosen))
+    moved = [image for image, split_name in before.items() if after[image] != split_name]
     assert len(moved) <= 10  # at the border of the share alone: a new draw would move about 160
 
 
@@ -215,8 +215,8 @@ COPIES = [
 
 
 def settled(policy):
-    table, listed = settle_duplicates(photographs(COPIES), policy=policy)
-    kept = table[table["left_out"].isna()]
+    table, listed = settle_duplicates(images(COPIES), policy=policy)
+    kept = table[table["exclusion"].isna()]
     return dict(zip(kept["original"], kept["diagnosis"], strict=True)), listed
 
 
@@ -228,20 +228,20 @@ def settled(policy):
         ("keep", {"a": 1, "c": 2, "d": 3, "e": 2, "f": 0, "g": 4, "h": 0}),
     ],
 )
-def test_copies_that_agree_count_once_and_contradictions_follow_the_policy(policy, kept):
+def test_copies_that_agree_count_once_and_conflicts_follow_the_policy(policy, kept):
     assert settled(policy)[0] == kept
 
 
 def test_the_majority_decides_the_grade_of_the_copy_that_is_kept():
     rows = [("main", "a", "a", 4, 0), ("main", "b", "b", 1, 0), ("main", "c", "c", 1, 0)]
-    table, _ = settle_duplicates(photographs(rows), policy="majority")
-    kept = table[table["left_out"].isna()]
+    table, _ = settle_duplicates(images(rows), policy="majority")
+    kept = table[table["exclusion"].isna()]
     assert kept[["original", "diagnosis"]].to_numpy().tolist() == [["a", 1]]
 
 
-def test_the_list_of_duplicates_has_every_copy_with_its_own_grade_and_what_became_of_it():
+def test_duplicates_are_listed_with_their_own_grade_and_outcome():
     listed = settled("majority")[1]
-    contradicting = "duplicates with contradicting grades"
+    contradicting = "duplicates with conflicting grades"
     assert listed.to_numpy().tolist() == [
         [1, "main", "a", 1, False, "kept"],
         [1, "main", "b", 1, False, "duplicate"],
@@ -257,12 +257,12 @@ def test_the_list_of_duplicates_has_every_copy_with_its_own_grade_and_what_becam
 
 def test_without_duplicates_the_list_is_empty_and_has_its_header():
     table, listed = settle_duplicates(numbered(5), policy="drop")
-    assert table["left_out"].isna().all()
+    assert table["exclusion"].isna().all()
     assert list(listed.columns) == ["group", "source", "original", "diagnosis", "conflict", "outcome"]
     assert len(listed) == 0
 
 
-SIDED = [
+WITH_SPLIT = [
     ("main", "a", "a", 0, 0, "train"),
     ("main", "b", "b", 1, 0, "test"),
     ("main", "c", "c", 1, 1, "train"),
@@ -274,44 +274,44 @@ SIDED = [
 
 
 def left_out_of(rows, **chosen):
-    table = pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group", "side"])
+    table = pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group", "source_split"])
     result = split(table, **{"per_class": None, "val_fraction": 0.2, "seed": 1, **chosen})
-    return result.dropna(subset="left_out").set_index("original")["left_out"].to_dict()
+    return result.dropna(subset="exclusion").set_index("original")["exclusion"].to_dict()
 
 
-def test_what_duplicates_a_test_photograph_or_its_patient_is_left_out_of_training_with_its_reason():
-    assert left_out_of(SIDED) == {
-        "a": "it duplicates a test photograph",
-        "c": "its patient stands in test",
+def test_duplicates_of_test_images_and_their_patients_are_excluded_from_training():
+    assert left_out_of(WITH_SPLIT) == {
+        "a": "duplicate of a test image",
+        "c": "patient in test",
         "d": "duplicate",
         "g": "duplicate",
     }
 
 
-def test_a_source_with_a_validation_side_of_its_own_keeps_every_photograph():
-    rows = [*SIDED, ("main", "v", "v", 1, 0, "val")]
+def test_a_source_with_a_validation_split_of_its_own_keeps_every_image():
+    rows = [*WITH_SPLIT, ("main", "v", "v", 1, 0, "val")]
     assert left_out_of(rows) == {}
-    assert list(left_out_of(rows, per_class=2).values()) == ["its grade is full"] * 2
+    assert list(left_out_of(rows, per_class=2).values()) == ["per_class reached"] * 2
     extra = ("2015", "x", "x", 1, 3, None), ("2015", "y", "y", 1, 0, None), ("2015", "z", "y", 1, 9, None)
-    found = left_out_of([*rows, *extra])
-    assert [found[name] for name in "xyz"] == [
+    outcomes = left_out_of([*rows, *extra])
+    assert [outcomes[name] for name in "xyz"] == [
         "duplicate",
-        "it duplicates a test photograph",
-        "its patient stands in test",
+        "duplicate of a test image",
+        "patient in test",
     ]
 
 
 def test_the_fellow_eye_of_a_duplicate_in_validation_is_not_trained_on():
     rows = [("main", "a", "a", 0, 0), ("2015", "1_left", "1", 0, 0), ("2015", "1_right", "1", 3, 1)]
-    result = split(photographs(rows), per_class=None, val_fraction=0.9, seed=1).set_index("original")
+    result = split(images(rows), per_class=None, val_fraction=0.9, seed=1).set_index("original")
     assert result.loc["a", "split"] == "val"
-    assert result.loc["1_left", "left_out"] == "duplicate"
-    assert result.loc["1_right", "left_out"] == "its patient stands in validation"
+    assert result.loc["1_left", "exclusion"] == "duplicate"
+    assert result.loc["1_right", "exclusion"] == "patient in validation"
 
 
-def test_two_main_photographs_of_one_2015_patient_stay_together():
+def test_two_main_images_of_one_2015_patient_stay_together():
     rows = [("main", f"m{n}", f"m{n}", 0, n) for n in range(40)]
     rows += [("2015", f"{n}_{eye}", str(n), 0, 2 * n + right) for n in range(20) for right, eye in enumerate("lr")]
-    result = split(photographs(rows), per_class=None, val_fraction=0.5, seed=3).set_index("original")
-    sides_of_pairs = [set(result.loc[[f"m{2 * n}", f"m{2 * n + 1}"], "split"]) for n in range(20)]
-    assert Counter(map(frozenset, sides_of_pairs)) == {frozenset({"val"}): 10, frozenset({"train"}): 10}
+    result = split(images(rows), per_class=None, val_fraction=0.5, seed=3).set_index("original")
+    splits_of_pairs = [set(result.loc[[f"m{2 * n}", f"m{2 * n + 1}"], "split"]) for n in range(20)]
+    assert Counter(map(frozenset, splits_of_pairs)) == {frozenset({"val"}): 10, frozenset({"train"}): 10}

@@ -1,4 +1,4 @@
-"""A zip and its unpacked folder are read alike; what could do harm or is damaged is refused in one line."""
+"""A zip and its unpacked folder are read alike; harmful or damaged files are refused in one line."""
 
 import gc
 import os
@@ -27,13 +27,13 @@ MEMBERS = {
 
 
 def refusal(path) -> str:
-    """The words of the UsageError, which must be one line that begins with the file."""
+    """The message of the UsageError, which must be one line that begins with the file."""
     with pytest.raises(UsageError) as refused:
         Archive(path)
-    words = str(refused.value)
-    assert words.startswith(f"{path}: ")
-    assert "\n" not in words
-    return words
+    message = str(refused.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
 
 
 def test_a_zip_and_its_unpacked_folder_give_the_same_names_and_bytes(tmp_path):
@@ -53,12 +53,12 @@ def test_folders_inside_a_zip_are_not_members(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x.png", "x.JPG", "a/b.Jpeg", "x.tif", "x.TIFF"])
-def test_photographs_are_known_by_their_ending_in_any_case(name):
+def test_images_are_recognised_by_their_suffix_in_any_case(name):
     assert is_image(name)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "png", "x.png.txt", "__MACOSX/a/._x.png", "x.gif"])
-def test_other_files_are_not_photographs(name):
+def test_other_files_are_not_images(name):
     assert not is_image(name)
 
 
@@ -88,8 +88,8 @@ def test_a_symbolic_link_is_refused(tmp_path):
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
-    words = refusal(tmp_path / "a.zip")
-    assert "member 'train/x.png' is a symbolic link; pack the archive again with real files" in words
+    message = refusal(tmp_path / "a.zip")
+    assert "member 'train/x.png' is a symbolic link; pack the archive again with real files" in message
 
 
 def test_an_encrypted_zip_is_refused(tmp_path):
@@ -98,14 +98,14 @@ def test_an_encrypted_zip_is_refused(tmp_path):
     for signature, flags_at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         data[data.index(signature) + flags_at] |= 1
     path.write_bytes(data)
-    assert "it is encrypted (member 'x.png'); unpack it with its password and give the folder" in refusal(path)
+    assert "encrypted (member 'x.png'); unpack it with its password and pass the folder" in refusal(path)
 
 
 def test_a_member_of_absurd_expansion_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"x.png": b"\0" * (4 << 20)})
-    words = refusal(path)
-    assert "member 'x.png' would expand 1,0" in words
-    assert "times to 4,194,304 bytes; do not use this file" in words
+    message = refusal(path)
+    assert "member 'x.png' would expand 1,0" in message
+    assert "times to 4,194,304 bytes; do not use this file" in message
 
 
 def test_a_member_that_declares_more_than_two_gigabytes_is_refused(tmp_path):
@@ -129,21 +129,21 @@ def test_a_member_that_is_larger_than_it_declares_is_not_unpacked(tmp_path):
 def test_a_truncated_zip_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", MEMBERS)
     path.write_bytes(path.read_bytes()[:-40])
-    assert refusal(path) == f"{path}: it is truncated or damaged; download it again, or give an unpacked folder"
+    assert refusal(path) == f"{path}: truncated or damaged; download it again, or pass an unpacked folder"
 
 
 @pytest.mark.parametrize("content", [b"", b"P", b"Rar!\x1a\x07\x00", b"<html>not found</html>" * 99])
 def test_a_file_that_is_no_zip_is_refused(tmp_path, content):
     path = tmp_path / "a.zip"
     path.write_bytes(content)
-    assert refusal(path) == f"{path}: it is not a zip archive; download it again, or give an unpacked folder"
+    assert refusal(path) == f"{path}: not a zip archive; download it again, or pass an unpacked folder"
     path.rename(table := path.with_name("labels.csv"))
-    assert refusal(table) == f"{table}: it is not a zip archive; give the folder that it lies in"
+    assert refusal(table) == f"{table}: not a zip archive; pass the folder that contains it"
 
 
 def test_a_missing_archive_is_refused(tmp_path):
     path = tmp_path / "no.zip"
-    assert refusal(path) == f"{path}: there is no such file or folder; give the path of the archive"
+    assert refusal(path) == f"{path}: not found; pass the path of an archive or folder"
 
 
 def test_two_members_of_one_name_are_refused(tmp_path):
@@ -162,7 +162,7 @@ def test_a_damaged_member_is_an_error_of_its_own(tmp_path):
     assert archive.read("y.png") == b"more"
 
 
-def test_a_member_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_member_is_an_error(tmp_path):
     for archive in (Archive(write_zip(tmp_path / "a.zip", MEMBERS)), Archive(write_folder(tmp_path / "b", MEMBERS))):
         with pytest.raises(OSError, match=r"no\.png"):
             archive.read("no.png")
@@ -187,7 +187,7 @@ def read_elsewhere(archive, name):
     return os.getpid(), archive.read(name)
 
 
-def test_it_pickles_and_reads_in_another_process(tmp_path):
+def test_an_archive_pickles_and_is_read_in_another_process(tmp_path):
     archive = Archive(write_zip(tmp_path / "a.zip", MEMBERS))
     archive.read("a/y.tif")  # an open file must not travel with it
     assert pickle.loads(pickle.dumps(archive)).read("a/train/x.PNG") == b"pixels"
@@ -209,7 +209,7 @@ def test_a_member_travels_without_the_list_of_the_others(tmp_path, compression):
 
 def test_of_a_member_little_more_than_its_name_is_held(tmp_path):
     path = write_zip(tmp_path / "a.zip", {f"{i:04}.png": b"pixels" for i in range(2000)})
-    Archive(path)  # what is imported and kept once
+    Archive(path)  # imports and caches on first use
     tracemalloc.start()
     archive = Archive(path)
     gc.collect()
@@ -219,20 +219,20 @@ def test_of_a_member_little_more_than_its_name_is_held(tmp_path):
     assert held / 2000 < 150  # a ZipInfo alone takes 480 bytes
 
 
-def test_a_place_that_no_file_has_is_told(tmp_path):
+def test_a_position_beyond_the_file_is_reported(tmp_path):
     path = tmp_path / "a.zip"
     info = zipfile.ZipInfo("a.png")
     info.extra = struct.pack("<HHQ", 1, 8, 2**64 - 1)  # zip64: the place of the member
     with zipfile.ZipFile(path, "w") as packed:
         packed.writestr(info, b"pixels")
-    data = bytearray(b"#!" + path.read_bytes())  # what stands before the zip is added to the place
+    data = bytearray(b"#!" + path.read_bytes())  # bytes before the zip are added to the offset
     struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 42, 0xFFFFFFFF)
     path.write_bytes(data)
-    with pytest.raises(UsageError, match=r"a\.zip: it is .*; download it again, or give an unpacked folder"):
+    with pytest.raises(UsageError, match=r"a\.zip: .*; download it again, or pass an unpacked folder"):
         Archive(path)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_does_not_share_the_position_in_the_file(tmp_path):
     archive = Archive(write_zip(tmp_path / "a.zip", MEMBERS))
@@ -266,7 +266,7 @@ def test_folders_that_were_packed_with_backslashes_are_folders(tmp_path):
     assert archive.read("test/a.png") == b"pixels"
 
 
-def test_a_name_that_is_no_text_is_refused_before_photographs_are_read(tmp_path):
+def test_a_name_that_is_no_text_is_refused_before_images_are_read(tmp_path):
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"")
     assert Archive(tmp_path).images() == []
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")

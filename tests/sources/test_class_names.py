@@ -1,4 +1,4 @@
-"""Names of classes get one order, whatever the order and the spelling they were found in."""
+"""Class names have one order, whatever their order and spelling in the source."""
 
 import pytest
 
@@ -26,14 +26,14 @@ from dr.sources.class_names import arrange, check_spelling, check_splits, number
     ],
 )
 def test_classes_come_in_the_order_that_a_reader_expects(names, classes):
-    found, number = arrange(names)
-    assert found == classes
+    arranged, number = arrange(names)
+    assert arranged == classes
     assert sorted(number.values()) == list(range(len(classes)))
     assert set(number) == set(names)
 
 
 @pytest.mark.parametrize(
-    ("classes", "means_something"),
+    ("classes", "expected"),
     [
         (GRADES, True),
         (("No DR", "Severe"), True),
@@ -46,8 +46,8 @@ def test_classes_come_in_the_order_that_a_reader_expects(names, classes):
         (("daisy", "rose", "tulip"), False),
     ],
 )
-def test_whether_the_order_of_classes_means_something(classes, means_something):
-    assert ranked(classes) == means_something
+def test_grades_consecutive_stages_and_pairs_of_classes_are_ranked(classes, expected):
+    assert ranked(classes) == expected
 
 
 def test_two_spellings_of_a_grade_are_one_class():
@@ -56,7 +56,7 @@ def test_two_spellings_of_a_grade_are_one_class():
 
 @pytest.mark.parametrize("names", [["No_DR", "no_dr", "DR"], ["Normal", "normal", "cataract"], ["stage 1", "Stage-1"]])
 def test_one_class_in_two_spellings_is_refused(names):
-    with pytest.raises(UsageError, match=r"^x: the classes '.+' and '.+' differ in spelling alone; spell both"):
+    with pytest.raises(UsageError, match=r"^x: the classes '.+' and '.+' differ only in spelling; use one"):
         check_spelling(names, place="x")
 
 
@@ -68,12 +68,12 @@ def test_classes_that_only_look_alike_are_not(names):
 def test_a_class_that_is_only_tested_is_named():
     with pytest.raises(UsageError) as refused:
         check_splits({"train": {"cat", "dog"}, "test": {"cat", "cow"}}, place="pets.zip")
-    words = "pets.zip: test has the class 'cow', which train has not; add it to train or take it out of test"
-    assert str(refused.value) == words
+    message = "pets.zip: test has the class 'cow', which train lacks; add it to train or remove it from test"
+    assert str(refused.value) == message
 
 
 def test_labels_without_a_gap_are_classes_and_others_are_not():
     assert numbered({"train": [0, 1, 1, 2], "test": [1]}, place="x") == ("0", "1", "2")
     assert numbered({"train": range(5)}, place="x") == GRADES
-    with pytest.raises(UsageError, match=r"x: no training photograph has the label 1, but some have 3; number the"):
+    with pytest.raises(UsageError, match=r"x: no training image has the label 1, but some have 3; number the"):
         numbered({"train": [0, 2, 3]}, place="x")

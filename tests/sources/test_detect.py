@@ -1,4 +1,4 @@
-"""Whatever -m is given is recognised and prepared with its own split, or one line says what to change."""
+"""Every format of -m is recognised and preprocessed with its own split, or one line names the fault and the remedy."""
 
 import json
 import pickle
@@ -12,14 +12,16 @@ from conftest import draw_retina, encode, write_folder, write_zip
 
 from dr import GRADES, UsageError
 from dr.datasets.preprocessed import read_preprocessed
-from dr.preprocessing.pipeline import Settings, prepare, summary_lines
+from dr.preprocessing.pipeline import preprocess_sources
+from dr.preprocessing.settings import Settings
+from dr.preprocessing.summary import summary_lines
+from dr.sources.candidate import Columns, tables_by_split
 from dr.sources.detect import open_sources, recognise
-from dr.sources.label_table import Columns, sides
 
 SETTINGS = Settings(size=64, val_fraction=0.25)
 
 
-def picture(seed: int, *, side_px: int = 28, colour: bool = True) -> np.ndarray:
+def smooth_image(seed: int, *, side_px: int = 28, colour: bool = True) -> np.ndarray:
     """(side_px, side_px, 3) or (side_px, side_px) uint8 RGB: smooth, and unlike that of any other seed."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (7, 7, 3) if colour else (7, 7), dtype=np.uint8)
@@ -27,19 +29,19 @@ def picture(seed: int, *, side_px: int = 28, colour: bool = True) -> np.ndarray:
 
 
 def png(seed: int, **options) -> bytes:
-    return encode(picture(seed, **options))
+    return encode(smooth_image(seed, **options))
 
 
 def done(path, directory, *, extra="none", columns=None, settings=SETTINGS):
-    """-> (report, prepared folder as train.py reads it); every row has its file, every file its row."""
+    """-> (report, preprocessed folder as train.py reads it); every row has its file, every file its row."""
     sources = open_sources(str(path), str(extra), columns=columns)
-    report = prepare(sources, directory=str(directory), settings=settings, workers=1)
+    report = preprocess_sources(sources, directory=str(directory), settings=settings, workers=1)
     root = directory / "kaggle_retina"
-    for side in ("train", "val", "test"):
-        table = root / f"labels_{side}.csv"
+    for split in ("train", "val", "test"):
+        table = root / f"labels_{split}.csv"
         paths = pd.read_csv(table, dtype=str)["path"].tolist() if table.exists() else []
-        assert paths == sorted(path.relative_to(root).as_posix() for path in (root / side).glob("*"))
-        assert table.exists() == (root / side).exists()
+        assert paths == sorted(path.relative_to(root).as_posix() for path in (root / split).glob("*"))
+        assert table.exists() == (root / split).exists()
     return report, read_preprocessed(directory)
 
 
@@ -51,9 +53,9 @@ def refusal(path, **options) -> str:
 
 
 def originals(data) -> dict[str, set[str]]:
-    """{side: names of its photographs, without main_ and the ending}."""
-    sides = {"train": data.train, "val": data.val} | ({} if data.test is None else {"test": data.test})
-    return {side: set(table["path"].str.extract(r"main_(.*)\.\w+$")[0]) for side, table in sides.items()}
+    """{split: names of its images, without main_ and the ending}."""
+    splits = {"train": data.train, "val": data.val} | ({} if data.test is None else {"test": data.test})
+    return {split: set(table["path"].str.extract(r"main_(.*)\.\w+$")[0]) for split, table in splits.items()}
 
 
 # --- a MedMNIST file ------------------------------------------------------------------------------
@@ -61,10 +63,10 @@ def originals(data) -> dict[str, set[str]]:
 
 def arrays(*, num_classes=5, side_px=28, colour=True, **changed) -> dict[str, np.ndarray]:
     made = {}
-    for number, (side, count) in enumerate({"train": 10, "val": 5, "test": 5}.items()):
+    for number, (split, count) in enumerate({"train": 10, "val": 5, "test": 5}.items()):
         seeds = range(100 * number, 100 * number + count)
-        made[f"{side}_images"] = np.stack([picture(seed, side_px=side_px, colour=colour) for seed in seeds])
-        made[f"{side}_labels"] = (np.arange(count, dtype=np.uint8) % num_classes)[:, None]
+        made[f"{split}_images"] = np.stack([smooth_image(seed, side_px=side_px, colour=colour) for seed in seeds])
+        made[f"{split}_labels"] = (np.arange(count, dtype=np.uint8) % num_classes)[:, None]
     return {name: array for name, array in (made | changed).items() if array is not None}
 
 
@@ -74,82 +76,82 @@ def write_npz(path, content):
 
 
 @pytest.mark.parametrize(("side_px", "colour"), [(28, True), (28, False), (150, True)])
-def test_a_medmnist_file_keeps_its_split_and_every_pixel(tmp_path, no_pictures, side_px, colour):
+def test_a_medmnist_file_keeps_its_split_and_every_pixel(tmp_path, no_plots, side_px, colour):
     made = arrays(side_px=side_px, colour=colour)
     made["val_images"][0] = made["train_images"][0]  # a duplicate is listed, and stays
     path = write_npz(tmp_path / "retina.npz", made)
     report, data = done(path, tmp_path, settings=Settings())
     assert report["counts"] == {"validation": [1] * 5, "train: main": [2] * 5, "test": [1] * 5}
     assert data.classes == GRADES
-    assert report["duplicates"]["photographs"] == 2
-    for side, images in (("train", made["train_images"]), ("test", made["test_images"])):
+    assert report["duplicates"]["images"] == 2
+    for split, images in (("train", made["train_images"]), ("test", made["test_images"])):
         for number, image in enumerate(images):
-            written = cv2.imread(str(data.root / side / f"main_{side}_{number:05}.png"))
+            written = cv2.imread(str(data.root / split / f"main_{split}_{number:05}.png"))
             expected = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if colour else cv2.COLOR_GRAY2BGR)
             np.testing.assert_array_equal(written, expected)
     assert data.test["diagnosis"].tolist() == [0, 1, 2, 3, 4]
     assert report["settings"]["per_class"] == "all"
-    assert (report["flags"], data.crop) == ({}, False)
+    assert (report["quality_flags"], data.crop) == ({}, False)
     assert not (data.root / "crops.png").exists()
 
 
-def test_per_class_applies_to_a_split_of_its_own_only_where_it_is_given(tmp_path, no_pictures):
+def test_per_class_applies_to_a_split_of_its_own_only_where_it_is_given(tmp_path, no_plots):
     path = write_npz(tmp_path / "retina.npz", arrays())
     report, _ = done(path, tmp_path, settings=Settings(size=64, per_class=1))
     assert report["counts"] == {"validation": [1] * 5, "train: main": [1] * 5, "test": [1] * 5}
-    assert report["left_out"] == {"its grade is full": 5}
+    assert report["excluded"] == {"per_class reached": 5}
 
 
 def test_classes_of_a_medmnist_file_other_than_five_are_numbers(tmp_path):
     assert recognise(str(write_npz(tmp_path / "a.npz", arrays(num_classes=3)))).classes == ("0", "1", "2")
 
 
-def test_a_worker_is_sent_the_path_and_not_the_arrays(tmp_path):
+def test_a_worker_is_sent_one_image_and_not_the_arrays(tmp_path):
     archive = recognise(str(write_npz(tmp_path / "retina.npz", arrays()))).archive
-    sent = pickle.dumps(archive)
-    assert len(sent) < 2000
-    assert pickle.loads(sent).read("train_00007") == archive.read("train_00007")
+    sent = pickle.dumps(archive.member("train_00007"))
+    assert len(sent) < len(archive.read("train_00007")) + 200
+    assert pickle.loads(sent).read() == archive.read("train_00007")
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "message"),
     [
-        ({"train_images": None}, "it has no array train_images; is it a MedMNIST file?"),
-        ({"test_labels": None}, "it has no array test_labels; is it a MedMNIST file?"),
+        ({"train_images": None}, "no array train_images; check that this is a MedMNIST file"),
+        ({"test_labels": None}, "no array test_labels; check that this is a MedMNIST file"),
         ({"val_labels": np.zeros((4, 1), np.uint8)}, "val has 5 images, but 4 labels"),
         ({"train_images": np.zeros((10, 28, 28, 3))}, "train_images is float64 (10, 28, 28, 3), expected uint8 (N, H"),
         ({"train_images": np.zeros((10, 784), np.uint8)}, "train_images is uint8 (10, 784), expected uint8 (N, H, W)"),
         ({"test_labels": np.zeros((5, 14), np.uint8)}, "test_labels is uint8 (5, 14), expected one whole number from"),
         ({"test_labels": np.array([[-1]] * 5)}, "test_labels is int64 (5, 1), expected one whole number from 0"),
         ({"test_labels": np.array([[0.5]] * 5)}, "test_labels is float64 (5, 1), expected one whole number from 0"),
-        ({"test_labels": np.array([[7]] * 5)}, "test has the class '7', which train has not; add it to train"),
+        ({"test_labels": np.array([[7]] * 5)}, "test has the class '7', which train lacks; add it to train"),
         ({"train_labels": np.array([[9]] * 9 + [[0]]), "val_labels": None, "val_images": None,
-          "test_labels": None, "test_images": None}, "no training photograph has the label 1, but some have 9;"),
-        ({"train_labels": np.array([[None]] * 10)}, "its arrays cannot be read (Object arrays cannot be loaded"),
+          "test_labels": None, "test_images": None}, "no training image has the label 1, but some have 9;"),
+        ({"train_labels": np.array([[None]] * 10)}, "the arrays cannot be read (Object arrays cannot be loaded"),
     ],
 )  # fmt: skip
-def test_a_wrong_medmnist_file_is_refused_in_words(tmp_path, changed, words):
+def test_a_wrong_medmnist_file_is_refused_in_one_line(tmp_path, changed, message):
     path = write_npz(tmp_path / "retina.npz", arrays(**changed))
-    assert refusal(path).startswith(f"{path}: {words}")
+    assert refusal(path).startswith(f"{path}: {message}")
 
 
-def test_a_medmnist_file_that_is_missing_or_damaged_is_refused_in_words(tmp_path):
+def test_a_medmnist_file_that_is_missing_or_damaged_is_refused_in_one_line(tmp_path):
     path = write_npz(tmp_path / "retina.npz", arrays())
     path.write_bytes(path.read_bytes()[:-300])
-    assert refusal(path).startswith(f"{path}: it is truncated or damaged; download it again")
+    assert refusal(path).startswith(f"{path}: truncated or damaged; download it again")
     path.write_text("no arrays")
-    assert refusal(path).startswith(f"{path}: it is not a zip archive; download it again")
-    assert refusal(tmp_path / "no.npz").startswith(f"{tmp_path / 'no.npz'}: there is no such file")
+    assert refusal(path).startswith(f"{path}: not a zip archive; download it again")
+    assert refusal(tmp_path / "no.npz").startswith(f"{tmp_path / 'no.npz'}: not found; pass the path")
 
 
 # --- class folders --------------------------------------------------------------------------------
 
 
-def folders(sides: dict[str, dict[str, int]], *, root="set/", inner="", suffix=".JPEG", **options) -> dict[str, bytes]:
-    """{side: {class: photographs}} -> members; no two pictures are alike."""
+def folders(splits: dict[str, dict[str, int]], *, root="set/", inner="", suffix=".JPEG", **options) -> dict[str, bytes]:
+    """{split: {class: images}} -> members; no two images are alike."""
     names = [
-        f"{root}{side}{name}/{inner}{number}{suffix}"
-        for side, classes in sides.items()
+        f"{root}{split}{name}/{inner}{number}{suffix}"
+        for split, classes in splits.items()
         for name, count in classes.items()
         for number in range(count)
     ]
@@ -158,7 +160,7 @@ def folders(sides: dict[str, dict[str, int]], *, root="set/", inner="", suffix="
 
 @pytest.mark.parametrize("validation", ["val/", "valid/", "Validation/"])
 @pytest.mark.parametrize("packed", [True, False])
-def test_class_folders_keep_their_split_and_their_names(tmp_path, no_pictures, validation, packed):
+def test_class_folders_keep_their_split_and_their_names(tmp_path, no_plots, validation, packed):
     made = folders({"train/": {"DR": 3, "No_DR": 4}, validation: {"DR": 2, "No_DR": 2}, "test/": {"DR": 2}})
     path = write_zip(tmp_path / "a.zip", made) if packed else write_folder(tmp_path / "a", made)
     report, data = done(path, tmp_path)
@@ -168,7 +170,7 @@ def test_class_folders_keep_their_split_and_their_names(tmp_path, no_pictures, v
     assert summary_lines(report)[0] == "validation    No_DR: 2  DR: 2"
 
 
-def test_one_level_of_class_folders_is_split_like_the_competition_archive(tmp_path, no_pictures):
+def test_one_level_of_class_folders_is_split_like_the_competition_archive(tmp_path, no_plots):
     made = folders({"": {"rose": 8, "daisy": 4, "tulip": 4}}, side_px=64)
     report, data = done(write_zip(tmp_path / "flowers.zip", made), tmp_path)
     assert data.classes == ("daisy", "rose", "tulip")
@@ -178,21 +180,21 @@ def test_one_level_of_class_folders_is_split_like_the_competition_archive(tmp_pa
     assert {path.suffix for path in data.root.glob("*/*_0.*")} == {".png"}
 
 
-def test_validation_is_split_from_training_where_only_training_and_test_are_there(tmp_path, no_pictures):
+def test_validation_is_split_from_training_if_only_training_and_test_exist(tmp_path, no_plots):
     made = folders({"train/": {"0": 8, "1": 8}, "test/": {"0": 3, "1": 3}})
     made["set/train/0/copy.JPEG"] = made["set/test/0/0.JPEG"]
     made["set/test/1/7_left.JPEG"], made["set/train/1/7_right.JPEG"] = png(900), png(901)
     report, data = done(write_zip(tmp_path / "a.zip", made), tmp_path)
     assert report["counts"] == {"validation": [2, 2], "train: main": [6, 6], "test": [3, 4]}
-    assert report["left_out"] == {"it duplicates a test photograph": 1, "its patient stands in test": 1}
+    assert report["excluded"] == {"duplicate of a test image": 1, "patient in test": 1}
     listed = pd.read_csv(data.root / "duplicates.csv")
     assert dict(zip(listed["original"], listed["outcome"], strict=True)) == {
         "test_0_0": "kept",
-        "train_0_copy": "it duplicates a test photograph",
+        "train_0_copy": "duplicate of a test image",
     }
 
 
-def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_told_in_totals(tmp_path, monkeypatch):
+def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_reported_in_totals(tmp_path, monkeypatch):
     monkeypatch.setattr("dr.preprocessing.plots.class_balance", None)  # two hundred bars are not drawn
     names = {f"n{number:08}": 1 for number in range(200)}
     made = folders({"train/": names}, root="tiny/", inner="images/", side_px=16)
@@ -205,47 +207,47 @@ def test_two_hundred_classes_in_the_layout_of_tiny_imagenet_are_told_in_totals(t
     report, data = done(write_zip(tmp_path / "tiny.zip", made), tmp_path)
     assert data.classes == tuple(names)
     assert summary_lines(report) == [
-        "validation    200 photographs of 200 classes",
-        "train: main   200 photographs of 200 classes",
+        "validation    200 images of 200 classes",
+        "train: main   200 images of 200 classes",
     ]
     assert data.val["diagnosis"].is_unique
     assert data.test is None
 
 
 @pytest.mark.parametrize(
-    ("made", "words"),
+    ("made", "message"),
     [
-        ({"train/": {"cat": 1, "dog": 1}, "test/": {"cow": 1}}, "test has the class 'cow', which train has not"),
+        ({"train/": {"cat": 1, "dog": 1}, "test/": {"cow": 1}}, "test has the class 'cow', which train lacks"),
     ],
 )
-def test_class_folders_that_contradict_each_other_are_refused(tmp_path, made, words):
+def test_class_folders_that_contradict_each_other_are_refused(tmp_path, made, message):
     path = write_zip(tmp_path / "a.zip", folders(made))
-    assert refusal(path).startswith(f"{path}: {words}")
+    assert refusal(path).startswith(f"{path}: {message}")
 
 
-def test_sides_may_spell_a_class_in_different_ways(tmp_path):
+def test_splits_may_spell_a_class_in_different_ways(tmp_path):
     path = write_zip(tmp_path / "a.zip", folders({"train/": {"No_DR": 2, "Mild": 1}, "test/": {"no dr": 1}}))
     source = recognise(str(path))
     assert source.classes == ("No DR", "Mild")
     assert source.table["diagnosis"].tolist() == [0, 1, 0, 0]
     path = write_zip(tmp_path / "b.zip", folders({"train/": {"No_DR": 2, "Mild": 1}, "test/": {"severe": 1}}))
-    assert refusal(path).startswith(f"{path}: test has the class 'severe', which train has not; add it to train or")
+    assert refusal(path).startswith(f"{path}: test has the class 'severe', which train lacks; add it to train or")
 
 
-def test_a_photograph_outside_of_the_class_folders_and_a_name_twice_are_refused(tmp_path):
+def test_an_image_outside_of_the_class_folders_and_a_name_twice_are_refused(tmp_path):
     made = folders({"train/": {"cat": 1, "dog": 1}})
     path = write_zip(tmp_path / "a.zip", made | {"set/train/x.png": b""})
-    assert refusal(path) == f"{path}: set/train/x.png stands in no folder of a class; move it to one"
+    assert refusal(path) == f"{path}: set/train/x.png is in no class folder; move it to one"
     path = write_zip(tmp_path / "b.zip", made | {"set/train/cat/0.png": b""})
-    words = "set/train/cat/0.JPEG and set/train/cat/0.png would have the same name; rename one"
-    assert refusal(path) == f"{path}: {words}"
+    message = "set/train/cat/0.JPEG and set/train/cat/0.png would have the same name; rename one"
+    assert refusal(path) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize(("training", "validation"), [("NFD", "NFD"), ("NFD", "NFC")])
-def test_class_folders_may_be_named_as_macos_writes_them(tmp_path, no_pictures, training, validation):
+def test_class_folders_may_be_named_as_macos_writes_them(tmp_path, no_plots, training, validation):
     names = {"train/": training, "val/": validation}
     made = folders({
-        side: {unicodedata.normalize(form, name): 3 for name in ("Sévère", "Modéré")} for side, form in names.items()
+        split: {unicodedata.normalize(form, name): 3 for name in ("Sévère", "Modéré")} for split, form in names.items()
     })  # fmt: skip
     _, data = done(write_folder(tmp_path / "mine", made), tmp_path)
     assert data.classes == ("Modéré", "Sévère")
@@ -253,73 +255,71 @@ def test_class_folders_may_be_named_as_macos_writes_them(tmp_path, no_pictures, 
 
 
 @pytest.mark.parametrize("aside", [".ipynb_checkpoints/0-checkpoint.JPEG", "@eaDir/0.JPEG/SYNOPHOTO_THUMB_M.jpg"])
-def test_what_programs_put_aside_is_no_class(tmp_path, aside):
+def test_hidden_folders_and_thumbnails_are_ignored(tmp_path, aside):
     made = folders({"": {str(grade): 2 for grade in range(5)}})
     made |= {f"set/{aside}": png(90), f"set/1/{aside}": png(91), "set/.hidden/train.csv": b"id_code,diagnosis\n0,1"}
     source = recognise(str(write_folder(tmp_path / "mine", made)))
     assert source.classes == GRADES
-    assert (len(source.table), source.unlisted) == (10, 0)
+    assert (len(source.table), source.unlabelled) == (10, 0)
 
 
-def test_photographs_in_hidden_folders_alone_are_told(tmp_path):
+def test_images_in_hidden_folders_alone_are_reported(tmp_path):
     path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 1, "dog": 1}}, root=".cache/"))
-    assert refusal(path) == (
-        f"{path}: its photographs lie in hidden folders alone, which are passed over; rename these"
-    )
+    assert refusal(path) == (f"{path}: all its images are in hidden folders, which are ignored; rename these folders")
 
 
-def test_one_photograph_under_a_name_in_two_forms_is_refused(tmp_path):
+def test_one_image_under_a_name_in_two_forms_is_refused(tmp_path):
     names = [unicodedata.normalize(form, "set/é/0.png") for form in ("NFC", "NFD")]
     path = write_zip(tmp_path / "a.zip", {name: png(n) for n, name in enumerate(names)} | {"set/a/1.png": png(3)})
     assert refusal(path).endswith("would have the same name; rename one")
 
 
-def test_test_photographs_without_a_class_are_left_out_where_none_has_one(tmp_path):
+def test_test_images_without_a_class_are_left_out_where_none_has_one(tmp_path):
     made = folders({"train/": {"cat": 2, "dog": 2}, "val/": {"cat": 1, "dog": 1}}) | {"set/test/0.png": png(9)}
     made |= {"set/more/test/dog/1.png": png(11)}  # of another root
     source = recognise(str(write_zip(tmp_path / "a.zip", made)))
-    assert set(source.table["side"]) == {"train", "val"}
-    assert source.unlisted == 2
+    assert set(source.table["source_split"]) == {"train", "val"}
+    assert source.unlabelled == 2
     path = write_zip(tmp_path / "b.zip", made | {"set/test/dog/1.png": png(10)})
-    assert refusal(path) == f"{path}: set/test/0.png stands in no folder of a class; move it to one"
+    assert refusal(path) == f"{path}: set/test/0.png is in no class folder; move it to one"
 
 
 def test_a_class_in_two_spellings_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", folders({"": {"No_DR": 1, "DR": 1, "dr": 1}}))
-    assert refusal(path) == f"{path}: the classes 'DR' and 'dr' differ in spelling alone; spell both alike"
+    assert refusal(path) == f"{path}: the classes 'DR' and 'dr' differ only in spelling; use one spelling"
     path = write_folder(tmp_path / "mine", labelled("id_code,diagnosis\na,yes\nb,No\nc,Yes"))
-    assert refusal(path).endswith(": the classes 'Yes' and 'yes' differ in spelling alone; spell both alike")
+    assert refusal(path).endswith(": the classes 'Yes' and 'yes' differ only in spelling; use one spelling")
 
 
-def test_pictures_of_kinds_that_are_not_read_are_told(tmp_path, no_pictures):
+def test_images_in_unsupported_formats_are_reported(tmp_path, no_plots):
     made = folders({"": {"cat": 4, "dog": 4}}) | {"set/emu/0.bmp": b"BM", "set/emu/1.webp": b"RIFF"}
     report, _ = done(write_zip(tmp_path / "a.zip", made), tmp_path)
-    words = "note: 2 pictures of other kinds were not looked at, such as set/emu/0.bmp; save them as PNG"
-    assert words in summary_lines(report)
+    message = "note: skipped 2 images in unsupported formats, such as set/emu/0.bmp; convert them to PNG"
+    assert message in summary_lines(report)
 
 
-def test_a_class_that_validation_lacks_is_named(tmp_path, no_pictures):
+def test_a_class_that_validation_lacks_is_named(tmp_path, no_plots):
     made = folders({"train/": {"cat": 2, "dog": 2, "emu": 2}, "val/": {"cat": 2, "dog": 2}})
     report, _ = done(write_zip(tmp_path / "a.zip", made), tmp_path)
-    assert summary_lines(report)[-1].startswith("note: class emu has no validation photograph")
+    assert summary_lines(report)[-1].startswith("note: class emu has no validation image")
 
 
 def test_one_archive_given_twice_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"a.png": png(0)})
-    with pytest.raises(UsageError, match=r"-a .*a\.zip: it is what -m names; give the 2015 archive, or leave out -a"):
+    with pytest.raises(UsageError, match=r"-a .*a\.zip: the same file as -m; pass the 2015 archive, or leave out -a"):
         open_sources(str(path), str(tmp_path / "." / "a.zip"))
 
 
 # --- pairs without a header -----------------------------------------------------------------------
 
 
-def pairs(sides: dict[str, dict[str, object]], *, root="set/") -> dict[str, bytes]:
+def pairs(splits: dict[str, dict[str, object]], *, root="set/") -> dict[str, bytes]:
     made = {}
-    for side, rows in sides.items():
-        made[f"{root}{side}_img.csv"] = "\n".join(rows).encode()
-        made[f"{root}{side}_label.csv"] = "\r\n".join(map(str, rows.values())).encode()
+    for split, rows in splits.items():
+        made[f"{root}{split}_img.csv"] = "\n".join(rows).encode()
+        made[f"{root}{split}_label.csv"] = "\r\n".join(map(str, rows.values())).encode()
         for number, name in enumerate(rows):
-            made[f"{root}{side}/{name}.jpeg"] = png(len(side) * 100 + number)
+            made[f"{root}{split}/{name}.jpeg"] = png(len(split) * 100 + number)
     return made
 
 
@@ -330,27 +330,27 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_pairs_of_csvs_have_their_first_row_and_their_test_side(tmp_path, no_pictures, packed):
+def test_pairs_of_csvs_have_their_first_row_and_their_test_split(tmp_path, no_plots, packed):
     made = pairs(PAIRS)
     path = write_zip(tmp_path / "a.zip", made) if packed else write_folder(tmp_path / "a", made)
     report, data = done(path, tmp_path)
     assert data.classes == ("0", "1")
     assert originals(data)["test"] == {"test_0", "test_1", "test_77_left"}
     assert originals(data)["train"] | originals(data)["val"] == {f"train_{n}_left" for n in range(10)}
-    assert report["left_out"] == {"its patient stands in test": 1}
+    assert report["excluded"] == {"patient in test": 1}
     assert sum(report["counts"]["validation"]) == 2
 
 
-def test_pairs_may_have_a_validation_side_and_one_folder_of_photographs(tmp_path):
+def test_pairs_may_have_a_validation_split_and_one_folder_of_images(tmp_path):
     made = pairs({"train": {"a": 0, "b": 1, "c": 2}, "val": {"d": 0}, "test": {"e": 2}})
     made = {name.replace("/train/", "/all/").replace("/test/", "/all/"): data for name, data in made.items()}
     made = {f"train_and_test/{name}": data for name, data in made.items()}
     table = recognise(str(write_zip(tmp_path / "a.zip", made))).table
-    assert table["side"].tolist() == ["train", "train", "train", "val", "test"]
+    assert table["source_split"].tolist() == ["train", "train", "train", "val", "test"]
     assert table["member"].tolist()[3:] == ["train_and_test/set/val/d.jpeg", "train_and_test/set/all/e.jpeg"]
 
 
-def test_pairs_may_lie_in_one_folder_that_is_called_like_a_side(tmp_path):
+def test_pairs_may_share_one_folder_named_after_a_split(tmp_path):
     made = pairs({"train": {"1_left": 0, "2_left": 1}, "test": {"3_left": 1, "4_left": 0}})
     made = {name.replace("/test/", "/train/"): data for name, data in made.items()}
     table = recognise(str(write_zip(tmp_path / "a.zip", made))).table
@@ -362,79 +362,79 @@ def test_pairs_may_lie_in_one_folder_that_is_called_like_a_side(tmp_path):
     }
 
 
-def test_a_photograph_that_a_side_lacks_is_not_taken_from_another_side(tmp_path):
+def test_an_image_that_a_split_lacks_is_not_taken_from_another_split(tmp_path):
     made = pairs({"train": {"0": 0, "1": 1}, "test": {"0": 1, "1": 0}})
     del made["set/test/1.jpeg"]
     path = write_zip(tmp_path / "a.zip", made)
-    words = "there is no photograph 1 of test (set/train/1.jpeg is of another side); add it"
-    assert refusal(path) == f"{path}: set/test_img.csv, row 2: {words}"
+    message = "no image 1 of test (set/train/1.jpeg is of another split); add it"
+    assert refusal(path) == f"{path}: set/test_img.csv, row 2: {message}"
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "message"),
     [
-        ({"train_label.csv": b"0\n1\n"}, "set/train_img.csv has 3 rows, but set/train_label.csv has 2; each needs"),
+        ({"train_label.csv": b"0\n1\n"}, "set/train_img.csv has 3 rows, but set/train_label.csv has 2; write one"),
         ({"train_label.csv": b"0\n1\nx"}, "set/train_label.csv, row 3: label is 'x', expected a whole number from 0"),
         ({"train_label.csv": b"0\n1.5\n1"}, "set/train_label.csv, row 2: label is '1.5', expected a whole number from"),
-        ({"train_label.csv": b"0,1\n1,2\n1,3"}, "set/train_label.csv, row 1: it has 2 values, expected one"),
-        ({"train_img.csv": b"a\nb\nz"}, "set/train_img.csv, row 3: there is no photograph z; add it"),
+        ({"train_label.csv": b"0,1\n1,2\n1,3"}, "set/train_label.csv, row 1: 2 values, expected one"),
+        ({"train_img.csv": b"a\nb\nz"}, "set/train_img.csv, row 3: no image z; add it"),
         (
             {"train_img.csv": b"image\na\nb"},
-            "set/train_img.csv, row 1: there is no photograph image; add it; these tab",
+            "set/train_img.csv, row 1: no image image; add it; these tables have no header",
         ),
         (
             {"train_img.csv": b"image\na\nb\nc", "train_label.csv": b"level\n0\n1\n1"},
             "set/train_label.csv, row 1: label is 'level', expected a whole number from 0; "
-            "these tables have no header: if this is one, take it out",
+            "these tables have no header: remove this row if it is one",
         ),
         ({"train_img.csv": b"a\nb\na"}, "set/train_img.csv, row 3: a has label 1, but 0 in row 1; keep one of them"),
-        ({"train_img.csv": b"", "train_label.csv": b""}, "set/train_img.csv is empty; expected a photograph's name"),
-        ({"test_img.csv": b"a"}, "set/test_img.csv has no test_label.csv beside it; add it"),
-        ({"test_img.csv": b"a", "test_label.csv": b"6"}, "test has the class '6', which train has not"),
+        ({"train_img.csv": b"", "train_label.csv": b""}, "set/train_img.csv is empty; expected an image name"),
+        ({"test_img.csv": b"a"}, "test_label.csv is missing beside set/test_img.csv; add it"),
+        ({"test_img.csv": b"a", "test_label.csv": b"6"}, "test has the class '6', which train lacks"),
     ],
 )
-def test_wrong_pairs_are_refused_with_their_table_and_row(tmp_path, changed, words):
+def test_wrong_pairs_are_refused_with_their_table_and_row(tmp_path, changed, message):
     made = pairs({"train": {"a": 0, "b": 1, "c": 1}}) | {f"set/{name}": data for name, data in changed.items()}
-    made |= {"set/photographs/a.jpeg": b""} if "test_img.csv" in changed else {}
+    made |= {"set/images/a.jpeg": b""} if "test_img.csv" in changed else {}
     made.pop("set/train/a.jpeg") if "test_img.csv" in changed else None
     path = write_zip(tmp_path / "a.zip", made)
-    assert refusal(path).startswith(f"{path}: {words}")
+    assert refusal(path).startswith(f"{path}: {message}")
 
 
-# --- too few for a side ---------------------------------------------------------------------------
+# --- too few for a split ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("made", "words"),
+    ("made", "message"),
     [
-        (folders({"": {"a": 2, "b": 2}}), "only 0 of its photographs would be for validation; give more photographs"),
-        (folders({"": {"a": 4, "b": 2}}), "only 1 of its photographs would be for validation; give more photographs"),
+        (folders({"": {"a": 2, "b": 2}}), "only 0 images are left for validation; add images or patients, or"),
+        (folders({"": {"a": 4, "b": 2}}), "only 1 images are left for validation; add images or patients, or"),
         (
             folders({"train/": {"a": 2, "b": 2}, "val/": {"a": 1}}),
-            "only 1 of its photographs would be for validation; give more photographs or patients, and add --force",
+            "only 1 images are left for validation; add images or patients, and run with --force",
         ),
         (
             folders({"train/": {"a": 3, "b": 3}, "test/": {"a": 1}}) | {"set/test/a/0.JPEG": b"broken"},
-            "only 0 of its photographs would be for test (1 could not be read); give more photographs or patients, and",
+            "only 0 images are left for test (1 could not be read); add images or patients, and",
         ),
     ],
 )
-def test_a_side_with_too_few_photographs_is_refused_with_their_number_and_the_remedy(tmp_path, made, words):
+def test_a_split_with_too_few_images_is_refused_with_their_number_and_the_remedy(tmp_path, made, message):
     path = write_zip(tmp_path / "a.zip", made)
     with pytest.raises(UsageError) as refused:
         done(path, tmp_path)
-    assert str(refused.value).startswith(f"{path}: {words}")
+    assert str(refused.value).startswith(f"{path}: {message}")
     assert not (tmp_path / "kaggle_retina" / "report.json").exists()
 
 
 def test_too_large_a_share_of_validation_leaves_nothing_to_train_on(tmp_path):
     path = write_zip(tmp_path / "a.zip", folders({"": {"a": 2, "b": 2}}))
-    with pytest.raises(UsageError, match=r"only 0 of its photographs would be for training; .*, or a smaller --val_fr"):
+    with pytest.raises(UsageError, match=r"only 0 images are left for training; .*, or use a smaller --val_fr"):
         done(path, tmp_path, settings=Settings(size=64, val_fraction=0.9))
 
 
-def test_a_grade_that_validation_lacks_is_told(tmp_path, no_pictures):
-    names = [f"{letter}_{number}" for letter in "pqr" for number in (0, 1)]  # two photographs of each patient
+def test_a_grade_that_validation_lacks_is_reported(tmp_path, no_plots):
+    names = [f"{letter}_{number}" for letter in "pqr" for number in (0, 1)]  # two images of each patient
     rows = [(name, 0, name[0]) for name in names] + [(name, 1, name) for name in "abcdefgh"]
     path = write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis,person", rows), names=[*names, *"abcdefgh"]))
     report, _ = done(path, tmp_path, columns=Columns(patient="person"), settings=Settings(size=64, val_fraction=0.25))
@@ -442,16 +442,16 @@ def test_a_grade_that_validation_lacks_is_told(tmp_path, no_pictures):
     report, _ = done(path, tmp_path / "b", columns=Columns(patient="person"), settings=Settings(size=64))
     assert report["counts"]["validation"] == [0, 2, 0, 0, 0]
     note = (
-        "note: grade 0 has no validation photograph, though the main archive has 6: what is measured says nothing of it"
+        "note: grade 0 has no validation image, but 6 training images of the main source; the metrics do not cover it"
     )
     assert summary_lines(report)[-1:] == [note]
 
 
-def test_many_classes_that_validation_lacks_are_told_in_one_line():
+def test_many_classes_that_validation_lacks_are_reported_in_one_line():
     counts = {"validation": [1] * 8 + [0] * 5, "train: main": [3] * 12 + [0]}
     settings = {"classes": [f"c{number}" for number in range(13)], "per_class": "all"}
-    assert summary_lines({"settings": settings, "counts": counts, "short_of_per_class": {}})[2:] == [
-        "note: 4 classes have no validation photograph: c8, c9, c10, ...",
+    assert summary_lines({"settings": settings, "counts": counts, "below_per_class": {}})[2:] == [
+        "note: 4 classes have no validation image: c8, c9, c10, ...",
     ]
 
 
@@ -466,7 +466,7 @@ def csv(header: str, rows) -> str:
     return "\n".join([header, *(",".join(map(str, row)) for row in rows)])
 
 
-def test_a_table_and_a_folder_of_photographs_are_enough(tmp_path, no_pictures):
+def test_a_table_and_a_folder_of_images_are_enough(tmp_path, no_plots):
     rows = [(f"some/where/{name}.PNG", number % 2) for number, name in enumerate("abcdefgh")]
     path = write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis", rows)) | {"sample_submission.csv": b"x"})
     report, data = done(path, tmp_path)
@@ -475,14 +475,14 @@ def test_a_table_and_a_folder_of_photographs_are_enough(tmp_path, no_pictures):
     assert report["settings"]["per_class"] == "all"
 
 
-def test_both_eyes_stay_on_one_side_where_image_and_level_are_the_columns(tmp_path):
+def test_both_eyes_stay_on_one_split_where_image_and_level_are_the_columns(tmp_path):
     text = csv("image,level", [("1_left", 0), ("1_right", 4), ("2_left", 1)])
     read = recognise(str(write_folder(tmp_path, labelled(text, names=("1_left", "1_right", "2_left"))))).table
     assert read["patient"].tolist() == ["1", "1", "2"]
     assert read["diagnosis"].tolist() == [0, 4, 1]
 
 
-def test_a_column_of_patients_keeps_them_on_one_side(tmp_path, no_pictures):
+def test_a_column_of_patients_keeps_them_on_one_split(tmp_path, no_plots):
     rows = [(name, ("cow", "cat")[number % 2], number // 2) for number, name in enumerate("abcdefgh")]
     path = write_folder(tmp_path / "mine", labelled(csv("file,animal,person", rows)))
     columns = Columns(id="file", label="animal", patient="person")
@@ -514,7 +514,7 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
 
 
 @pytest.mark.parametrize(
-    ("text", "columns", "words"),
+    ("text", "columns", "message"),
     [
         ("id_code,diagnosis\na,0\nb,5", {}, "labels.csv, row 3: diagnosis is '5', expected 0 to 4"),
         ("id_code,diagnosis\na,0\nb,x", {}, "labels.csv, row 3: diagnosis is 'x', expected 0 to 4"),
@@ -523,25 +523,25 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
         (
             "id_code,diagnosis\na,No DR\nb,nan",
             {},
-            "labels.csv, row 3: diagnosis is 'nan', where most labels are words",
+            "labels.csv, row 3: diagnosis is 'nan', but most labels are words",
         ),
-        ("id_code,diagnosis\na,DR\nb,No DR\nc,2", {}, "labels.csv, row 4: diagnosis is '2', where most labels"),
+        ("id_code,diagnosis\na,DR\nb,No DR\nc,2", {}, "labels.csv, row 4: diagnosis is '2', but most labels"),
         ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
-        ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of its 2 photographs is in"),
-        ("name,kind\na,0", {}, "its format is not recognised (labels.csv has name,kind); looked for train.csv (id_"),
-        ("name,kind\na,0", {"id": "file"}, "it holds no label table with the columns file and diagnosis or level (lab"),
-        ("id_code,k\na,0\nb,2", {"label": "k"}, "labels.csv: k: no training photograph has the label 1, but some"),
+        ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of the 2 listed images is in"),
+        ("name,kind\na,0", {}, "format not recognised (labels.csv has name,kind); expected one of: a MedMNIST"),
+        ("name,kind\na,0", {"id": "file"}, "no label table with the columns file and diagnosis or level (lab"),
+        ("id_code,k\na,0\nb,2", {"label": "k"}, "labels.csv: k: no training image has the label 1, but some"),
         ("id_code,k\na,0\nb,-2", {"label": "k"}, "labels.csv, row 3: k is '-2', expected a whole number from 0"),
         ("image,level,p\na,0,1\nb,1,", {"patient": "p"}, "labels.csv, row 3: p is empty"),
-        ("image,level\na,0\nb,1", {"patient": "p"}, "labels.csv: it has no column 'p' (its header is image,level)"),
+        ("image,level\na,0\nb,1", {"patient": "p"}, "labels.csv: no column 'p' (the header is image,level)"),
     ],
 )
-def test_a_wrong_table_is_refused_with_its_row_and_column(tmp_path, text, columns, words):
+def test_a_wrong_table_is_refused_with_its_row_and_column(tmp_path, text, columns, message):
     path = write_folder(tmp_path / "mine", labelled(text, names="ab"))
-    assert refusal(path, columns=Columns(**columns)).startswith(f"{path}: {words}")
+    assert refusal(path, columns=Columns(**columns)).startswith(f"{path}: {message}")
 
 
-def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_table(tmp_path, no_pictures):
+def test_folders_in_the_table_distinguish_images_of_one_name(tmp_path, no_plots):
     paths = [f"P{patient}/{eye}.png" for patient in range(6) for eye in ("left", "right")]
     members = {path: png(n, side_px=140) for n, path in enumerate(paths)}
     members |= {f"masks/{path}": png(50) for path in paths[:2]}
@@ -550,7 +550,7 @@ def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_tabl
     (folder / "labels.csv").write_text("\n".join(table).replace("P0/left.png,0", "photos\\P0\\left.png,0", 1))
     both = "photos/P0/left.png and photos/masks/P0/left.png"
     assert (
-        refusal(folder) == f"{folder}: {both} are both P0/left of the table; write their folders there, or take one out"
+        refusal(folder) == f"{folder}: {both} both match P0/left in the table; add their folders to it, or remove one"
     )
     for path in paths[:2]:
         (folder / "photos" / "masks" / path).unlink()
@@ -560,25 +560,25 @@ def test_photographs_that_share_a_name_are_told_apart_by_the_folders_of_the_tabl
     assert set().union(*originals(data).values()) == {path.removesuffix(".png").replace("/", "_") for path in paths}
     graded = pd.concat([data.train, data.val]).set_index("path")["diagnosis"]
     assert all(graded.filter(like=f"main_{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
-    note = "note: 1 photographs stand in no row of the table, or in no folder of a side or class: they were left out"
+    note = "note: skipped 1 images without a label: in no row of the table, or in no folder of a split or class"
     assert note in summary_lines(report)
 
 
-def test_a_row_whose_photograph_is_not_there_is_given_no_other_row_s(tmp_path):
+def test_a_row_without_its_image_does_not_take_that_of_another_row(tmp_path):
     folder = write_folder(tmp_path / "clinic", {f"P{patient}/left.png": png(patient) for patient in (2, 3)})
     (folder / "labels.csv").write_text("id_code,diagnosis\nP1/left,4\nP2/left,0\nP3/left,1\n")
     read = recognise(str(folder)).table.set_index("original")
     assert read.index[read["member"].isna()].tolist() == ["P1_left"]
     assert read["member"].dropna().tolist() == ["P2/left.png", "P3/left.png"]
     (folder / "labels.csv").write_text("id_code,diagnosis\nleft,4\nP2/left,0\n")
-    assert "P2/left.png and P3/left.png are both left of the table; write their folders there" in refusal(folder)
+    assert "P2/left.png and P3/left.png both match left in the table; add their folders to it" in refusal(folder)
 
 
-def test_rows_that_mean_one_photograph_or_would_have_one_name_are_refused(tmp_path):
+def test_two_rows_for_one_image_or_one_name_are_refused(tmp_path):
     folder = write_folder(tmp_path / "clinic", {"P2/left.png": png(2), "a/x_1.png": png(3), "a_x/1.png": png(4)})
     (folder / "labels.csv").write_text("id_code,diagnosis\nleft,4\nP2/left,0\n")
-    words = "labels.csv, row 3: left of row 2 and P2/left are one photograph; keep one of them"
-    assert refusal(folder) == f"{folder}: {words}"
+    message = "labels.csv, row 3: left of row 2 and P2/left are one image; keep one of them"
+    assert refusal(folder) == f"{folder}: {message}"
     (folder / "labels.csv").write_text("id_code,diagnosis\na/x_1,4\na_x/1,0\nb/1,2\n")
     assert "a/x_1 of row 2 and a_x/1 would have one name; keep one of them" in refusal(folder)
 
@@ -590,41 +590,41 @@ def test_both_eyes_in_a_folder_of_their_patient_are_one_patient(tmp_path):
     assert recognise(str(folder)).table["patient"].tolist() == ["P1", "P1", "P2", "P2"]
 
 
-def test_photographs_that_lie_elsewhere_than_the_table_says_are_found_by_their_name(tmp_path, no_pictures):
-    rows = [f"/home/me/pictures/{n}.png,{n % 2}" for n in range(8)]
-    members = {f"photographs/{n}.png": png(n, side_px=140) for n in range(8)}
+def test_images_outside_the_folders_of_the_table_are_found_by_name(tmp_path, no_plots):
+    rows = [f"/home/me/images/{n}.png,{n % 2}" for n in range(8)]
+    members = {f"images/{n}.png": png(n, side_px=140) for n in range(8)}
     folder = write_folder(tmp_path / "mine", members | {"labels.csv": "\n".join(["image,level", *rows]).encode()})
     _, data = done(folder, tmp_path / "out")
     assert set().union(*originals(data).values()) == {str(n) for n in range(8)}
 
 
-def test_a_table_whose_photographs_are_none_of_these_shows_one_of_each(tmp_path):
+def test_a_table_that_matches_no_image_is_refused_with_an_example_of_each(tmp_path):
     folder = write_folder(tmp_path / "mine", {"000.png": png(0), "001.png": png(1)})
     (folder / "labels.csv").write_text("id_code,diagnosis\n0,1\n1,0\n")
-    assert "none of its 2 photographs is in" in refusal(folder)
-    assert "(such as 0 and 000.png)" in refusal(folder)
+    assert "none of the 2 listed images is in" in refusal(folder)
+    assert "(0 does not match 000.png)" in refusal(folder)
 
 
-def test_folders_that_are_no_classes_beside_a_table_of_unknown_columns_are_answered_with_its_columns(tmp_path):
+def test_folders_that_are_no_classes_beside_a_table_of_unknown_columns_are_refused_with_its_columns(tmp_path):
     members = {f"{name}/{n}.png": png(n) for name in ("old", "new") for n in range(4)} | {"stray.png": png(9)}
     folder = write_folder(tmp_path / "mine", members | {"Befunde.csv": b"Bild,Stadium\n0,1\n"})
     assert refusal(folder) == (
-        f"{folder}: stray.png stands in no folder of a class; move it to one, or take it out; or name the columns of "
+        f"{folder}: stray.png is in no class folder; move it to one, or remove it; or name the columns of "
         "Befunde.csv (Bild,Stadium) with --id_column and --label_column"
     )
 
 
-def test_two_tables_that_could_both_be_meant_are_refused(tmp_path):
+def test_two_candidate_label_tables_are_refused(tmp_path):
     text = "id_code,diagnosis\na,0\nb,1"
     path = write_folder(tmp_path, labelled(text) | {"more/again.csv": text.encode()})
-    words = "labels.csv and more/again.csv have the columns id_code or image and diagnosis or level; leave only one"
-    assert refusal(path).startswith(f"{path}: {words}")
+    message = "labels.csv and more/again.csv have the columns id_code or image and diagnosis or level; keep only one"
+    assert refusal(path).startswith(f"{path}: {message}")
 
 
-def test_photographs_missing_from_a_folder_are_named_and_the_others_done(tmp_path, no_pictures):
+def test_images_missing_from_a_folder_are_listed_and_the_others_preprocessed(tmp_path, no_plots):
     rows = [(name, number % 2) for number, name in enumerate("abcdefghz")]
     report, _ = done(write_folder(tmp_path / "mine", labelled(csv("id_code,diagnosis", rows))), tmp_path)
-    missing = {"source": "main", "original": "z", "reason": "its file is not in the archive"}
+    missing = {"source": "main", "original": "z", "reason": "the archive lacks its file"}
     assert report["skipped"] == [missing]
 
 
@@ -642,16 +642,16 @@ def test_photographs_missing_from_a_folder_are_named_and_the_others_done(tmp_pat
         ({"train.csv": b"id_code,diagnosis\na,2\nb,2"} | {"train/a.png": b""}, "Moderate"),
         (pairs({"train": {"a": 0, "b": 0}, "test": {"c": 0}}), "0"),
     ],
-    ids=["spellings", "spellings of sides", "folders", "grades", "words", "competition archive", "pairs"],
+    ids=["spellings", "spellings of splits", "folders", "grades", "words", "competition archive", "pairs"],
 )
 def test_one_class_is_too_few_whatever_holds_it(tmp_path, made, name):
     path = write_zip(tmp_path / "a.zip", made)
-    assert refusal(path) == f"{path}: all its photographs are of the class {name!r}; there must be two or more"
+    assert refusal(path) == f"{path}: all its images are of the class {name!r}; add images of at least one other class"
 
 
 def test_one_class_of_a_medmnist_file_is_too_few(tmp_path):
     path = write_npz(tmp_path / "a.npz", arrays(num_classes=1))
-    assert refusal(path) == f"{path}: all its photographs are of the class '0'; there must be two or more"
+    assert refusal(path) == f"{path}: all its images are of the class '0'; add images of at least one other class"
 
 
 # --- what is taken for what -----------------------------------------------------------------------
@@ -663,32 +663,32 @@ def test_the_competition_archive_is_recognised_first(tmp_path, main_members, zip
     assert recognise(str(write_zip(tmp_path / "a.zip", main_members | more))).kind == "competition archive"
 
 
-def test_photographs_without_labels_are_nothing_that_is_known(tmp_path):
+def test_images_without_labels_are_not_a_known_format(tmp_path):
     for name in ("x.png", "train/x.png", "set/images/x.png"):
         path = write_folder(tmp_path / name.replace("/", "_"), {name: png(0)})
-        words = refusal(path)
-        assert words.startswith(f"{path}: its format is not recognised; looked for train.csv")
-        remedy = "photographs alone have no grades: predict.py gives them some, data.py needs a table or class folders"
-        assert words.endswith(f"or a MedMNIST .npz; {remedy}")
+        message = refusal(path)
+        assert message.startswith(f"{path}: format not recognised; expected one of: a MedMNIST .npz; train.csv")
+        remedy = "to grade images without labels use predict.py; data.py needs a label table or class folders"
+        assert message.endswith(f"folders named after classes, in train/ or not; {remedy}")
 
 
 @pytest.mark.parametrize("name", ["x.png", "set/x.png"])
-def test_a_picture_beside_the_class_folders_is_named(tmp_path, name):
+def test_an_image_beside_the_class_folders_is_named(tmp_path, name):
     path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}) | {name: png(0)})
-    assert refusal(path) == f"{path}: {name} stands in no folder of a class; move it to one, or take it out"
+    assert refusal(path) == f"{path}: {name} is in no class folder; move it to one, or remove it"
 
 
-def test_many_pictures_beside_two_folders_are_no_classes(tmp_path):
+def test_many_images_beside_two_folders_are_no_classes(tmp_path):
     path = write_zip(
         tmp_path / "a.zip", folders({"": {"cat": 1, "dog": 1}}) | {f"set/{n}.png": png(n) for n in range(9)}
     )
-    assert refusal(path).startswith(f"{path}: its format is not recognised")
+    assert refusal(path).startswith(f"{path}: format not recognised")
 
 
-def test_files_that_are_no_photographs_are_answered_with_the_endings_of_photographs(tmp_path):
+def test_files_that_are_not_images_are_refused_with_the_suffixes_of_images(tmp_path):
     path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}, suffix=".bmp"))
-    words = "none of its files ends in .jpeg .jpg .png .tif .tiff (most end in .bmp); add or convert them"
-    assert refusal(path) == f"{path}: it holds no photographs: {words}"
+    message = "none of its files ends in .jpeg .jpg .png .tif .tiff (most end in .bmp); add or convert them"
+    assert refusal(path) == f"{path}: no images: {message}"
     (tmp_path / "empty").mkdir()
     assert "none of its files ends in .jpeg .jpg .png .tif .tiff; add or convert them" in refusal(tmp_path / "empty")
 
@@ -708,8 +708,8 @@ def test_both_eyes_are_one_patient_in_any_table_without_a_column_of_patients(tmp
     assert table["patient"].tolist() == ["1", "1", "2", "other"]
 
 
-def graded_sides(*, labels=(0, 1, 2, 3, 4), columns="id_code,diagnosis", tables=("train", "val", "test")):
-    """{member: bytes} of a table for each side, with its photographs beside it; names are used again."""
+def graded_splits(*, labels=(0, 1, 2, 3, 4), columns="id_code,diagnosis", tables=("train", "val", "test")):
+    """{member: bytes} of a table for each split, with its images beside it; names are used again."""
     made = {}
     for turn, name in enumerate(tables):
         count = 10 if turn == 0 else 5
@@ -719,60 +719,59 @@ def graded_sides(*, labels=(0, 1, 2, 3, 4), columns="id_code,diagnosis", tables=
 
 
 @pytest.mark.parametrize("tables", [("train", "val", "test"), ("train_1", "valid", "test_2"), ("Training", "testing")])
-def test_tables_of_sides_keep_their_photographs(tmp_path, no_pictures, tables):
-    path = write_folder(tmp_path / "mine", graded_sides(tables=tables))
+def test_tables_of_splits_keep_their_images(tmp_path, no_plots, tables):
+    path = write_folder(tmp_path / "mine", graded_splits(tables=tables))
     source = recognise(str(path))
     expected = {"train": 10, "val": 5, "test": 5} if len(tables) == 3 else {"train": 10, "test": 5}
-    assert source.table["side"].value_counts().to_dict() == expected
-    assert (source.kind, source.unlisted) == ("label table", 0)
+    assert source.table["source_split"].value_counts().to_dict() == expected
+    assert (source.kind, source.unlabelled) == ("label table", 0)
     folders_of = dict(zip(expected, tables, strict=True))
     for row in source.table.itertuples():
-        assert row.member == f"{folders_of[row.side]}/{row.original.removeprefix(f'{row.side}_')}.png"
+        assert row.member == f"{folders_of[row.source_split]}/{row.original.removeprefix(f'{row.source_split}_')}.png"
     if len(tables) == 3:
         _, data = done(path, tmp_path)
         assert [len(data.train), len(data.val), len(data.test)] == [10, 5, 5]
 
 
-def test_the_side_of_a_table_is_the_word_that_its_name_begins_with():
-    found = sides(["a/trainLabels.csv", "b/Validation-2.csv", "test.csv"])
-    assert found == {"train": "a/trainLabels.csv", "val": "b/Validation-2.csv", "test": "test.csv"}
-    assert sides(["train.csv"]) is None
-    assert sides(["train.csv", "training.csv"]) is None
-    assert sides(["train.csv", "trains.csv"]) is None
-    assert sides(["val.csv", "test.csv"]) is None
+def test_the_split_of_a_table_is_the_word_that_its_name_begins_with():
+    tables = tables_by_split(["a/trainLabels.csv", "b/Validation-2.csv", "test.csv"])
+    assert tables == {"train": "a/trainLabels.csv", "val": "b/Validation-2.csv", "test": "test.csv"}
+    assert tables_by_split(["train.csv"]) is None
+    assert tables_by_split(["train.csv", "training.csv"]) is None
+    assert tables_by_split(["train.csv", "trains.csv"]) is None
+    assert tables_by_split(["val.csv", "test.csv"]) is None
 
 
-def test_one_photograph_in_tables_of_two_sides_is_told_with_both(tmp_path):
+def test_one_image_in_tables_of_two_splits_is_reported_with_both(tmp_path):
     made = {"train.csv": b"id_code,diagnosis\na,0\nb,1", "test.csv": b"id_code,diagnosis\nb,1\nc,0"}
     path = write_folder(tmp_path / "mine", made | {f"images/{name}.png": png(n) for n, name in enumerate("abc")})
     assert refusal(path) == (
-        f"{path}: train.csv, row 3: b of {path}: test.csv, row 2 and b are one photograph; keep one of them"
+        f"{path}: train.csv, row 3: b of {path}: test.csv, row 2 and b are one image; keep one of them"
     )
 
 
-def test_words_in_tables_of_sides_are_one_set_of_classes(tmp_path):
-    made = graded_sides(labels=("cat", "dog", "cat", "dog", "emu"), columns="id_code,diagnosis")
+def test_words_in_tables_of_splits_are_one_set_of_classes(tmp_path):
+    made = graded_splits(labels=("cat", "dog", "cat", "dog", "emu"), columns="id_code,diagnosis")
     source = recognise(str(write_folder(tmp_path / "mine", made)))
     assert source.classes == ("cat", "dog", "emu")
-    assert source.table.groupby("side")["diagnosis"].nunique().to_dict() == {"train": 3, "val": 3, "test": 3}
+    assert source.table.groupby("source_split")["diagnosis"].nunique().to_dict() == {"train": 3, "val": 3, "test": 3}
     path = write_folder(tmp_path / "other", made | {"val.csv": b"id_code,diagnosis\n0,yak\n1,cat"})
-    assert "val has the class 'yak', which train has not" in refusal(path)
+    assert "val has the class 'yak', which train lacks" in refusal(path)
 
 
-def test_several_tables_that_name_no_sides_are_refused_with_the_remedy(tmp_path):
-    path = write_folder(tmp_path / "mine", graded_sides(tables=("one", "two")))
+def test_several_tables_that_name_no_splits_are_refused_with_the_remedy(tmp_path):
+    path = write_folder(tmp_path / "mine", graded_splits(tables=("one", "two")))
     assert refusal(path) == (
-        f"{path}: one.csv and two.csv have the columns id_code or image and diagnosis or level; leave only one of them "
-        "in it, or name them train.csv, val.csv and test.csv after their sides"
+        f"{path}: one.csv and two.csv have the columns id_code or image and diagnosis or level; keep only one of "
+        "them, or name them train.csv, val.csv and test.csv after their splits"
     )
 
 
-def test_a_table_of_grades_of_which_some_have_no_photograph_is_told(tmp_path, no_pictures):
+def test_a_table_of_grades_of_which_some_have_no_image_is_reported(tmp_path, no_plots):
     text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate("abcdefgh")])
     report, _ = done(write_folder(tmp_path / "mine", labelled(text)), tmp_path)
     assert summary_lines(report)[0] == (
-        "note: no photograph has grade 2, 3, 4; if these labels are other classes, name their column with "
-        "--label_column"
+        "note: no image has grade 2, 3, 4; if the labels are not grades, pass their column with --label_column"
     )
 
 
@@ -780,35 +779,35 @@ def test_clinics_are_not_taken_for_classes_where_each_holds_the_grades(tmp_path)
     made = {f"{place}/{grade}/{n}.png": png(n) for place in ("siteA", "siteB") for grade in range(5) for n in range(2)}
     path = write_folder(tmp_path / "sites", made)
     assert refusal(path) == (
-        f"{path}: its folders siteA, siteB each hold the folders of grades 0, 1, 2, 3, 4; give one of them, or put "
-        "photographs of a grade into one folder"
+        f"{path}: the folders siteA, siteB each hold the folders of grades 0, 1, 2, 3, 4; pass one of them, or put "
+        "the images of each grade into one folder"
     )
     made = {f"{grade}/{place}/{n}.png": png(n) for place in ("cam0", "cam1") for grade in range(5) for n in range(2)}
     assert recognise(str(write_folder(tmp_path / "cameras", made))).classes == GRADES
 
 
-def test_photographs_in_no_folder_of_a_side_are_counted_and_told(tmp_path, no_pictures):
+def test_images_in_no_folder_of_a_split_are_counted_and_reported(tmp_path, no_plots):
     made = folders({"train/": {"0": 3, "1": 3}, "val/": {"0": 2, "1": 2}}, root="batch1/")
     more = {f"batch2/train/{grade}/{n}.png": png(50 + n) for grade in (0, 1) for n in range(3)}
     report, _ = done(write_folder(tmp_path / "mine", made | more), tmp_path)
-    assert report["unlisted"] == {"main": 6}
+    assert report["unlabelled_images"] == {"main": 6}
     assert summary_lines(report)[0].startswith(
-        "note: 6 photographs stand in no row of the table, or in no folder of a side or class: "
+        "note: skipped 6 images without a label: in no row of the table, or in no folder of a split or class"
     )
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_a_table_in_another_encoding_is_told_where_it_may_be_meant(tmp_path, encoding):
+def test_a_table_in_another_encoding_is_reported_where_it_may_be_meant(tmp_path, encoding):
     text = "id_code,diagnosis,größe\na,0,1\nb,1,1\n".encode(encoding)
-    photographs = {f"photos/{name}.png": png(seed) for seed, name in enumerate("ab")}
-    path = write_folder(tmp_path / "alone", {"labels.csv": text} | photographs)
+    images = {f"photos/{name}.png": png(seed) for seed, name in enumerate("ab")}
+    path = write_folder(tmp_path / "alone", {"labels.csv": text} | images)
     for columns in (Columns(), Columns(id="id_code")):
-        assert refusal(path, columns=columns).startswith(f"{path}: labels.csv: it is not UTF-8 text (byte ")
-    path = write_folder(tmp_path / "side", graded_sides() | {"test.csv": text})
-    assert refusal(path).startswith(f"{path}: test.csv: it is not UTF-8 text (byte ")
-    content = graded_sides(tables=("train", "val")) | {"val/test.csv": text, "test_notes.csv": text}
+        assert refusal(path, columns=columns).startswith(f"{path}: labels.csv: not UTF-8 text (byte ")
+    path = write_folder(tmp_path / "split", graded_splits() | {"test.csv": text})
+    assert refusal(path).startswith(f"{path}: test.csv: not UTF-8 text (byte ")
+    content = graded_splits(tables=("train", "val")) | {"val/test.csv": text, "test_notes.csv": text}
     assert recognise(str(write_folder(tmp_path / "elsewhere", content))).kind == "label table"
-    content = {"labels.csv": b"name,kind\na,0", "notes.csv": text} | photographs
+    content = {"labels.csv": b"name,kind\na,0", "notes.csv": text} | images
     path = write_folder(tmp_path / "other", content)
     assert "(labels.csv has name,kind; notes.csv has none)" in refusal(path, columns=Columns(id="nam"))
 
@@ -818,20 +817,20 @@ def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):
     assert recognise(str(write_folder(tmp_path, made))).kind == "class folders"
 
 
-def test_2015_tops_up_graded_photographs_of_any_kind_and_nothing_else(tmp_path, zips, no_pictures):
+def test_2015_tops_up_graded_images_of_any_kind_and_nothing_else(tmp_path, zips, no_plots):
     path = write_npz(tmp_path / "retina.npz", arrays())
     report, _ = done(path, tmp_path, extra=zips[1])
     assert report["counts"]["train: 2015"] == [4] * 5
     assert report["counts"]["validation"] == [1] * 5
     pets = write_zip(tmp_path / "pets.zip", folders({"": {"cat": 1, "dog": 1}}))
-    with pytest.raises(UsageError, match=r"2015\.zip: it has the 5 grades of retinopathy, but \S+pets\.zip has 2 cl"):
+    with pytest.raises(UsageError, match=r"2015\.zip: .* the 5 grades of retinopathy, but \S+pets\.zip has 2 cl"):
         open_sources(str(pets), str(zips[1]))
 
 
 def test_2015_is_expected_beside_the_competition_archive_alone(tmp_path, zips, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert list(open_sources(str(write_npz(tmp_path / "retina.npz", arrays())))) == ["main"]
-    with pytest.raises(UsageError, match=r"^train_image_resized\.zip: the 2015 archive is not there; .* or -a none"):
+    with pytest.raises(UsageError, match=r"^train_image_resized\.zip: 2015 archive not found; .* or use -a none"):
         open_sources(str(zips[0]))
     assert list(open_sources(str(zips[0]), "none")) == ["main"]
 
@@ -839,16 +838,16 @@ def test_2015_is_expected_beside_the_competition_archive_alone(tmp_path, zips, m
 # --- cropping and going on ------------------------------------------------------------------------
 
 
-def test_without_cropping_the_whole_frame_is_kept_and_padded(tmp_path, no_pictures):
-    photos = [draw_retina(shape=(150, 200), radius=60, seed=seed)[0] for seed in range(4)]
-    made = {f"{'ab'[number % 2]}/{number}.png": encode(photo) for number, photo in enumerate(photos)}
+def test_without_cropping_the_whole_frame_is_kept_and_padded(tmp_path, no_plots):
+    images = [draw_retina(shape=(150, 200), radius=60, seed=seed)[0] for seed in range(4)]
+    made = {f"{'ab'[number % 2]}/{number}.png": encode(image) for number, image in enumerate(images)}
     path = write_folder(tmp_path / "mine", made)
     frames = {}
     for crop in (True, False):
         settings = Settings(size=200, val_fraction=0.5, crop=crop)
         report, data = done(path, tmp_path / str(crop), settings=settings)
-        assert report["duplicates"]["photographs"] == 0  # their rims are alike, and are not compared
-        records = [json.loads(line) for line in (data.root / "prepared.jsonl").read_text().splitlines() if line]
+        assert report["duplicates"]["images"] == 0  # their rims are alike, and are not compared
+        records = [json.loads(line) for line in (data.root / "preprocessed.jsonl").read_text().splitlines() if line]
         frames[crop] = {record["original"]: record["box"] for record in records}
         assert data.crop == crop
     assert frames[True]["a_0"] != [0, 0, 200, 150]
@@ -857,22 +856,22 @@ def test_without_cropping_the_whole_frame_is_kept_and_padded(tmp_path, no_pictur
     assert cv2.imread(str(written)).shape == (200, 200, 3)
 
 
-def test_another_source_replaces_a_test_side_only_with_force(tmp_path, no_pictures):
+def test_another_source_replaces_a_test_split_only_with_force(tmp_path, no_plots):
     first = write_npz(tmp_path / "retina.npz", arrays())
     done(first, tmp_path / "data")
     second = open_sources(str(write_zip(tmp_path / "pets.zip", folders({"": {"cat": 4, "dog": 4}}))))
     with pytest.raises(
-        UsageError, match=r"it was prepared with main archive retina\.npz, not pets\.zip; .*, or --force to replace it"
+        UsageError, match=r"preprocessed with main_archive retina\.npz, not pets\.zip; .*, or replace it with --force"
     ):
-        prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1)
-    prepare(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1, force=True)
+        preprocess_sources(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1)
+    preprocess_sources(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1, force=True)
     data = read_preprocessed(tmp_path / "data")
     assert data.classes == ("cat", "dog")
     assert data.test is None
     assert not (data.root / "test").exists()
 
 
-def test_a_finished_source_with_a_test_side_is_left_as_it_is_until_a_test_photograph_is_gone(tmp_path, no_pictures):
+def test_a_finished_source_with_a_test_split_is_left_as_it_is_until_a_test_image_is_gone(tmp_path, no_plots):
     path = write_npz(tmp_path / "retina.npz", arrays())
     report, data = done(path, tmp_path)
     assert done(path, tmp_path)[0] == report | {"already_finished": True}
@@ -882,7 +881,7 @@ def test_a_finished_source_with_a_test_side_is_left_as_it_is_until_a_test_photog
     assert again["sha256"] == report["sha256"]
 
 
-def test_the_fingerprint_covers_the_test_side(tmp_path, no_pictures):
+def test_the_fingerprint_covers_the_test_split(tmp_path, no_plots):
     _, first = done(write_npz(tmp_path / "a.npz", arrays()), tmp_path / "a")
     turned = arrays()["test_labels"][::-1]
     _, second = done(write_npz(tmp_path / "b.npz", arrays(test_labels=turned)), tmp_path / "b")
@@ -890,12 +889,12 @@ def test_the_fingerprint_covers_the_test_side(tmp_path, no_pictures):
     assert first.fingerprint != second.fingerprint
 
 
-def test_many_classes_that_cannot_be_filled_are_told_in_one_line():
+def test_many_classes_that_cannot_be_filled_are_reported_in_one_line():
     counts = {"validation": [1] * 12, "train: main": [3] * 12}
     short = {str(number): 3 for number in range(12)}
     settings = {"classes": [f"c{number}" for number in range(12)], "per_class": 5}
-    assert summary_lines({"settings": settings, "counts": counts, "short_of_per_class": short}) == [
-        "validation    12 photographs of 12 classes",
-        "train: main   36 photographs of 12 classes",
-        "note: 12 classes have fewer than 5 training photographs: there are no more",
+    assert summary_lines({"settings": settings, "counts": counts, "below_per_class": short}) == [
+        "validation    12 images of 12 classes",
+        "train: main   36 images of 12 classes",
+        "note: 12 classes have fewer than 5 training images; no more are available",
     ]

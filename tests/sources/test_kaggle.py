@@ -1,4 +1,4 @@
-"""Label tables and photographs of both archives become one table, or one line says which row to mend."""
+"""Label tables and images of both archives become one table, or one line names the row to fix."""
 
 import zipfile
 
@@ -8,7 +8,8 @@ from conftest import SHARED, table, write_folder, write_zip
 
 from dr import UsageError
 from dr.sources.archive import Archive
-from dr.sources.kaggle import competition, eyepacs_2015, read_grades
+from dr.sources.csv_tables import read_grades
+from dr.sources.kaggle import competition, eyepacs_2015
 
 ROWS = {"aa": 0, "bb": 2, "cc": 4}
 
@@ -19,9 +20,9 @@ def grades(text: str | bytes) -> dict[str, int]:
     return dict(zip(read["original"], read["diagnosis"], strict=True))
 
 
-def members(*, folder="kaggle_retina/", photographs="train/", suffix=".png", rows=ROWS, csv=None) -> dict[str, bytes]:
-    found = {f"{folder}{photographs}{name}{suffix}": b"pixels" for name in rows}
-    return {f"{folder}train.csv": csv or table("id_code,diagnosis", rows)} | found
+def members(*, folder="kaggle_retina/", images="train/", suffix=".png", rows=ROWS, csv=None) -> dict[str, bytes]:
+    images_of_rows = {f"{folder}{images}{name}{suffix}": b"pixels" for name in rows}
+    return {f"{folder}train.csv": csv or table("id_code,diagnosis", rows)} | images_of_rows
 
 
 # --- label tables ---------------------------------------------------------------------------------
@@ -53,7 +54,7 @@ def test_every_usual_way_to_write_a_table_gives_the_same_grades(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("id_code,diagnosis\naa,0\nbb,x\n", "train.csv, row 3: diagnosis is 'x', expected 0 to 4"),
         ("id_code,diagnosis\naa,5\n", "train.csv, row 2: diagnosis is '5', expected 0 to 4"),
@@ -61,14 +62,14 @@ def test_every_usual_way_to_write_a_table_gives_the_same_grades(text):
         ("id_code,diagnosis\naa,1.5\n", "train.csv, row 2: diagnosis is '1.5', expected 0 to 4"),
         ("id_code,diagnosis\naa,nan\n", "train.csv, row 2: diagnosis is 'nan', expected 0 to 4"),
         ("id_code,diagnosis\naa,\n", "train.csv, row 2: diagnosis is empty, expected 0 to 4"),
-        ("id_code,diagnosis\naa\n", "train.csv, row 2: it has 1 values, expected 2"),
-        ("id_code,diagnosis\naa,1\n ,2\n", "train.csv, row 3: id_code is empty"),
-        ("id_code,grade\naa,1\n", "train.csv: it has no column 'diagnosis' (its header is id_code,grade)"),
-        ("id_code;grade\naa;1\n", "train.csv: it has no column 'diagnosis' (its header is id_code,grade)"),
-        ("", "train.csv: it is empty; expected a header id_code,diagnosis and a row for each photograph"),
-        ("id_code,diagnosis\n", "train.csv: it has a header but no rows"),
-        ("id_code,diagnosis\n\n,\n", "train.csv: it has a header but no rows"),
-        ("id_code,diagnosis\naa,\0\n", "train.csv: it is not a text file; save it as CSV in UTF-8"),
+        ("id_code,diagnosis\naa\n", "train.csv, row 2: 1 values, expected 2"),
+        ("id_code,diagnosis\naa,1\n ,2\n", "train.csv, row 3: id_code is empty; fill it in, or remove the row"),
+        ("id_code,grade\naa,1\n", "train.csv: no column 'diagnosis' (the header is id_code,grade); add or rename it"),
+        ("id_code;grade\naa;1\n", "train.csv: no column 'diagnosis' (the header is id_code,grade); add or rename it"),
+        ("", "train.csv: the table is empty; expected a header id_code,diagnosis and one row per image"),
+        ("id_code,diagnosis\n", "train.csv: a header but no rows; add one row per image"),
+        ("id_code,diagnosis\n\n,\n", "train.csv: a header but no rows; add one row per image"),
+        ("id_code,diagnosis\naa,\0\n", "train.csv: not a text file; save it as CSV in UTF-8"),
         (
             "id_code,diagnosis\naa,1\nbb,0\naa,1\naa,3\n",
             "train.csv, row 5: aa has diagnosis 3, but 1 in row 2; keep one of them",
@@ -79,19 +80,18 @@ def test_every_usual_way_to_write_a_table_gives_the_same_grades(text):
         ),
         (
             'id_code,diagnosis\n"aa,1\n' + "bb,2\n" * 30_000,
-            "train.csv: it is not a CSV table (field larger than field limit (131072)); "
-            "is a quotation mark never closed?",
+            "train.csv: not a CSV table (field larger than field limit (131072)); check for an unclosed quotation mark",
         ),
     ],
 )
-def test_a_wrong_table_is_refused_with_its_row_and_column(text, words):
+def test_a_wrong_table_is_refused_with_its_row_and_column(text, message):
     with pytest.raises(UsageError) as refused:
         grades(text)
-    assert str(refused.value) == words
+    assert str(refused.value) == message
 
 
 def test_a_table_in_another_encoding_is_refused():
-    with pytest.raises(UsageError, match=r"train\.csv: it is not UTF-8 text \(byte 0\); save it as CSV in UTF-8"):
+    with pytest.raises(UsageError, match=r"train\.csv: not UTF-8 text \(byte 0\); save it as CSV in UTF-8"):
         grades("id_code,diagnosis\naa,1\n".encode("utf-16"))
 
 
@@ -100,7 +100,7 @@ def test_a_table_in_another_encoding_is_refused():
 
 @pytest.mark.parametrize("folder", ["kaggle_retina/", "", "wrapped/twice/"])
 @pytest.mark.parametrize("suffix", [".png", ".JPG", ".Jpeg", ".tif", ".TIFF"])
-def test_the_wrapping_folder_and_the_case_of_endings_do_not_matter(tmp_path, folder, suffix):
+def test_the_wrapping_folder_and_the_case_of_suffixes_do_not_matter(tmp_path, folder, suffix):
     archive = Archive(write_zip(tmp_path / "a.zip", members(folder=folder, suffix=suffix)))
     expected = pd.DataFrame(
         {
@@ -109,7 +109,7 @@ def test_the_wrapping_folder_and_the_case_of_endings_do_not_matter(tmp_path, fol
             "patient": list(ROWS),
             "diagnosis": list(ROWS.values()),
             "member": [f"{folder}train/{name}{suffix}" for name in ROWS],
-            "side": None,
+            "source_split": None,
         }
     )
     pd.testing.assert_frame_equal(competition(archive).table, expected)
@@ -117,8 +117,8 @@ def test_the_wrapping_folder_and_the_case_of_endings_do_not_matter(tmp_path, fol
 
 def test_both_eyes_of_2015_belong_to_one_patient(tmp_path):
     rows = {"10_left": 0, "10_right": 1, "7_left": 4}
-    photographs = {f"train/{name}.jpeg": b"pixels" for name in rows}
-    archive = Archive(write_folder(tmp_path / "a", {"trainLabels.csv": table("image,level", rows)} | photographs))
+    images = {f"train/{name}.jpeg": b"pixels" for name in rows}
+    archive = Archive(write_folder(tmp_path / "a", {"trainLabels.csv": table("image,level", rows)} | images))
     read = eyepacs_2015(archive).table
     assert read["source"].unique().tolist() == ["2015"]
     assert read["original"].tolist() == ["10_left", "10_right", "7_left"]
@@ -126,7 +126,7 @@ def test_both_eyes_of_2015_belong_to_one_patient(tmp_path):
     assert read["diagnosis"].tolist() == [0, 1, 4]
 
 
-def test_a_row_whose_photograph_is_missing_has_no_member(tmp_path):
+def test_a_row_whose_image_is_missing_has_no_member(tmp_path):
     content = members()
     del content["kaggle_retina/train/bb.png"]
     read = competition(Archive(write_zip(tmp_path / "a.zip", content))).table
@@ -139,22 +139,22 @@ def test_folders_may_be_spelt_in_odd_ways(tmp_path, outer):
     assert competition(Archive(write_zip(tmp_path / "a.zip", content))).table["member"].notna().all()
 
 
-def test_photographs_of_other_folders_and_without_a_grade_do_not_count(tmp_path):
+def test_images_of_other_folders_and_without_a_grade_do_not_count(tmp_path):
     content = members() | {"kaggle_retina/test/aa.png": b"", "kaggle_retina/train/zz.png": b"", "aa.png": b""}
     read = competition(Archive(write_zip(tmp_path / "a.zip", content))).table
     assert read["member"].tolist() == [f"kaggle_retina/train/{name}.png" for name in ROWS]
 
 
-def test_photographs_beside_a_table_that_stand_in_no_row_are_counted(tmp_path):
+def test_images_without_a_row_are_counted_as_unlabelled(tmp_path):
     content = members() | {
         "kaggle_retina/train/zz.png": b"",
         "kaggle_retina/train.csv": table("ID_Code,Diagnosis", ROWS),
     }
     source = competition(Archive(write_zip(tmp_path / "a.zip", content)))
-    assert (len(source.table), source.unlisted) == (len(ROWS), 1)
+    assert (len(source.table), source.unlabelled) == (len(ROWS), 1)
 
 
-def test_of_2015_the_first_folder_that_holds_photographs_is_read(tmp_path):
+def test_of_2015_the_first_folder_that_holds_images_is_read(tmp_path):
     rows = {"1_left": 0, "1_right": 3}
     content = {name: table("image,level", rows) for name in ("trainLabels.csv", "trainLabels_cropped.csv")}
     for folder in ("resized_train", "resized_train_cropped"):
@@ -163,15 +163,15 @@ def test_of_2015_the_first_folder_that_holds_photographs_is_read(tmp_path):
     assert read["member"].tolist() == [f"resized_train/resized_train/{name}.jpeg" for name in rows]
 
 
-def test_photographs_may_lie_in_two_folders_beside_their_table(tmp_path):
+def test_images_may_be_in_two_folders_beside_their_table(tmp_path):
     content = members() | {"kaggle_retina/train_images/dd.png": b""}
     content["kaggle_retina/train.csv"] = table("id_code,diagnosis", ROWS | {"dd": 1})
     source = competition(Archive(write_zip(tmp_path / "a.zip", content)))
     assert source.table["member"].notna().all()
-    assert source.unlisted == 0
+    assert source.unlabelled == 0
 
 
-def test_a_name_with_a_dot_is_not_cut(tmp_path):
+def test_a_name_with_a_dot_is_not_truncated(tmp_path):
     read = competition(Archive(write_zip(tmp_path / "a.zip", members(rows={"IM.0001": 1, "IM.0002": 3})))).table
     assert read["original"].tolist() == ["IM.0001", "IM.0002"]
     assert read["member"].tolist() == ["kaggle_retina/train/IM.0001.png", "kaggle_retina/train/IM.0002.png"]
@@ -183,26 +183,26 @@ def refusal(path, reader) -> str:
     return str(refused.value)
 
 
-def test_two_photographs_of_one_name_are_refused(tmp_path):
+def test_two_images_of_one_name_are_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", members() | {"kaggle_retina/train/more/aa.jpeg": b"pixels"})
     expected = f"{path}: kaggle_retina/train/aa.png and kaggle_retina/train/more/aa.jpeg have the same name; rename one"
     assert refusal(path, competition) == expected
 
 
-def test_an_archive_without_its_photographs_is_refused(tmp_path):
+def test_an_archive_without_its_images_is_refused(tmp_path):
     content = members() | {"kaggle_retina/train.csv": table("id_code,diagnosis", {"dd": 1, "ee": 2})}
     path = write_zip(tmp_path / "a.zip", content)
     expected = (
-        f"{path}: kaggle_retina/train.csv: none of its 2 photographs is in kaggle_retina/train/ "
-        "or kaggle_retina/train_images/"
+        f"{path}: kaggle_retina/train.csv: none of the 2 listed images is in kaggle_retina/train/ "
+        "or kaggle_retina/train_images/; add them"
     )
     assert refusal(path, competition) == expected
 
 
 def test_an_archive_without_its_label_table_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", members())
-    expected = f"{path}: it holds no label table trainLabels.csv or trainLabels_cropped.csv; is it the right archive?"
-    assert refusal(path, eyepacs_2015) == expected
+    message = "no label table trainLabels.csv or trainLabels_cropped.csv; check that this is the right archive"
+    assert refusal(path, eyepacs_2015) == f"{path}: {message}"
 
 
 def test_the_archive_is_named_beside_the_row(tmp_path):
@@ -213,11 +213,11 @@ def test_the_archive_is_named_beside_the_row(tmp_path):
 def test_a_damaged_label_table_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", members(csv=b"id_code,diagnosis\naa,1"), compression=zipfile.ZIP_STORED)
     path.write_bytes(path.read_bytes().replace(b"id_code,diagnosis\naa,1", b"id_code,diagnosis\naa,2", 1))
-    words = f"{path}: kaggle_retina/train.csv cannot be read: the archive is damaged at kaggle_retina/train.csv"
-    assert refusal(path, competition).startswith(words)
+    message = f"{path}: kaggle_retina/train.csv cannot be read: the archive is damaged at kaggle_retina/train.csv"
+    assert refusal(path, competition).startswith(message)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real archives are not there")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real archives are missing")
 @pytest.mark.parametrize(
     ("name", "reader", "counts"),
     [

@@ -1,4 +1,4 @@
-"""Synthetic archives: layout, determinism, and photographs in which nothing but the lesions tells the grade."""
+"""Synthetic archives: layout, determinism, and images whose grade shows in their lesions alone."""
 
 import subprocess
 import sys
@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from dr import UsageError
-from dr.cli import run as cli
+from dr.cli.run import run_main
 from dr.synthetic import demo, drawing
+from dr.synthetic.eye import random_eye
 
 SMALL = {"main": 40, "extra": 40, "test": 20, "size_px": (96, 128)}
 TRAIN, TEST, EXTRA = "kaggle_retina/train", "kaggle_retina/test", "train_image_resized/train"
@@ -37,22 +38,22 @@ def tables(made):
 
 @pytest.fixture(scope="module")
 def members(made):
-    """Folder -> stem -> bytes of a photograph."""
-    found = {}
+    """{folder: {stem: bytes of an image}}."""
+    members = {}
     for name in (demo.MAIN_ZIP, demo.EXTRA_ZIP):
         with zipfile.ZipFile(made / name) as packed:
             for member in map(PurePosixPath, packed.namelist()):
                 if member.suffix != ".csv":
-                    found.setdefault(str(member.parent), {})[member.stem] = packed.read(str(member))
-    return found
+                    members.setdefault(str(member.parent), {})[member.stem] = packed.read(str(member))
+    return members
 
 
 def decoded(data):
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
-def photo(grade, seed, **options):
-    return drawing.photograph(grade, rng=np.random.default_rng(seed), size_px=(200, 260), **options)
+def draw(grade, seed, **options):
+    return drawing.fundus_image(grade, rng=np.random.default_rng(seed), size_px=(200, 260), **options)
 
 
 def test_the_archives_have_the_layout_of_the_real_ones(made, tables, members):
@@ -63,23 +64,23 @@ def test_the_archives_have_the_layout_of_the_real_ones(made, tables, members):
     with zipfile.ZipFile(made / demo.MAIN_ZIP) as main, zipfile.ZipFile(made / demo.EXTRA_ZIP) as extra:
         assert {PurePosixPath(name).suffix for name in main.namelist()} == {".csv", ".png"}
         assert {PurePosixPath(name).suffix for name in extra.namelist()} == {".csv", ".jpeg"}
-    assert {folder: len(photos) for folder, photos in members.items()} == {TRAIN: 40, TEST: 20, EXTRA: 40}
+    assert {folder: len(images) for folder, images in members.items()} == {TRAIN: 40, TEST: 20, EXTRA: 40}
 
 
-def test_every_row_has_its_photograph_and_every_photograph_its_row(tables, members):
+def test_every_row_has_its_image_and_every_image_its_row(tables, members):
     for folder, table in tables.items():
         assert sorted(table.iloc[:, 0]) == sorted(members[folder])
 
 
-def test_every_photograph_can_be_decoded(members):
-    for photos in members.values():
-        for data in photos.values():
+def test_every_image_can_be_decoded(members):
+    for images in members.values():
+        for data in images.values():
             height, width, _ = decoded(data).shape
             assert 96 <= width <= 128
             assert 0.6 * width < height <= width
 
 
-def test_the_grades_of_the_test_photographs_are_outside_the_archives(made, tables):
+def test_the_grades_of_the_test_images_are_outside_the_archives(made, tables):
     truth = pd.read_csv(made / demo.TEST_TRUTH, dtype={"id_code": str})
     assert list(truth) == ["id_code", "diagnosis"]
     assert truth["id_code"].tolist() == tables[TEST]["id_code"].tolist()
@@ -97,7 +98,7 @@ def test_the_grades_of_the_test_photographs_are_outside_the_archives(made, table
         (10, demo.MAIN_SHARES, [5, 1, 2, 1, 1]),
     ],
 )
-def test_grades_are_as_scarce_as_in_life_but_none_is_absent(total, shares, counts):
+def test_grades_are_as_imbalanced_as_in_practice_but_none_is_absent(total, shares, counts):
     assert np.bincount(demo._grades(total, shares)).tolist() == counts
 
 
@@ -113,18 +114,18 @@ def test_equal_seeds_give_equal_bytes_whatever_the_number_of_threads(made, tmp_p
         assert (tmp_path / name).read_bytes() == (made / name).read_bytes()
 
 
-def test_another_seed_gives_other_photographs():
-    assert np.array_equal(photo(2, 0), photo(2, 0))
-    assert photo(2, 0).shape != photo(2, 1).shape or not np.array_equal(photo(2, 0), photo(2, 1))
+def test_another_seed_gives_other_images():
+    assert np.array_equal(draw(2, 0), draw(2, 0))
+    assert draw(2, 0).shape != draw(2, 1).shape or not np.array_equal(draw(2, 0), draw(2, 1))
 
 
-def test_two_photographs_are_there_twice_and_one_with_contradicting_grades(tables, members):
+def test_two_images_have_duplicates_and_one_has_conflicting_grades(tables, members):
     table = tables[TRAIN].assign(data=[members[TRAIN][name] for name in tables[TRAIN]["id_code"]])
     pairs = [group["diagnosis"].tolist() for _, group in table.groupby("data") if len(group) > 1]
     assert sorted(sorted(pair) for pair in pairs) == [[0, 0], [0, 0], [1, 2]]
 
 
-def test_one_photograph_of_2015_is_a_main_photograph_encoded_again(members):
+def test_one_image_of_2015_is_a_main_image_encoded_again(members):
     mains, extras = ([decoded(data) for data in members[folder].values()] for folder in (TRAIN, EXTRA))
     alike = [
         (i, j)
@@ -135,7 +136,7 @@ def test_one_photograph_of_2015_is_a_main_photograph_encoded_again(members):
     assert len(alike) == 1
 
 
-def test_most_patients_of_2015_have_both_eyes_and_of_a_like_grade(tables):
+def test_most_patients_of_2015_have_both_eyes_and_similar_grades(tables):
     table = tables[EXTRA]
     eyes = table.groupby(table["image"].str.partition("_")[0])["level"].agg(["size", "min", "max"])
     assert eyes["size"].max() == 2
@@ -144,14 +145,14 @@ def test_most_patients_of_2015_have_both_eyes_and_of_a_like_grade(tables):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_photographs_of_two_grades_differ_in_their_lesions_alone(seed):
-    healthy = photo(0, seed)
+def test_images_of_two_grades_differ_in_their_lesions_alone(seed):
+    healthy = draw(0, seed)
     # a few pixels away from the rim, which is soft
     surround = cv2.erode((healthy.max(axis=2) < 12).astype(np.uint8), np.ones((7, 7)))
     assert surround.any()
     changed = []
     for grade in (1, 2, 3, 4):
-        ill = photo(grade, seed)
+        ill = draw(grade, seed)
         assert ill.shape == healthy.shape
         difference = cv2.absdiff(ill, healthy).max(axis=2)
         assert not difference[surround > 0].any()  # noise is the same
@@ -161,23 +162,23 @@ def test_photographs_of_two_grades_differ_in_their_lesions_alone(seed):
     assert changed[0] < changed[3] < 0.35
 
 
-def test_light_and_framing_do_not_tell_the_grade():
+def test_illumination_and_framing_do_not_reveal_the_grade():
     grades = np.repeat(np.arange(5), 12)
-    photos = [photo(grade, i) for i, grade in enumerate(grades)]
-    for figure in (lambda p: p.shape[1], lambda p: p.shape[0] / p.shape[1], lambda p: p.mean()):
-        figures = np.array([figure(p) for p in photos])
-        assert abs(np.corrcoef(figures, grades)[0, 1]) < 0.35  # 60 unrelated pairs exceed this once in 150
+    images = [draw(grade, i) for i, grade in enumerate(grades)]
+    for measure in (lambda p: p.shape[1], lambda p: p.shape[0] / p.shape[1], lambda p: p.mean()):
+        values = np.array([measure(p) for p in images])
+        assert abs(np.corrcoef(values, grades)[0, 1]) < 0.35  # 60 unrelated pairs exceed this once in 150
 
 
 def test_a_left_eye_has_its_disc_on_the_left():
-    for side, sign in (("left", 1), ("right", -1)):
-        eye = drawing._eye(np.random.default_rng(0), 100, side)
+    for laterality, sign in (("left", 1), ("right", -1)):
+        eye = random_eye(np.random.default_rng(0), 100, laterality)
         assert sign * (eye.macula[0] - eye.disc[0]) > 0.5
 
 
 def test_an_existing_archive_is_never_replaced(made):
     before = (made / demo.MAIN_ZIP).read_bytes()
-    with pytest.raises(UsageError, match=r"score-4\.zip: it exists already; remove it"):
+    with pytest.raises(UsageError, match=r"score-4\.zip: already exists; remove it"):
         demo.make_archives(made, **SMALL)
     assert (made / demo.MAIN_ZIP).read_bytes() == before
 
@@ -186,7 +187,7 @@ def run(monkeypatch, capsys, *arguments):
     """-> exit code, stdout, stderr."""
     monkeypatch.setattr(sys, "argv", ["dr.synthetic.demo", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
-        cli.run(demo.main, go_on="start again")
+        run_main(demo.main, go_on="start again")
     return stopped.value.code, *capsys.readouterr()
 
 
@@ -194,7 +195,7 @@ def test_a_perfect_result_scores_one_in_any_order(made, tmp_path, monkeypatch, c
     truth = pd.read_csv(made / demo.TEST_TRUTH, dtype=str)
     truth.iloc[::-1].to_csv(tmp_path / "result.csv", index=False)
     arguments = ("score", "--truth", made / demo.TEST_TRUTH, "--result", tmp_path / "result.csv")
-    assert run(monkeypatch, capsys, *arguments) == (0, "macro-F1 1.000 on 20 photographs\n", "")
+    assert run(monkeypatch, capsys, *arguments) == (0, "macro-F1 1.000 on 20 images\n", "")
 
 
 def test_the_sample_submission_scores_the_f1_of_one_grade(made, tables, tmp_path):
@@ -205,24 +206,24 @@ def test_the_sample_submission_scores_the_f1_of_one_grade(made, tables, tmp_path
     )
 
 
-def test_a_result_without_some_photographs_is_refused(made, tables, tmp_path):
+def test_a_result_without_some_images_is_refused(made, tables, tmp_path):
     tables[TEST].iloc[2:].to_csv(tmp_path / "result.csv", index=False)
-    with pytest.raises(UsageError, match=f"2 of 20 photographs have no grade, first {tables[TEST]['id_code'][0]}"):
+    with pytest.raises(UsageError, match=f"2 of 20 images have no grade, first {tables[TEST]['id_code'][0]}"):
         demo.score(made / demo.TEST_TRUTH, tmp_path / "result.csv")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("make", "new", "--photos", "9"), "error: a synthetic archive needs 10 photographs or more, got 9\n"),
+        (("make", "new", "--images", "9"), "error: a synthetic archive needs at least 10 images, got 9\n"),
         (("make", "new", "--seed", "-1"), "error: --seed must be 0 or more, got -1\n"),
-        (("make", "file"), "error: file: it is a file; give a folder\n"),
-        (("score", "--truth", "none.csv", "--result", "file"), "error: none.csv: it cannot be read"),
+        (("make", "file"), "error: file: is a file; pass a folder\n"),
+        (("score", "--truth", "none.csv", "--result", "file"), "error: none.csv: cannot be read"),
         (("score", "--truth", "file"), "error: the following arguments are required: --result"),
         ((), "error: the following arguments are required: command"),
     ],
 )
-def test_what_the_user_must_change_is_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
+def test_usage_errors_are_one_line_and_exit_code_2(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     code, out, err = run(monkeypatch, capsys, *arguments)

@@ -1,6 +1,7 @@
-"""Trials, trained one after the other -> NAME__sweep.csv and .md with a row for each run."""
+"""Trains the trials of a sweep one after the other -> NAME/sweep.csv and NAME/sweep.md with one row per run."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import sys
@@ -11,155 +12,162 @@ from typing import Any
 from dr import UsageError
 from dr.core import distributed
 from dr.recipes.schema import Recipe
+from dr.training.options import RunOptions
 from dr.training.run_files import RunFiles
 from dr.training.sweep.plan import Trial
-from dr.training.sweep.table import FIGURES, MAJORITY, markdown
+from dr.training.sweep.table import MAJORITY, markdown, metric_columns
 
-# a hash of both and of the weights to start from: a run is finished where the table has a row with its own
-MADE_FROM = "recipe_and_data"
-MEASURED = (
-    "best_epoch",
-    *(f"{name}{end}" for name in FIGURES for end in ("", "_low", "_high")),
-    *MAJORITY.values(),
-    "minutes",
-)
-COLUMNS = (*MEASURED, "error", "name", MADE_FROM)  # those of NAME__sweep.csv behind the swept choices
-NETWORK = (
+# column: a hash of recipe, data and initial weights; a trial is finished if the table has a row with its hash
+FINGERPRINT = "fingerprint"
+NETWORK = (  # options that decide the network
     *("backbone", "pretrained", "head", "dropout", "activation", "stem", "pooling", "stochastic_depth", "shakedrop"),
     *("image_size", "crop_size", "grad_checkpointing"),
 )
 
 
-def _made_from(recipe: Recipe, fingerprint: str) -> str:
+def _measured() -> list[str]:
+    """The columns of a run's row of runs.csv that its row of the sweep repeats."""
+    metrics = [f"{key}{end}" for key in metric_columns() for end in ("", "_low", "_high")]
+    return ["best_epoch", *metrics, *MAJORITY.values(), "minutes"]
+
+
+def _columns() -> list[str]:
+    """The columns of NAME/sweep.csv that follow the swept options."""
+    return [*_measured(), "error", "name", FINGERPRINT]
+
+
+def _fingerprint(recipe: Recipe, data_fingerprint: str) -> str:
     from dr.core import files
 
-    start = [files.sha256(recipe.pretrained)] if Path(recipe.pretrained).is_file() else []
-    text = json.dumps([recipe.to_dict(), fingerprint, *start], sort_keys=True)
+    weights = [files.sha256(recipe.pretrained)] if Path(recipe.pretrained).is_file() else []
+    text = json.dumps([recipe.to_dict(), data_fingerprint, *weights], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    """The rows of an earlier NAME__sweep.csv, none where there is no such file. Raises UsageError."""
+    """The rows of an earlier NAME/sweep.csv, none without one. Raises UsageError."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, restval=""))
-    if not all({"error", "name", MADE_FROM} <= row.keys() for row in rows):
-        raise UsageError(f"{path}: it is not the table of a sweep; move it, or give another --name")
+    if not all({"error", "name", FINGERPRINT} <= row.keys() for row in rows):
+        raise UsageError(f"{path}: not the table of a sweep; move it, or use another --name")
     return rows
 
 
-def _write(prefix: str, rows: list[dict[str, str]], others: list[dict[str, str]], text: str) -> None:
+def _write(paths: RunFiles, rows: list[dict[str, str]], others: list[dict[str, str]], text: str) -> None:
     import pandas as pd
 
     from dr.core import files
 
     present = dict.fromkeys(key for row in [*rows, *others] for key in row)
-    columns = [key for key in present if key not in COLUMNS] + [key for key in COLUMNS if key in present]
-    files.write_csv(f"{prefix}.csv", pd.DataFrame([*rows, *others], columns=columns))
-    files.write_bytes(f"{prefix}.md", text.encode())
+    last = _columns()
+    columns = [key for key in present if key not in last] + [key for key in last if key in present]
+    paths.run_folder.mkdir(exist_ok=True)
+    files.write_csv(paths.sweep_csv, pd.DataFrame([*rows, *others], columns=columns))
+    files.write_bytes(paths.sweep_md, text.encode())
 
 
 def _check_machine(trials: list[Trial], device_name: str) -> None:
-    """Raises UsageError for a device, a backbone or weights that are not there: better told now than hours later."""
+    """Raises UsageError for a missing device, backbone or file of weights, before hours of training."""
     from dr.core import device
-    from dr.networks import build as models
-    from dr.networks import surgery
+    from dr.networks.build import build, check
+    from dr.networks.surgery import checkpoint_gradients
 
     for precision in {trial.recipe.precision for trial in trials}:
         device.accelerator(device_name, precision=precision)
     networks = {tuple(getattr(trial.recipe, key) for key in NETWORK): trial.recipe for trial in trials}
     for recipe in networks.values() if distributed.is_main else ():
-        model = models.build(recipe, num_outputs=1)
-        models.check(model, recipe, num_outputs=1)
+        network = build(recipe, num_outputs=1)
+        check(network, recipe, num_outputs=1)
         if recipe.grad_checkpointing:
-            surgery.checkpoint_gradients(model.backbone, recipe.backbone)
+            checkpoint_gradients(network.backbone, recipe.backbone)
 
 
-def _can_go_on(paths: RunFiles, recipe: Recipe, fingerprint: str) -> bool:
-    """Whether a run of the same recipe and data was stopped and left its checkpoints."""
-    from dr.networks import build as models
-    from dr.training.state import mismatch
+def _can_resume(paths: RunFiles, recipe: Recipe, data_fingerprint: str) -> bool:
+    """Whether a run with the same recipe and data was stopped and left its checkpoints."""
+    from dr.inference.checkpoint import Checkpoint
+    from dr.training.resume import mismatch
 
     if not paths.can_be_resumed():
         return False
-    start = Path(recipe.pretrained)
-    if start.is_file() and start.stat().st_mtime > paths.last.stat().st_mtime:  # it started from other weights
+    weights = Path(recipe.pretrained)
+    if weights.is_file() and weights.stat().st_mtime > paths.last.stat().st_mtime:  # it started from others
         return False
     try:
-        saved = models.load_tensors(paths.last)
-    except UsageError:  # damaged: it is kept as `previous`, and the run starts anew
+        saved = Checkpoint.load(paths.last, network=False)
+    except UsageError:  # damaged: kept as NAME__previous_N, and the run starts again
         return False
-    return mismatch(saved, recipe=recipe, fingerprint=fingerprint) is None
+    return mismatch(saved, recipe=recipe, fingerprint=data_fingerprint) is None
 
 
-def _trained(trial: Trial, *, data: Any, folder: str, **options) -> dict[str, str]:
-    """Trains -> what the table says of the run: its figures, or the error that ended it."""
+def _train_trial(trial: Trial, *, data: Any, options: RunOptions) -> dict[str, str]:
+    """Trains -> the row of the run: its metrics, or the error that ended it."""
     import torch
 
-    from dr.training import loop as training
-    from dr.training import runs_csv
+    from dr.training import loop, runs_csv
 
-    go_on = _can_go_on(RunFiles(Path(folder), trial.name), trial.recipe, data.fingerprint)
-    named = {"name": trial.name, MADE_FROM: _made_from(trial.recipe, data.fingerprint)}
-    options |= {"go_on": go_on, "recorded": trial.recorded}
+    resume = _can_resume(RunFiles(options.folder, trial.name), trial.recipe, data.fingerprint)
+    identity = {"name": trial.name, FINGERPRINT: _fingerprint(trial.recipe, data.fingerprint)}
+    options = dataclasses.replace(options, name=trial.name, resume=resume, recorded=trial.recorded)
     try:
-        row = training.train(trial.recipe, data=data, folder=folder, name=trial.name, **options)
-    except Exception as exc:  # whatever it is, other combinations may well be trained
+        row = loop.train(trial.recipe, data=data, options=options)
+    except Exception as exc:  # of any kind: other combinations may succeed
         error = " ".join(str(exc).split())
         if distributed.world_size > 1:
-            raise  # one may have failed alone, and the others wait for it: that ends the sweep
+            raise  # one process may have failed alone, and the others wait for it: the sweep ends
         if not isinstance(exc, (UsageError, torch.OutOfMemoryError)):
             traceback.print_exc()
             error = f"{type(exc).__name__}: {error}"
         print(f"failed: {error}")
-        return trial.chosen | {"error": error} | named
+        return trial.swept | {"error": error} | identity
     print(*runs_csv.summary_lines(row), sep="\n")
-    measured = {key: str(row[key]) for key in MEASURED if row.get(key) is not None}
-    return trial.chosen | measured | {"error": ""} | named
+    measured = {key: str(row[key]) for key in _measured() if row.get(key) is not None}
+    return trial.swept | measured | {"error": ""} | identity
 
 
-def _finished(trials: list[Trial], before: list[dict[str, str]], fingerprint: str) -> dict[str, dict[str, str]]:
+def _finished(trials: list[Trial], earlier: list[dict[str, str]], data_fingerprint: str) -> dict[str, dict[str, str]]:
     """-> the rows of trials that an earlier sweep has finished, by the trial's name."""
-    known = {row[MADE_FROM]: row for row in before if not row["error"]}
-    rows = {}
+    known = {row[FINGERPRINT]: row for row in earlier if not row["error"]}
+    columns, rows = _columns(), {}
     for trial in trials:
-        if row := known.get(_made_from(trial.recipe, fingerprint)):
-            rows[trial.name] = trial.chosen | {key: row[key] for key in COLUMNS if key in row}
+        if row := known.get(_fingerprint(trial.recipe, data_fingerprint)):
+            rows[trial.name] = trial.swept | {key: row[key] for key in columns if key in row}
     return rows
 
 
-def train_all(
-    trials: list[Trial], *, data: Any, folder: str, name: str, command: str, device_name: str = "auto", workers: int = 2
-) -> list[dict[str, str]]:
-    """Trains every trial that the table has no finished row of, and writes the table after each, below the `command`
-    -> its rows, as text, in the order of the trials. A run that fails is a row with its `error`, to be tried again the
-    next time; one that was stopped goes on after its last whole epoch. Raises UsageError for what no run could do
-    without."""
+def train_all(trials: list[Trial], *, data: Any, options: RunOptions, command: str) -> list[dict[str, str]]:
+    """Trains every trial without a finished row in the table, and writes the table, headed by the `command`, after each
+    -> its rows as text, in the order of the trials.
+
+    A failed run becomes a row with its `error` and is repeated by the next sweep; a stopped run continues after its
+    last finished epoch. Raises UsageError for what every run needs and is missing.
+    """
     from dr.core import files
 
-    prefix = str(Path(folder) / f"{name}__sweep")
-    before = _read(Path(f"{prefix}.csv"))
-    rows = _finished(trials, before, data.fingerprint)
+    paths = RunFiles(options.folder, options.name)
+    paths.check_folder()
+    earlier = _read(paths.sweep_csv)
+    rows = _finished(trials, earlier, data.fingerprint)
     names = {trial.name for trial in trials} | {row["name"] for row in rows.values()}
-    others = [row for row in before if row["name"] not in names]  # of an earlier sweep: they may be asked for again
-    _check_machine([trial for trial in trials if trial.name not in rows], device_name)
+    others = [row for row in earlier if row["name"] not in names]  # a later sweep may need them
+    _check_machine([trial for trial in trials if trial.name not in rows], options.device)
     if distributed.is_main:
-        files.writable_folder(folder)
+        files.writable_folder(options.folder)
 
     for number, trial in enumerate(trials, start=1):
         known = trial.name in rows
-        print(f"run {number} of {len(trials)}: {trial.name}{', finished before' if known else ''}")
+        print(f"run {number} of {len(trials)}: {trial.name}{', already finished' if known else ''}", flush=True)
         if not known:
-            rows[trial.name] = _trained(trial, data=data, folder=folder, device_name=device_name, workers=workers)
+            rows[trial.name] = _train_trial(trial, data=data, options=options)
         done = [rows[trial.name] for trial in trials if trial.name in rows]
         if distributed.is_main:
-            _write(prefix, done, others, markdown(trials, done, name=name, command=command))
+            _write(paths, done, others, markdown(trials, done, name=options.name, command=command))
     return done
 
 
 def report_failures(rows: list[dict[str, str]]) -> int:
-    """Names each run that failed on stderr -> the exit code of the sweep."""
+    """Prints each failed run to stderr -> the exit code of the sweep."""
     failed = [row for row in rows if row["error"]]
     for row in failed:
         print(f"not trained: {row['name']}: {row['error']}", file=sys.stderr)

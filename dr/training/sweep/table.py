@@ -1,24 +1,28 @@
-"""The table of a sweep, as in a paper: a row for each run, the best in bold, and one over seeds."""
+"""The table of a sweep: one row per run, the best in bold, and one per group of runs that differ in their seed only."""
 
 import statistics
 
 from dr.training.sweep.plan import Trial
 
-FIGURES = (  # of a row of runs.csv, in the order of the tables; a run without a test has no test figures
-    "macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", "val_loss",
-    "test_loss", "test_accuracy", "test_auc", "test_macro_f1", "test_kappa",
-)  # fmt: skip
-MAJORITY = {"accuracy": "majority", "test_accuracy": "test_majority"}  # the share of the most frequent class
+MAJORITY = {"accuracy": "majority", "test_accuracy": "test_majority"}  # accuracy of the majority-class baseline
 
 
-def number(row: dict[str, str], key: str) -> float | None:
-    """None where the run has no such figure: it failed, or the figure is not defined."""
+def metric_columns() -> list[str]:
+    """The columns of runs.csv that a sweep shows; a run without a test split has none of the test's."""
+    from dr.grading import registry
+
+    val, test = ([metric.column(split) for metric in registry.table(split)] for split in registry.EVALUATED_SPLITS)
+    return [*val, "val_loss", "test_loss", *test]
+
+
+def metric_value(row: dict[str, str], key: str) -> float | None:
+    """None where the run failed or the metric is not defined."""
     return None if row.get(key, "") in ("", "nan") else float(row[key])
 
 
-def figure(row: dict[str, str], key: str) -> str:
-    """'0.512 (0.430 to 0.591)': with the 95 % interval where there is one."""
-    value, low, high = (number(row, f"{key}{end}") for end in ("", "_low", "_high"))
+def metric_text(row: dict[str, str], key: str) -> str:
+    """'0.512 (0.430 to 0.591)': with the 95 % interval where there is one, and with † at or below the baseline."""
+    value, low, high = (metric_value(row, f"{key}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return ""
     mark = "†" if below_majority(row, key) else ""
@@ -26,45 +30,50 @@ def figure(row: dict[str, str], key: str) -> str:
 
 
 def below_majority(row: dict[str, str], key: str) -> bool:
-    """Whether an accuracy is no better than that of always giving the most frequent class."""
-    value, always = number(row, key), number(row, MAJORITY.get(key, ""))
-    return value is not None and always is not None and value <= always
+    """Whether an accuracy does not exceed the majority-class baseline."""
+    value, baseline = metric_value(row, key), metric_value(row, MAJORITY.get(key, ""))
+    return value is not None and baseline is not None and value <= baseline
 
 
-def _best_by(trials: list[Trial]) -> str:
-    """The figure that runs are compared by: the one that their epochs are, if that is one and the same."""
-    rules = {trial.recipe.best_by for trial in trials}
-    return rules.pop() if len(rules) == 1 and rules != {"last"} else "macro_f1_cross_fitted"
+def _comparison_metric(trials: list[Trial]) -> str:
+    """The metric that ranks the runs: the one that selects their epochs, if all share one."""
+    rules = {trial.recipe.monitor for trial in trials}
+    if len(rules) == 1 and rules != {"last"}:
+        return rules.pop()
+    from dr.grading import registry
+
+    return registry.SELECTION
 
 
 def _best(trials: list[Trial], rows: list[dict[str, str]]) -> dict[str, str] | None:
-    """The row of the best run, the first of equals; None where no run has the figure."""
-    by = _best_by(trials)
-    candidates = [row for row in rows if number(row, by) is not None]
-    sign = -1 if by == "val_loss" else 1
-    return max(candidates, key=lambda row: sign * number(row, by), default=None)
+    """The row of the best run, the first of equals; None where no run has the metric."""
+    key = _comparison_metric(trials)
+    candidates = [row for row in rows if metric_value(row, key) is not None]
+    sign = -1 if key == "val_loss" else 1
+    return max(candidates, key=lambda row: sign * metric_value(row, key), default=None)
 
 
 def best_summary(trials: list[Trial], rows: list[dict[str, str]]) -> str:
     """One line about the best run."""
-    by, best = _best_by(trials), _best(trials, rows)
-    return "no run was finished" if best is None else f"best run {best['name']}: {by} {figure(best, by)}"
+    key, best = _comparison_metric(trials), _best(trials, rows)
+    return "no run was finished" if best is None else f"best run {best['name']}: {key} {metric_text(best, key)}"
 
 
 def markdown_table(header: list[str], lines: list[list[str]]) -> str:
+    """Cells as text -> a Markdown table."""
     escaped = [[cell.replace("|", r"\|") for cell in line] for line in [header, ["---"] * len(header), *lines]]
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def _over_seeds(rows: list[dict[str, str]], *, swept: list[str], figures: list[str]) -> str:
-    """Runs that differ in their seed alone as one line: mean and sample standard deviation of each figure."""
+def _over_seeds(rows: list[dict[str, str]], *, swept: list[str], metrics: list[str]) -> str:
+    """Runs that differ in their seed only as one line: mean and sample standard deviation of each metric."""
     others = [key for key in swept if key != "seed"]
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in others), []).append(row)
 
-    def spread(group: list[dict[str, str]], figure: str) -> str:
-        values = [number(row, figure) for row in group]
+    def spread(group: list[dict[str, str]], metric: str) -> str:
+        values = [metric_value(row, metric) for row in group]
         if not values or None in values:
             return ""
         deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
@@ -73,27 +82,27 @@ def _over_seeds(rows: list[dict[str, str]], *, swept: list[str], figures: list[s
     lines = []
     for key, group in groups.items():
         finished = [row for row in group if not row["error"]]
-        lines.append([*key, str(len(finished)), *(spread(finished, figure) for figure in figures)])
-    return markdown_table([*others, "seeds", *figures], lines)
+        lines.append([*key, str(len(finished)), *(spread(finished, metric) for metric in metrics)])
+    return markdown_table([*others, "seeds", *metrics], lines)
 
 
 def markdown(trials: list[Trial], rows: list[dict[str, str]], *, name: str, command: str) -> str:
-    """The rows of the runs so far as the table of a paper, the best in bold, and a second one over seeds."""
-    swept = list(trials[0].chosen)
-    figures = [key for key in FIGURES if any(number(row, key) is not None for row in rows)]
+    """The rows of the finished runs as a table, the best in bold, and a second table over seeds."""
+    swept = list(trials[0].swept)
+    metrics = [key for key in metric_columns() if any(metric_value(row, key) is not None for row in rows)]
     errors = ["error"] if any(row["error"] for row in rows) else []
     best, lines = _best(trials, rows), []
     for row in rows:
         start, end = [row[key] for key in swept] + [row.get("best_epoch", "")], [row.get("minutes", "")]
-        line = [*start, *(figure(row, key) for key in figures), *end, *(row[key] for key in errors)]
+        line = [*start, *(metric_text(row, key) for key in metrics), *end, *(row[key] for key in errors)]
         lines.append([f"**{cell}**" if cell and row is best else cell for cell in line])
     marked = any(below_majority(row, key) for row in rows for key in MAJORITY)
-    note = "† accuracy no better than that of always answering with the most frequent class.\n\n" if marked else ""
+    note = "† accuracy does not exceed the majority-class baseline.\n\n" if marked else ""
     text = (
-        f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs; in parentheses 95 % intervals; "
-        f"in bold the best by {_best_by(trials)}. Figures without test_ are of the validation photographs.\n\n"
-        f"{note}{markdown_table([*swept, 'best_epoch', *figures, 'minutes', *errors], lines)}"
+        f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs. In parentheses: 95 % intervals. "
+        f"In bold: the best run by {_comparison_metric(trials)}. Metrics without test_ are those of the validation "
+        f"split.\n\n{note}{markdown_table([*swept, 'best_epoch', *metrics, 'minutes', *errors], lines)}"
     )
     if "seed" in swept:
-        text += f"\nOver seeds, mean ± standard deviation:\n\n{_over_seeds(rows, swept=swept, figures=figures)}"
+        text += f"\nOver seeds, mean ± standard deviation:\n\n{_over_seeds(rows, swept=swept, metrics=metrics)}"
     return text
