@@ -140,7 +140,7 @@ def test_wrong_flags_of_train_are_one_line(script, tmp_path, flags, message):
             "lost.csv: not found; pass a sample_submission.csv",
         ),
         (["-m", __file__], "test_scripts.py: not a file of weights; pass a NAME__best.pt of train.py"),
-        (["--device", "cuda:9"], "--device cuda:9: torch finds no such device"),
+        (["--device", "cuda:9"], "device cuda:9: torch finds no such device"),
     ],
 )
 def test_wrong_flags_of_predict_are_one_line_and_write_nothing(script, tmp_path, flags, message):

@@ -32,7 +32,9 @@ def _check_device(name: str) -> torch.device | None:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise UsageError(f"--device {name}: torch finds no such device on this machine; use auto or cpu") from exc
+        raise UsageError(
+            f"device {name}: torch finds no such device on this machine; use auto, cpu, cuda, cuda:1 or mps"
+        ) from exc
     return device
 
 

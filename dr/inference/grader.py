@@ -19,7 +19,7 @@ from dr.inference.checkpoint import Checkpoint
 from dr.inference.decision import Decision, details_table
 from dr.inference.explain import Explainer
 from dr.inference.forward import TTA_VIEWS, Compute, Scorer, decide, infer
-from dr.inference.preprocessor import Image, InputSpec, Preprocessor, collate
+from dr.inference.preprocessor import Image, InputSpec, Preprocessor, collate, reason_of
 from dr.recipes.schema import OPTIONS
 
 Source = str | os.PathLike | bytes | np.ndarray  # a path, an encoded image, or its pixels (H, W, 3) uint8 RGB
@@ -119,7 +119,7 @@ class Grader:
         try:
             content = read()
         except OSError as exc:
-            raise UsageError(f"{file}: {exc.strerror or exc}; pass another image") from exc
+            raise UsageError(f"{file}: {reason_of(exc)}; pass another image") from exc
         row = self.grade([content]).iloc[0]
         if row["error"]:
             raise UsageError(f"{file}: {row['error']}; pass another image")

@@ -1,5 +1,6 @@
 """An image -> the input of each network, its quality, its flags, and its distance from the training images."""
 
+import errno
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -100,8 +101,7 @@ class Preprocessor:
             keys = sorted({spec.frame for spec in self.specs})
             frames = {(px, crop): frame_of(image, size_px=px, crop=crop)[:2] for px, crop in keys}
         except (UnreadableImage, OSError) as exc:
-            reason = getattr(exc, "strerror", None) or str(exc)  # of a file, without its number and path
-            return Preprocessed(record | {"error": reason})
+            return Preprocessed(record | {"error": reason_of(exc)})
         inputs = {spec.key: spec.tensor(frames[spec.frame][0]) for spec in self.specs}
         return Preprocessed(record | self._measures(frames), inputs, frames[keys[-1]])
 
@@ -118,6 +118,13 @@ class Preprocessor:
             measures[novelty.DISTANCE] = round(sum(distances) / len(distances), 3)
             flags += [novelty.FLAG] * (measures[novelty.DISTANCE] > 1)
         return measures | {"flags": " ".join(flags)}
+
+
+def reason_of(error: UnreadableImage | OSError) -> str:
+    """Why an image cannot be read, without its path."""
+    known = {errno.ENOENT: "file not found", errno.EISDIR: "a folder, not an image"}
+    code = getattr(error, "errno", None)
+    return known.get(code) or getattr(error, "strerror", None) or str(error)
 
 
 def collate(items: Sequence[tuple[int, Preprocessed]]) -> dict:

@@ -18,8 +18,11 @@ from dr.pages import html
 from dr.prediction.thumbnails import Thumbnail, duplicate_groups
 
 # whether probabilities are calibrated -> their description
-PROBABILITIES = ("of the networks, not calibrated", "calibrated on validation; their argmax may be another grade")
-WITHOUT_THRESHOLDS = "none: the grade is the most probable class"
+PROBABILITIES = (
+    "of the networks, not calibrated",
+    "calibrated on validation; the most probable class may differ from the grade",
+)
+WITHOUT_THRESHOLDS = "none: the grade is the most probable class, before calibration"
 MAX_THUMBNAILS = 10_000  # about 65 MB of page, 80 MB of memory; for more, details.csv is the better list
 EXPLANATION = {  # explains the score, rather than a grade
     True: "Grad-CAM: brighter regions contributed more to the score.",

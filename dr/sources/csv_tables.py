@@ -54,7 +54,7 @@ def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFr
         if not any(row):
             continue
         if len(row) <= max(places):
-            raise UsageError(f"{name}, row {number}: {len(row)} values, expected {len(header)}")
+            raise UsageError(f"{name}, row {number}: {len(row)} values, expected {len(header)}; correct the row")
         kept.append([row[place] for place in places] + [number])
     if not kept:
         raise UsageError(f"{name}: a header but no rows; add one row per image")
@@ -91,7 +91,7 @@ def parse_grade(text: str, *, name: str, row: int, column: str, num_classes: int
     if value < 0 or not value.is_integer() or (num_classes is not None and value >= num_classes):
         shown = repr(text) if text else "empty"
         expected = "a whole number from 0" if num_classes is None else f"0 to {num_classes - 1}"
-        raise UsageError(f"{name}, row {row}: {column} is {shown}, expected {expected}")
+        raise UsageError(f"{name}, row {row}: {column} is {shown}, expected {expected}; correct it")
     return int(value)
 
 

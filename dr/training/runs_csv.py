@@ -65,7 +65,7 @@ def summary_lines(row: dict) -> list[str]:
         return ", ".join(f"{m.short} {_text(row, m.column(split))}" for m in registry.headline(split))
 
     tta = f" with {row['tta_views']} TTA views" if row["tta_views"] > 1 else ""
-    lines = [f"best epoch {row['best_epoch']}{tta}: {metrics('val')}, in {row['minutes']:.1f} minutes"]
+    lines = [f"best epoch {row['best_epoch']}{tta}: {metrics('val')}, trained in {row['minutes']:.1f} minutes"]
     if "test_loss" in row:
         lines.append(f"test: {metrics('test')}, loss {row['test_loss']:.3f}")
     elif row["selected_by"]:

@@ -12,7 +12,7 @@ from dr.core import device, distributed
 
 
 def test_a_missing_device_is_refused():
-    with pytest.raises(UsageError, match="--device cuda:7: torch finds no such device"):
+    with pytest.raises(UsageError, match="device cuda:7: torch finds no such device"):
         device.accelerator("cuda:7")
 
 

@@ -102,8 +102,8 @@ def test_rows_keep_the_order_of_the_images_and_bad_images_have_an_error(grader, 
     ]  # fmt: skip
     assert table.loc[0, "score"] == table.loc[3, "score"]
     assert table["grade"].isna().tolist() == [False, True, True, False, True, True]
-    assert table["error"].tolist()[2] == "No such file or directory"
-    assert table["error"].tolist()[4:] == ["the file is empty", "Is a directory"]
+    assert table["error"].tolist()[2] == "file not found"
+    assert table["error"].tolist()[4:] == ["the file is empty", "a folder, not an image"]
     assert "not an image" in table["error"][1]
 
 
@@ -146,7 +146,7 @@ def test_what_is_not_a_list_of_images_is_a_usage_error(grader, wrong, message):
         ({"engine": "tensorrt"}, "engine: 'tensorrt'; use auto, torch or openvino"),
         ({"batch_size": 0}, "batch_size: 0; use an integer of at least 1"),
         ({"batch_size": True}, "batch_size: True; use an integer"),
-        ({"device": "tpu:7"}, "--device tpu:7"),
+        ({"device": "tpu:7"}, "device tpu:7: torch finds no such device"),
     ],
 )
 def test_an_unknown_option_is_a_usage_error_that_lists_the_known_ones(model, options, message):
@@ -213,7 +213,7 @@ def test_a_grade_can_be_chosen_and_a_centre_crop_is_where_the_heat_is(images, tm
 
 
 def test_an_image_that_cannot_be_graded_cannot_be_explained(grader, images):
-    for image, message in (("missing.png", "missing.png: No such file"), (images[0], "bad.png: .*not an image"),
+    for image, message in (("missing.png", "missing.png: file not found"), (images[0], "bad.png: .*not an image"),
                            (b"", "image_0: the file is empty; pass another image")):  # fmt: skip
         with pytest.raises(UsageError, match=message):
             grader.explain(image)

@@ -160,7 +160,7 @@ def test_without_thresholds_doubt_follows_the_network_not_the_calibrated_probabi
     assert (probabilities.argmax(axis=1) == 4).all()
     assert (details["grade"] != 4).any()
     assert (details["doubt"] > 0.5).all()  # random weights
-    assert "their argmax may be another grade" in report.read_text()
+    assert "the most probable class may differ from the grade" in report.read_text()
     assert "calibrated on validation" in report.read_text()
 
 

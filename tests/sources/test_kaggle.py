@@ -56,13 +56,13 @@ def test_every_usual_way_to_write_a_table_gives_the_same_grades(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("id_code,diagnosis\naa,0\nbb,x\n", "train.csv, row 3: diagnosis is 'x', expected 0 to 4"),
-        ("id_code,diagnosis\naa,5\n", "train.csv, row 2: diagnosis is '5', expected 0 to 4"),
-        ("id_code,diagnosis\n\n\naa,-1\n", "train.csv, row 4: diagnosis is '-1', expected 0 to 4"),
-        ("id_code,diagnosis\naa,1.5\n", "train.csv, row 2: diagnosis is '1.5', expected 0 to 4"),
-        ("id_code,diagnosis\naa,nan\n", "train.csv, row 2: diagnosis is 'nan', expected 0 to 4"),
-        ("id_code,diagnosis\naa,\n", "train.csv, row 2: diagnosis is empty, expected 0 to 4"),
-        ("id_code,diagnosis\naa\n", "train.csv, row 2: 1 values, expected 2"),
+        ("id_code,diagnosis\naa,0\nbb,x\n", "train.csv, row 3: diagnosis is 'x', expected 0 to 4; correct it"),
+        ("id_code,diagnosis\naa,5\n", "train.csv, row 2: diagnosis is '5', expected 0 to 4; correct it"),
+        ("id_code,diagnosis\n\n\naa,-1\n", "train.csv, row 4: diagnosis is '-1', expected 0 to 4; correct it"),
+        ("id_code,diagnosis\naa,1.5\n", "train.csv, row 2: diagnosis is '1.5', expected 0 to 4; correct it"),
+        ("id_code,diagnosis\naa,nan\n", "train.csv, row 2: diagnosis is 'nan', expected 0 to 4; correct it"),
+        ("id_code,diagnosis\naa,\n", "train.csv, row 2: diagnosis is empty, expected 0 to 4; correct it"),
+        ("id_code,diagnosis\naa\n", "train.csv, row 2: 1 values, expected 2; correct the row"),
         ("id_code,diagnosis\naa,1\n ,2\n", "train.csv, row 3: id_code is empty; fill it in, or remove the row"),
         ("id_code,grade\naa,1\n", "train.csv: no column 'diagnosis' (the header is id_code,grade); add or rename it"),
         ("id_code;grade\naa;1\n", "train.csv: no column 'diagnosis' (the header is id_code,grade); add or rename it"),
@@ -207,7 +207,10 @@ def test_an_archive_without_its_label_table_is_refused(tmp_path):
 
 def test_the_archive_is_named_beside_the_row(tmp_path):
     path = write_zip(tmp_path / "a.zip", members(csv=b"id_code,diagnosis\naa,9\n"))
-    assert refusal(path, competition) == f"{path}: kaggle_retina/train.csv, row 2: diagnosis is '9', expected 0 to 4"
+    assert (
+        refusal(path, competition)
+        == f"{path}: kaggle_retina/train.csv, row 2: diagnosis is '9', expected 0 to 4; correct it"
+    )
 
 
 def test_a_damaged_label_table_is_refused(tmp_path):

@@ -368,7 +368,7 @@ def test_failed_runs_are_named_on_stderr_and_the_exit_code_is_1(fake, script):
     [
         (["--sweep", "epochs=1,2"], "error: --sweep epochs=1,2: epochs is also set by --set or its own flag"),
         (["--sweep", "lr=0.1", "-d", "nowhere"], "nowhere: folder not found; run data.py first"),
-        (["--sweep", "lr=0.1", "--device", "cuda:9"], "--device cuda:9: torch finds no such device on this machine"),
+        (["--sweep", "lr=0.1", "--device", "cuda:9"], "device cuda:9: torch finds no such device on this machine"),
     ],
 )
 def test_what_every_run_needs_is_reported_at_once(fake, script, tmp_path, flags, message):
