@@ -197,7 +197,7 @@ def short(value: object) -> str:
 
 def unknown_option(key: object) -> str:
     """The fault and the remedy of a key that no recipe has: the nearest options, else all."""
-    close = difflib.get_close_matches(key[:60], FIELDS, n=3, cutoff=0.6) if isinstance(key, str) else []
+    close = difflib.get_close_matches(key[:60], FIELDS, n=3, cutoff=0.4) if isinstance(key, str) else []
     remedy = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(FIELDS)}"
     return f"unknown option {short(key)}; {remedy}"
 
