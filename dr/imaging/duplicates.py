@@ -10,6 +10,8 @@ MAX_HASH_DISTANCE = 12  # of 64 bits: re-encoded, darkened and halved copies of 
 # Correlation of fine structure (see `signature`): of 584 such copies 581 reach it; among 8,823 pairs of different real
 # images with similar hashes the highest is 0.84
 MIN_CORRELATION = 0.9
+LIT, RIM_PX = 0.15, 3  # of the median grey: darker is no retina; the reach of its rim in a signature
+MIN_LIT = 0.2  # share of a signature that must be retina
 BLOCK = 4096  # images that one is compared with at a time: 8 MiB of signatures
 
 
@@ -33,8 +35,14 @@ def signature(preprocessed: np.ndarray) -> np.ndarray:
     fine = grey - cv2.GaussianBlur(grey, (0, 0), 2)
     inside = np.zeros(fine.shape, np.uint8)
     cv2.circle(inside, (SIGNATURE_SIDE_PX // 2,) * 2, int(0.42 * SIGNATURE_SIDE_PX), 1, cv2.FILLED)
-    fine = fine[inside > 0]  # the rim is strong and alike in all: leave it out
-    fine -= fine.mean()
+    # the rim is strong and alike in all: leave it out, also where a crop left a margin around the retina
+    lit = (grey > LIT * np.median(grey[inside > 0])).astype(np.uint8)
+    around = 2 * RIM_PX + 1
+    retina = cv2.erode(lit, np.ones((around, around), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    fine, retina = fine[inside > 0], retina[inside > 0] > 0
+    if retina.sum() < MIN_LIT * len(fine):  # dark throughout
+        retina[:] = True
+    fine = np.where(retina, fine - fine[retina].mean(), 0)
     return (fine / (np.linalg.norm(fine) + 1e-6)).astype(np.float16)  # 1 KiB each
 
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import SHARED, draw_retina
 from hypothesis import given
 from hypothesis import strategies as st
+from made import draw_fundus
 
 from dr.imaging import duplicates, fundus
 
@@ -125,3 +126,13 @@ def test_groups_are_the_chains_of_pairs(pairs):
 
 def test_a_chain_of_copies_is_one_group():
     assert duplicates.groups(5, np.array([[0, 2], [2, 4]])).tolist() == [0, 1, 0, 2, 0]
+
+
+def test_the_rim_of_a_retina_within_a_margin_does_not_make_two_eyes_alike():
+    framed = []
+    for seed in (1, 2):
+        frame = np.zeros((300, 420, 3), np.uint8)  # cut off above and below, dark on both sides: as IDRiD's
+        frame[60:240, 60:360] = draw_fundus(seed, seed=seed, side_px=300)[60:240]
+        framed.append(duplicates.signature(cv2.resize(frame, (512, 512))).astype(np.float32))
+    assert framed[0] @ framed[1] < 0.5
+    assert framed[0] @ framed[0] > 0.99
