@@ -13,8 +13,8 @@ env: $(VENV)/.installed
 env-test: $(VENV)/.installed-test
 
 # requirements.txt has the allowed versions, constraints.txt the tested ones
-ENV_FILES = requirements.txt requirements/openvino.txt requirements/export.txt
-TEST_FILES = requirements/test.txt requirements/log.txt
+ENV_FILES = requirements.txt requirements/openvino.txt requirements/export.txt requirements/excel.txt
+TEST_FILES = requirements/test.txt requirements/log.txt requirements/labels.txt requirements/dicom.txt requirements/heic.txt
 ifdef UV
 MAKE_VENV = uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
 INSTALL = uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt

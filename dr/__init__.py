@@ -3,13 +3,33 @@
 `from dr import Grader` loads torch; `import dr` alone loads nothing.
 """
 
+import importlib
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dr.grading.label_issues import label_issues
     from dr.inference.grader import Grader
+    from dr.training.out_of_fold import out_of_fold
 
-__all__ = ["GRADES", "POLICIES", "SPLIT_NAMES", "Grader", "UsageError", "__version__"]
+__all__ = [
+    "GRADES",
+    "POLICIES",
+    "SPLIT_NAMES",
+    "Grader",
+    "UsageError",
+    "__version__",
+    "label_issues",
+    "out_of_fold",
+]
+# The public API that is loaded when it is first used: name -> module
+_LAZY = {
+    "Grader": "dr.inference.grader",
+    "label_issues": "dr.grading.label_issues",
+    "out_of_fold": "dr.training.out_of_fold",
+}
 __version__ = "0.2.0"
+IMPORTED_AT = time.monotonic()  # the commands import this package first: the start of their process
 
 # International Clinical Diabetic Retinopathy severity scale (Wilkinson et al., Ophthalmology 2003;110:1677)
 GRADES = ("No DR", "Mild", "Moderate", "Severe", "Proliferative DR")
@@ -28,11 +48,9 @@ class UsageError(Exception):
 
 
 def __getattr__(name: str):
-    """Loads Grader when it is first used."""
-    if name == "Grader":
-        from dr.inference.grader import Grader
-
-        return Grader
+    """Loads a name of the public API when it is first used."""
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

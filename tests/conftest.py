@@ -132,8 +132,8 @@ def quick_finish(unrendered, monkeypatch):
 
     original = bootstrap.bootstrap
 
-    def few(statistic, *arrays, repeats=1000, seed=0):
-        return original(statistic, *arrays, repeats=min(repeats, 20), seed=seed)
+    def few(statistic, *arrays, repeats=1000, **options):
+        return original(statistic, *arrays, repeats=min(repeats, 20), **options)
 
     monkeypatch.setattr(bootstrap, "bootstrap", few)
     monkeypatch.setattr(calibration, "REPEATS", 2)

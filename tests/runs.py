@@ -15,5 +15,5 @@ def tiny(**options) -> Recipe:
 
 def run(data, folder, *, name="run", recipe=TINY, **options) -> dict:
     """Train on the CPU -> the row of runs.csv. `options`: those of RunOptions."""
-    options = {"device": "cpu", "workers": 0} | options
+    options = {"device": "cpu", "workers": 0, "keep_last": True} | options
     return loop.train(recipe, data=data, options=RunOptions(folder=str(folder), name=name, **options))

@@ -47,7 +47,8 @@ def test_the_wheel_has_all_files_of_the_package_and_its_metadata(wheel):
     files = {str(path.relative_to(ROOT)) for path in (ROOT / "dr").rglob("*") if path.is_file()}
     assert {name for name in files if "__pycache__" not in name} == {name for name in names if name.startswith("dr/")}
     assert metadata["Version"] == __version__
-    assert set(metadata.get_all("Provides-Extra")) == {"openvino", "export", "log", "test"}
+    extras = {"dicom", "excel", "export", "heic", "labels", "log", "openvino", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == extras
     required = metadata.get_all("Requires-Dist")
     assert any(line.startswith("torch<") for line in required)
     assert not [line for line in required if line.startswith(("openvino", "onnx")) and "extra ==" not in line]

@@ -8,7 +8,8 @@ HEAD = """\
 # Command line
 
 Written by `python -m dr.cli docs/cli.md`; do not edit. `dr data`, `dr train` and `dr predict` of the installed package
-take the flags of `data.py`, `train.py` and `predict.py`.
+take the flags of `data.py`, `train.py` and `predict.py`. Each of them also has `-h`, `--help` and `--version`. Hyphens
+and underscores are the same in flags and in the names of options: `--batch-size` is `--batch_size`.
 
 | exit code | meaning |
 | --- | --- |
@@ -27,7 +28,7 @@ def markdown() -> str:
         parts.append(f"## {script}.py\n\n{summary[0].upper()}{summary[1:]}.\n")
         parser = make_parser(script, description=None, prog=f"{script}.py")
         for group in parser._action_groups:
-            rows = [_row(action) for action in group._group_actions if action.dest != "help"]
+            rows = [_row(action) for action in group._group_actions if action.dest not in ("help", "version")]
             if rows:
                 table = ["| flag | meaning | default |", "| --- | --- | --- |", *rows]
                 parts.append(f"**{group.title[0].upper()}{group.title[1:]}**\n\n" + "\n".join(table) + "\n")
@@ -35,7 +36,8 @@ def markdown() -> str:
 
 
 def _row(action: argparse.Action) -> str:
-    value = "" if action.nargs == 0 else f" {action.metavar or _values(action)}"
+    metavar = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar
+    value = "" if action.nargs == 0 else f" {metavar or _values(action)}"
     flags = ", ".join(f"`{name}{value}`" for name in action.option_strings)
     text, _, default = action.help.partition(" (default: ")
     default = default.removesuffix(")")

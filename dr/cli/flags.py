@@ -22,11 +22,28 @@ def _count_or_all(text: str) -> int | str:
     return text if text == "all" else int(text)
 
 
-def _fold(text: str) -> tuple[int, int]:
+def _device(text: str) -> str:
+    if found := re.fullmatch(r"(?:gpu:?)?([0-9]*)(?:,[0-9]+)*", text, re.IGNORECASE):
+        device = f"cuda:{found[1]}" if found[1] else "cuda"
+        raise argparse.ArgumentTypeError(f"expected {_DEVICES}, got {text!r}; use {device}")
+    return text
+
+
+def parse_fold(text: str) -> tuple[int, int]:
     number, _, of = text.partition("/")
     if not (re.fullmatch("[0-9]+/[0-9]+", text) and 1 <= int(number) <= int(of) >= 2):
         raise argparse.ArgumentTypeError(f"expected K/N as 1/5, K from 1 to N and N at least 2, got {text!r}")
     return int(number), int(of)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as exc:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {exc}") from exc
+    if not pattern.groups:
+        raise argparse.ArgumentTypeError(f"{text!r} has no group; put the patient in parentheses, as '(P[0-9]+)_'")
+    return pattern
 
 
 def _prevalence(text: str) -> tuple[float, ...] | str:
@@ -60,6 +77,12 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add("--label_column", metavar="NAME", help="column with the classes (default: diagnosis or level)")
     add("--patient_column", metavar="NAME",
         help="column that names the patients; all images of a patient are kept in one split")
+    add("--patient_pattern", type=_pattern, metavar="REGEX",
+        help="regular expression for image paths, as '(P[0-9]+)_'; its group is the patient")
+    add("--table", metavar="NAME", help="label table to use, if there are several")
+    add("--root", metavar="FOLDER", help="folder of the archive to read, if several hold splits")
+    add("--ungradable", choices=("drop", "keep"), default="drop",
+        help="leave out images labelled ungradable (empty, -1, 5, words), or keep them as a class of their own")
     add("--conflicts", choices=POLICIES, default="drop", help="how to treat duplicates with conflicting grades")
     add = parser.add_argument_group("selection and split").add_argument
     add("--per_class", type=_count_or_all,
@@ -71,6 +94,7 @@ def add_data_flags(parser: argparse.ArgumentParser) -> None:
     add("--size", type=int, default=512, help="longest side of a preprocessed image, in pixels")
     add("--no_crop", action="store_false", dest="crop",
         help="do not crop to the retina (for images other than fundus photographs)")
+    add("--stereo", action="store_true", help="split frames with two retinas side by side into two images")
     add("--workers", type=int, default=_WORKERS, help="processes that preprocess images (default: all cores)")
 
 
@@ -94,15 +118,19 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int,
         help=f"seed of initial weights, order and augmentation (default: the recipe's, {Recipe.seed})")
     add = parser.add_argument_group("runs").add_argument
-    add("--fold", type=_fold, metavar="K/N",
+    add("--fold", type=parse_fold, metavar="K/N",
         help="hold out fold K of N, of whole patients, as a test split")
     add("--sweep", action="append", default=[], metavar="KEY=VALUE,VALUE",
-        help="train with each of these values; repeated, with every combination")
-    add("--resume", action="store_true", help="continue from NAME__last.pt")
+        help="train with each of these values (fold=1/5,2/5 sweeps folds); repeated, with every combination")
+    add("--resume", action="store_true",
+        help="continue from NAME__last.pt with the options of the run; -e N trains up to epoch N")
+    add("--keep_last", action="store_true", help="keep NAME__last.pt of a finished run, to resume it with more epochs")
+    add("--list", nargs="+", metavar=("recipes|options|backbones", "WORD"),
+        help="do not train: print the recipes, options or backbones, or only those whose name contains a WORD")
     add("--compare", action="store_true",
         help="do not train: print the runs in --save, best first, and write them to runs.md")
     add = parser.add_argument_group("hardware").add_argument
-    add("--device", default="auto", help=_DEVICES)
+    add("--device", type=_device, default="auto", help=_DEVICES)
     add("--workers", type=int, default=_WORKERS, help="processes that load images (default: all cores)")
 
 
@@ -113,9 +141,17 @@ def add_predict_flags(parser: argparse.ArgumentParser) -> None:
         help=f"a checkpoint, or several whose predictions are averaged (default: {DEFAULT_MODEL})")
     add("-i", "--images", default="results/images", help="a folder, a zip or one image")
     add("-o", "--output", default="results", help="write result.csv, details.csv and report.html into this folder")
-    add("--submission", metavar="SAMPLE_CSV", help="grade the ids of this table, in its order")
-    add("--labels", metavar="CSV",
-        help="the true grades (id_code,diagnosis or image,level): writes the metrics to metrics.json")
+    add("--submission", metavar="SAMPLE_CSV",
+        help="grade the ids of this table, in its order; auto finds the sample_submission.csv in or near the images")
+    add("--labels", metavar="TABLE",
+        help="table of the true grades, such as id_code,diagnosis or image,level: writes the metrics to metrics.json")
+    add("--id_column", metavar="NAME",
+        help="column of image names in --labels; if there is no --labels, in --submission (default: recognised)")
+    add("--label_column", metavar="NAME",
+        help="column of classes in --labels; if there is no --labels, in --submission (default: recognised)")
+    add("--patient_column", metavar="NAME",
+        help="column of patients in --labels; intervals are then over whole patients (default: recognised)")
+    add("--stereo", action="store_true", help="grade both halves of frames with two retinas side by side")
     add("--export", metavar="ONNX", help="export one checkpoint to this ONNX file and exit")
     add = parser.add_argument_group("decision").add_argument
     add("--tta", choices=OPTIONS["tta"],
@@ -129,9 +165,9 @@ def add_predict_flags(parser: argparse.ArgumentParser) -> None:
     add("--explain", type=_count_or_all, default=12, metavar="N",
         help="images with a Grad-CAM map in report.html, half of them the most severe, half the most doubtful; all, or "
              "0 for none")
-    add("--no-report", "--no_report", action="store_false", dest="report", help="do not write report.html")
+    add("--no_report", action="store_false", dest="report", help="do not write report.html")
     add = parser.add_argument_group("hardware").add_argument
-    add("--device", default="auto", dest="device_name", help=_DEVICES)
+    add("--device", type=_device, default="auto", dest="device_name", help=_DEVICES)
     add("--engine", choices=("auto", "torch", "openvino"), default="auto", dest="engine_name",
         help="inference engine; auto uses OpenVINO for many images on a CPU, if it is installed")
     add("-b", "--batch_size", type=int, default=16, help="images in a batch")

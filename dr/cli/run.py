@@ -14,12 +14,17 @@ from multiprocessing import active_children
 from types import ModuleType
 
 from dr import UsageError
-from dr.core import distributed
+from dr.core import distributed, processes
 
 TRAIN_MEMORY = (  # the remedy when memory runs out in training
     "reduce -b and use --set accumulate=N, use --set grad_checkpointing=true, or reduce --set image_size=PIXELS"
 )
-_OPTIONAL = {"openvino": "openvino", "onnx": "onnx onnxscript", "onnxscript": "onnx onnxscript"}
+_OPTIONAL = {
+    "openvino": "openvino",
+    "onnx": "onnx onnxscript",
+    "onnxscript": "onnx onnxscript",
+    "openpyxl": "openpyxl",
+}
 _DISK = {errno.ENOSPC: "disk full", errno.EDQUOT: "disk quota exceeded", errno.EROFS: "read-only file system"}
 
 
@@ -55,8 +60,11 @@ def _install(module: str) -> str:
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """For libraries that take seconds to import: garbage collection would take a third of that."""
+def importing(library: str | None = None) -> Iterator[None]:
+    """For libraries that take seconds to import: garbage collection would take a third of that. A line names the
+    `library` that is waited for."""
+    if library and distributed.is_main and "torch" not in sys.modules:
+        print(f"loading {library} ...", flush=True)  # not to stderr, where an error is one line
     gc.disable()
     try:
         yield
@@ -120,6 +128,7 @@ def run_main(
     """
     sys.stdout = sys.stdout or os.fdopen(_open_devnull(), "w")  # None if closed before the start
     sys.stderr = sys.stderr or os.fdopen(_open_devnull(), "w")
+    processes.command_starts()
     ended: list[int] = []
     if owns_process:
         atexit.register(_leave, ended, program=sys.modules["__main__"], process=os.getpid())
@@ -143,7 +152,8 @@ def run_main(
             print(prefix, end="", file=sys.stderr)
             traceback.print_exc()
         else:
-            print(f"error: {prefix}{message}", file=sys.stderr)
+            # a name from the command line or of a file may hold line breaks
+            print(f"error: {prefix}{' '.join(message.splitlines())}", file=sys.stderr)
         code = 3 if message is None else 2
     ended.append(code)
     sys.exit(code)

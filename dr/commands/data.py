@@ -1,6 +1,7 @@
 """Labelled fundus images -> data/kaggle_retina: cropped, split and balanced."""
 
 import sys
+from dataclasses import fields
 
 from dr.cli import parser
 from dr.cli.run import importing, run_main
@@ -16,20 +17,15 @@ def main() -> int:
         from dr.preprocessing.pipeline import preprocess_sources
         from dr.preprocessing.settings import Settings
         from dr.preprocessing.summary import skipped_lines, summary_lines
-        from dr.sources.candidate import Columns
+        from dr.sources.candidate import ReadOptions
+        from dr.sources.columns import Columns
         from dr.sources.detect import open_sources
 
-    settings = Settings(
-        size=args.size,
-        per_class=args.per_class,
-        val_fraction=args.val_fraction,
-        seed=args.seed,
-        conflicts=args.conflicts,
-        crop=args.crop,
-    )
+    settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
     columns = Columns(id=args.id_column, label=args.label_column, patient=args.patient_column)
+    choices = {name: getattr(args, name) for name in ("table", "root", "ungradable", "patient_pattern")}
     report = preprocess_sources(
-        open_sources(args.zip_main, args.zip_2015, columns=columns),
+        open_sources(args.zip_main, args.zip_2015, options=ReadOptions(columns=columns, **choices)),
         directory=args.directory,
         settings=settings,
         workers=args.workers,

@@ -12,15 +12,17 @@ def main() -> int:
     parser.check_at_least(0, workers=args.workers, **({} if args.explain == "all" else {"explain": args.explain}))
     parser.check_exists(model=args.model)
     if args.export:
-        parser.check_alone("export", args, ("prevalence", "labels", "submission", "tta", "tta_by"))
-        with importing():
+        parser.check_alone("export", args, ("prevalence", "labels", "submission", "tta", "tta_by", *parser.COLUMNS))
+        with importing("PyTorch"):
             from dr.prediction.onnx_export import export, summary_lines
 
         print(*summary_lines(export(args.model, args.export), args.export), sep="\n")
         return 0
 
-    parser.check_exists(images=[args.images], submission=[args.submission])
-    with importing():  # torch takes seconds: report wrong flags before
+    parser.check_columns(args)
+    submission = None if args.submission == "auto" else args.submission
+    parser.check_exists(images=[args.images], submission=[submission], labels=[args.labels])
+    with importing("PyTorch"):  # torch takes seconds: report wrong flags before
         from dr.prediction.options import PredictOptions
         from dr.prediction.pipeline import predict, summary_lines
 

@@ -63,6 +63,12 @@ class _Lines:
         self._printed, self._printed_at = self._done, now
 
 
+def announce(text: str) -> None:
+    """Prints a line on stdout while a bar may be shown on the same terminal."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
 def track(
     iterable: Iterable | None = None,
     *,

@@ -29,14 +29,18 @@ def fold(data: PreprocessedData, number: int, of: int) -> PreprocessedData:
                 f"--fold {number}/{of}: {len(remaining[name])} images would remain in {name}, fewer than {least}; "
                 "use more folds, or preprocess more images"
             )
-    digest = hashlib.sha256(f"{data.fingerprint} fold {number}/{of}".encode()).hexdigest()
     return dataclasses.replace(
         data,
         **remaining,
         test=both[held_out].reset_index(drop=True),
-        fingerprint=digest,
+        fingerprint=fingerprint(data.fingerprint, number, of),
         fold=Fold(number, of, data.fingerprint),
     )
+
+
+def fingerprint(whole: str, number: int, of: int) -> str:
+    """The fingerprint of the whole data -> that of a fold of it."""
+    return hashlib.sha256(f"{whole} fold {number}/{of}".encode()).hexdigest()
 
 
 def _held_out(table: pd.DataFrame, number: int, of: int) -> np.ndarray:
@@ -56,10 +60,11 @@ def _held_out(table: pd.DataFrame, number: int, of: int) -> np.ndarray:
 
 
 def _people(table: pd.DataFrame) -> pd.Series:
-    """`path` and optional `source`, `patient`, `group` -> a name per image, equal for images that must stay together:
-    those of a patient, duplicates, and what these join."""
-    known = table.assign(source=table.get("source", ""), patient=table.get("patient", table["path"]))
+    """`path` and optional `source`, `original`, `patient`, `group` -> a name per image, equal for images that must stay
+    together: those of a patient, duplicates, and what these join."""
+    known = table.assign(source=table.get("source", ""), patient=table.get("patient", ""))
     group = known.get("group", known["path"])
     person = persons(known.assign(group=group.where(group != "", known["path"])))
-    patient = known["source"] + "/" + known["patient"]
+    own = known.get("original", known["path"])
+    patient = known["source"] + "/" + known["patient"].where(known["patient"] != "", own)
     return patient.groupby(person).transform("first")  # names, because the folds are drawn in their order

@@ -54,9 +54,12 @@ def read_preprocessed(directory: str | Path) -> PreprocessedData:
         root = Path(directory)
     if not (root / "labels_train.csv").is_file():
         raise _missing(root / "labels_train.csv")
-    size_px, classes, crop = _read_settings(root / "settings.json")
+    size_px, classes, crop, patients_empty = _read_settings(root / "settings.json")
     names = [name for name in SPLITS if name != "test" or (root / "labels_test.csv").is_file()]
-    tables = {name: _read_labels(root / f"labels_{name}.csv", num_classes=len(classes)) for name in names}
+    tables = {
+        name: _read_labels(root / f"labels_{name}.csv", num_classes=len(classes), patients_empty=patients_empty)
+        for name in names
+    }
     if len(tables["val"]) < MIN_VALIDATION:
         raise UsageError(
             f"{root / 'labels_val.csv'}: {len(tables['val'])} images are too few for validation; "
@@ -75,21 +78,24 @@ def _missing(path: Path) -> UsageError:
     return UsageError(f"{path}: label table not found; run data.py first, or pass its folder with --data")
 
 
-def _read_settings(path: Path) -> tuple[int, tuple[str, ...], bool]:
-    """-> longest side of an image in pixels, class names, whether data.py cropped."""
+def _read_settings(path: Path) -> tuple[int, tuple[str, ...], bool, bool]:
+    """-> longest side of an image in pixels, class names, whether data.py cropped, whether it left unknown patients
+    empty."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-        return int(settings["size"]), tuple(settings.get("classes", GRADES)), bool(settings.get("crop", True))
+        classes, crop = tuple(settings.get("classes", GRADES)), bool(settings.get("crop", True))
+        return int(settings["size"]), classes, crop, "main_archive" not in settings
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise UsageError(f"{path}: missing or damaged; run data.py again") from exc
 
 
-def _read_labels(path: Path, *, num_classes: int) -> pd.DataFrame:
+def _read_labels(path: Path, *, num_classes: int, patients_empty: bool) -> pd.DataFrame:
+    """`patients_empty`: whether unknown patients are left empty. Version 0.2 wrote the name of the image."""
     if not path.is_file():
         raise _missing(path)
     data = path.read_bytes()
     header = read_rows(data, name=str(path))[0] if data.strip() else []
-    columns = ["path", "diagnosis", *(name for name in ("source", "patient", "group") if name in header)]
+    columns = ["path", "diagnosis", *(name for name in ("source", "original", "patient", "group") if name in header)]
     table = read_table(data, name=str(path), columns=tuple(columns))
     table["diagnosis"] = [
         parse_grade(text, name=str(path), row=row, column="diagnosis", num_classes=num_classes)
@@ -98,6 +104,8 @@ def _read_labels(path: Path, *, num_classes: int) -> pd.DataFrame:
     for name, row in zip(table["path"], table["row"], strict=True):
         if not (path.parent / name).is_file():
             raise UsageError(f"{path}, row {row}: {name} not found; run data.py again")
+    if "patient" in table and "original" in table and not patients_empty:
+        table["patient"] = table["patient"].where(table["patient"] != table["original"], "")
     return table.drop(columns="row")
 
 
@@ -111,7 +119,7 @@ def name_hashes(*tables: pd.DataFrame) -> np.ndarray:
     rows = pd.concat(tables, join="inner")
     sources = rows.get("source", pd.Series("", index=rows.index))
     stems = [Path(path).stem.removeprefix(f"{source}_") for path, source in zip(rows["path"], sources, strict=True)]
-    return np.sort(np.array([name_hash(stem) for stem in stems], np.int64))
+    return np.sort(np.array([name_hash(name) for name in rows.get("original", stems)], np.int64))
 
 
 def binary(data: PreprocessedData, *, positive_from: int) -> PreprocessedData:

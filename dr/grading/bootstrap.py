@@ -1,7 +1,8 @@
 """The bootstrap over samples: percentile intervals of metrics, and of the difference between two graders.
 
-The rows must be independent. Where both eyes of a patient are rows, the intervals are too narrow. Every function draws
-with a generator of its own, seeded by `seed`: the same number of rows and the same seed give the same draws.
+The rows must be independent. Where both eyes of a patient are rows, the intervals are too narrow, unless `patients`
+(N,), numbers that are equal for rows of one patient, let whole patients be drawn. Every function draws with a generator
+of its own, seeded by `seed`: the same number of rows and the same seed give the same draws.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,11 +10,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dr.grading.metrics import checked
+from dr.grading.resampling import Rows
 
 FromConfusion = Callable[[np.ndarray], float]  # confusion matrix (K, K) int, rows the true class -> a metric
 
 
-def bootstrap(statistic, *arrays, repeats=1000, seed=0):
+def bootstrap(statistic, *arrays, repeats=1000, seed=0, patients=None):
     """Values of a statistic of paired arrays, each (N, ...), over N rows drawn with replacement, the same rows of every
     array -> (repeats, ...).
 
@@ -26,8 +28,9 @@ def bootstrap(statistic, *arrays, repeats=1000, seed=0):
     if repeats < 1:
         raise ValueError(f"repeats must be 1 or more, got {repeats}")
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(lengths[0], size=lengths[0]) for _ in range(repeats))
-    return np.array([statistic(*(array[rows] for array in arrays)) for rows in draws])
+    rows = Rows(lengths[0], patients)
+    draws = (rows.draw(rng) for _ in range(repeats))
+    return np.array([statistic(*(array[drawn] for array in arrays)) for drawn in draws])
 
 
 def percentile_interval(values, *, level=0.95):
@@ -42,17 +45,21 @@ def percentile_interval(values, *, level=0.95):
     return float(low), float(high)
 
 
-def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0):
+def bootstrap_interval(statistic, *arrays, repeats=1000, level=0.95, seed=0, patients=None):
     """Percentile bootstrap interval of a statistic that returns a float -> (low, high) float. Raises ValueError as
     `bootstrap` and `percentile_interval` do."""
-    return percentile_interval(bootstrap(statistic, *arrays, repeats=repeats, seed=seed), level=level)
+    values = bootstrap(statistic, *arrays, repeats=repeats, seed=seed, patients=patients)
+    return percentile_interval(values, level=level)
 
 
-def confusion_intervals(functions: Sequence[FromConfusion], truth, graded, *, num_classes=5, repeats=1000, seed=0):
+def confusion_intervals(
+    functions: Sequence[FromConfusion], truth, graded, *, num_classes=5, repeats=1000, seed=0, patients=None
+):
     """truth (N,), graded (T, N), T decisions over which each metric is averaged -> [(low, high)], the 95 %
     percentile interval of each of the M metrics. Raises ValueError as `dr.grading.metrics` does."""
     codes = _codes(truth, graded, num_classes)
-    values = bootstrap(lambda drawn: _means(functions, drawn, num_classes), codes, repeats=repeats, seed=seed)
+    draws = {"repeats": repeats, "seed": seed, "patients": patients}
+    values = bootstrap(lambda drawn: _means(functions, drawn, num_classes), codes, **draws)
     return [percentile_interval(column) for column in values.T]
 
 

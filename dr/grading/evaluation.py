@@ -79,26 +79,71 @@ def _decisions(
 
 
 def _values(
-    split: str, truth: np.ndarray, decided: Mapping[str, np.ndarray], class_scores: np.ndarray
+    split: str,
+    truth: np.ndarray,
+    decided: Mapping[str, np.ndarray],
+    class_scores: np.ndarray,
+    *,
+    referable_from: int | None,
 ) -> dict[str, float]:
     """The registered metrics of a split that need no calibration -> {key: value}; a decision that does not exist has
     none."""
     classes = class_scores.shape[1]
     matrices = {name: [metrics.confusion(truth, row, classes) for row in graded] for name, graded in decided.items()}
+    counted = _proportions(split, truth, decided, num_classes=classes, referable_from=referable_from)
     values = {}
-    for metric in registry.for_split(split, "confusion", "class_scores"):
+    for metric in registry.for_split(split, "confusion", "proportion", "class_scores"):
         if metric.input == "class_scores":
             values[metric.key] = float(metric.compute(truth, class_scores))
+        elif metric.input == "proportion":
+            if metric.key in counted:
+                hits, total = counted[metric.key]
+                values[metric.key] = hits / total if total else float("nan")
         elif metric.decision in matrices:
             values[metric.key] = float(np.mean([metric.compute(matrix) for matrix in matrices[metric.decision]]))
     return values
 
 
+def _mean_matrix(truth: np.ndarray, graded: np.ndarray, num_classes: int) -> np.ndarray:
+    """truth (N,), grades (T, N) -> the mean confusion matrix (K, K) float of T decisions."""
+    return np.mean([metrics.confusion(truth, row, num_classes) for row in graded], axis=0)
+
+
+def classes_of(
+    split: str, truth: np.ndarray, decided: Mapping[str, np.ndarray], *, num_classes: int
+) -> dict[str, float]:
+    """truth (N,), {decision: grades (T, N)} -> {Metric.class_index: index of the class that the value is of}."""
+    return {
+        metric.class_index: float(metric.class_of(_mean_matrix(truth, decided[metric.decision], num_classes)))
+        for metric in registry.for_split(split, "proportion")
+        if metric.class_of is not None and metric.decision in decided
+    }
+
+
+def _proportions(
+    split: str, truth: np.ndarray, decided: Mapping[str, np.ndarray], *, num_classes: int, referable_from: int | None
+) -> dict[str, tuple[float, float]]:
+    """The registered proportions of a split that these classes have -> {key: (hits, total)}."""
+    counted = {}
+    for metric in registry.for_split(split, "proportion"):
+        if metric.decision in decided:
+            matrix = _mean_matrix(truth, decided[metric.decision], num_classes)
+            counted[metric.key] = metric.compute(matrix, referable_from)
+    return {key: counts for key, counts in counted.items() if counts is not None}
+
+
 def _intervals(
-    split: str, truth: np.ndarray, decided: Mapping[str, np.ndarray], class_scores: np.ndarray, *, seed: int
+    split: str,
+    truth: np.ndarray,
+    decided: Mapping[str, np.ndarray],
+    class_scores: np.ndarray,
+    *,
+    referable_from: int | None,
+    seed: int,
+    patients: np.ndarray | None = None,
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of `_values` -> {key: [low, high]}: REPEATS draws, FEWER_REPEATS of the applied decision
-    and the class scores of large sets."""
+    """95 % intervals of `_values` -> {key: [low, high]}: of proportions Wilson's, of other metrics by bootstrap with
+    REPEATS draws, FEWER_REPEATS of the applied decision and the class scores of large sets."""
     fewer = FEWER_REPEATS if class_scores.size > calibration.LARGE_SET else REPEATS
     by_key = {}
     for name, graded in decided.items():
@@ -111,19 +156,32 @@ def _intervals(
                 num_classes=class_scores.shape[1],
                 repeats=fewer if name == "applied" else REPEATS,
                 seed=seed,
+                patients=patients,
             )
             by_key |= {metric.key: list(interval) for metric, interval in zip(chosen, ends, strict=True)}
     for metric in registry.for_split(split, "class_scores"):
-        interval = bootstrap.bootstrap_interval(metric.compute, truth, class_scores, repeats=fewer, seed=seed)
+        draws = {"repeats": fewer, "seed": seed, "patients": patients}
+        interval = bootstrap.bootstrap_interval(metric.compute, truth, class_scores, **draws)
         by_key[metric.key] = list(interval)
+    classes = class_scores.shape[1]
+    counted = _proportions(split, truth, decided, num_classes=classes, referable_from=referable_from)
+    for key, (hits, total) in counted.items():
+        by_key[key] = metrics.wilson([hits], [total])[:, 0].tolist() if total else [float("nan")] * 2
     return {metric.key: by_key[metric.key] for metric in registry.for_split(split) if metric.key in by_key}
 
 
 def evaluate(
-    predictions: np.ndarray, truth: np.ndarray, *, objective: Objective, rule: str = "optimal", seed: int
+    predictions: np.ndarray,
+    truth: np.ndarray,
+    *,
+    objective: Objective,
+    rule: str = "optimal",
+    seed: int,
+    referable_from: int | None = None,
 ) -> tuple[dict[str, float], np.ndarray | None]:
     """predictions (N, P), truth (N,) of validation -> the registered metrics {key: value} with the recall of each class
     (`recall_0`, ...) of up to RECALLS_UP_TO, and the thresholds (K-1,) fitted here by `rule`, None without thresholds.
+    `referable_from`: that of the registry, for these classes.
 
     Recalls are those of the fitted thresholds. Metrics that registry marks as biased by fitting are optimistic here;
     the cross-fitted ones are unbiased until the best of several epochs is selected by them.
@@ -131,7 +189,9 @@ def evaluate(
     classes = objective.num_classes
     thresholds = fit_thresholds(predictions, truth, objective=objective, rule=rule)
     decided = _decisions(predictions, truth, thresholds, objective=objective, rule=rule, seed=seed)
-    values = _values("val", truth, decided, objective.class_scores(predictions))
+    class_scores = objective.class_scores(predictions)
+    values = _values("val", truth, decided, class_scores, referable_from=referable_from)
+    values |= classes_of("val", truth, decided, num_classes=classes)
     if classes <= RECALLS_UP_TO:
         recall = metrics.recall_per_class(truth, decided["applied"][0], classes)
         values |= {f"recall_{grade}": float(value) for grade, value in enumerate(recall)}
@@ -146,24 +206,35 @@ def intervals(
     thresholds: np.ndarray | None,
     rule: str = "optimal",
     seed: int,
+    referable_from: int | None = None,
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of the metrics of `evaluate` but recalls, the thresholds held fixed
-    -> {key: [low, high]}."""
+    """95 % intervals of the metrics of `evaluate` but recalls, the thresholds held fixed -> {key: [low, high]}."""
     decided = _decisions(predictions, truth, thresholds, objective=objective, rule=rule, seed=seed)
-    return _intervals("val", truth, decided, objective.class_scores(predictions), seed=seed)
+    class_scores = objective.class_scores(predictions)
+    return _intervals("val", truth, decided, class_scores, referable_from=referable_from, seed=seed)
 
 
-def measure(truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray) -> dict[str, float]:
+def measure(
+    truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray, *, referable_from: int | None = None
+) -> dict[str, float]:
     """truth (N,), grades (N,), class_scores (N, K) -> the registered metrics of a test, {key: value}. Nothing is
     fitted."""
-    return _values("test", truth, {"applied": grades[None]}, class_scores)
+    return _values("test", truth, {"applied": grades[None]}, class_scores, referable_from=referable_from)
 
 
 def measured_intervals(
-    truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray, *, seed: int
+    truth: np.ndarray,
+    grades: np.ndarray,
+    class_scores: np.ndarray,
+    *,
+    seed: int,
+    referable_from: int | None = None,
+    patients: np.ndarray | None = None,
 ) -> dict[str, list[float]]:
-    """95 % bootstrap intervals of `measure` -> {key: [low, high]}."""
-    return _intervals("test", truth, {"applied": grades[None]}, class_scores, seed=seed)
+    """95 % intervals of `measure` -> {key: [low, high]}. `patients` (N,) as in bootstrap: whole patients are drawn;
+    Wilson's intervals of proportions take images as independent all the same."""
+    decided = {"applied": grades[None]}
+    return _intervals("test", truth, decided, class_scores, referable_from=referable_from, seed=seed, patients=patients)
 
 
 def baselines(truth: np.ndarray, split: str) -> dict[str, float]:

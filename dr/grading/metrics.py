@@ -11,6 +11,8 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from dr.grading.resampling import Rows
+
 AUC_REPEATS, AUC_CLASSES = 200, 30  # of the bootstrap of one class's AUC; no interval for more classes
 
 
@@ -66,18 +68,17 @@ def per_class(truth, grades, class_scores):
     }
 
 
-def per_class_intervals(truth, grades, class_scores, *, repeats=1000, level=0.95, seed=0):
+def per_class_intervals(truth, grades, class_scores, *, repeats=1000, level=0.95, seed=0, patients=None):
     """truth, grades (N,) int, class_scores (N, K) -> {metric: (2, K)}: low and high of recall, precision, f1 and auc of
-    each class, by the percentile bootstrap over samples. Repeats in which a metric is not defined do not count; it is
-    NaN where no repeat defines it, and for the AUC of more than AUC_CLASSES. A recall or precision of 0 or 1, which
-    the bootstrap gives no width, has Wilson's interval."""
+    each class, by the percentile bootstrap over samples, or over `patients` (N,) as in bootstrap. Repeats in which a
+    metric is not defined do not count; it is NaN where no repeat defines it, and for the AUC of more than AUC_CLASSES.
+    A recall or precision of 0 or 1, which the bootstrap gives no width, has Wilson's interval."""
     class_scores = np.asarray(class_scores, dtype=np.float64)
     num_classes = class_scores.shape[1]
     truth, grades = checked(truth, grades, num_classes)
-    intervals = {
-        name: _percentiles(draws, level)
-        for name, draws in _per_class_draws(truth, grades, class_scores, repeats=repeats, seed=seed).items()
-    }
+    rows = Rows(len(truth), patients)
+    draws = _per_class_draws(truth, grades, class_scores, rows=rows, repeats=repeats, seed=seed)
+    intervals = {name: _percentiles(drawn, level) for name, drawn in draws.items()}
     matrix = confusion(truth, grades, num_classes)
     hits = np.diagonal(matrix)
     for name, totals in (("recall", matrix.sum(axis=1)), ("precision", matrix.sum(axis=0))):
@@ -86,20 +87,20 @@ def per_class_intervals(truth, grades, class_scores, *, repeats=1000, level=0.95
     return intervals
 
 
-def _per_class_draws(truth, grades, class_scores, *, repeats, seed):
+def _per_class_draws(truth, grades, class_scores, *, rows, repeats, seed):
     """-> {metric: (R, K)} of bootstrap draws, NaN where a draw does not define the metric."""
     num_classes = class_scores.shape[1]
     rng = np.random.default_rng(seed)
     hits, sizes, given = (np.empty((repeats, num_classes)) for _ in range(3))
     areas = np.full((min(repeats, AUC_REPEATS), num_classes), np.nan)
     for repeat in range(repeats):
-        rows = rng.integers(len(truth), size=len(truth))
-        drawn, graded = truth[rows], grades[rows]
+        chosen = rows.draw(rng)
+        drawn, graded = truth[chosen], grades[chosen]
         hits[repeat] = np.bincount(drawn[drawn == graded], minlength=num_classes)
         sizes[repeat] = np.bincount(drawn, minlength=num_classes)
         given[repeat] = np.bincount(graded, minlength=num_classes)
         if repeat < len(areas) and num_classes <= AUC_CLASSES:
-            areas[repeat] = [_area(drawn == k, class_scores[rows, k]) for k in range(num_classes)]
+            areas[repeat] = [_area(drawn == k, class_scores[chosen, k]) for k in range(num_classes)]
     return {
         "recall": np.where(sizes > 0, hits / np.maximum(sizes, 1), np.nan),
         "precision": np.where(given > 0, hits / np.maximum(given, 1), np.nan),
@@ -177,6 +178,28 @@ def quadratic_kappa_of_confusion(matrix):
 def accuracy_of_confusion(matrix):
     """Confusion matrix (K, K) -> `accuracy`, float in 0..1."""
     return float(np.trace(matrix) / matrix.sum())
+
+
+def referable_counts(matrix, referable_from):
+    """Confusion matrix (K, K), first referable class -> (hits, total): images of that class or a higher one that were
+    graded so, and all images of these classes. None where `referable_from` is None."""
+    if referable_from is None:
+        return None
+    return float(matrix[referable_from:, referable_from:].sum()), float(matrix[referable_from:].sum())
+
+
+def lowest_recall_class(matrix):
+    """Confusion matrix (K, K) with a sample -> the class of the lowest recall among those present, of equals the
+    last, in 0..K-1."""
+    sizes = matrix.sum(axis=1)
+    recall = np.where(sizes > 0, np.diagonal(matrix) / np.maximum(sizes, 1), np.inf)
+    return int(len(recall) - 1 - np.argmin(recall[::-1]))
+
+
+def lowest_recall_counts(matrix, referable_from=None):
+    """Confusion matrix (K, K) -> (hits, total) of its `lowest_recall_class`."""
+    row = lowest_recall_class(matrix)
+    return float(matrix[row, row]), float(matrix[row].sum())
 
 
 def checked(truth, grades, num_classes):

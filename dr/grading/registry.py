@@ -8,10 +8,11 @@ with `def balanced_accuracy(matrix): ...`, confusion matrix (K, K) -> float. Cod
 over `for_split`, `headline` or `table` and reads keys and labels from the entries.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dr import GRADES
 from dr.grading import calibration, metrics
 
 SELECTION = "macro_f1_cross_fitted"  # runs are compared by it, on validation: selecting on the test would bias the test
@@ -23,6 +24,7 @@ DECISIONS = {  # how scores become grades, as `Metric.decision` names it -> what
     "optimal": "optimal thresholds",
     "rounded": "scores rounded",
 }
+REFERABLE = 2  # grade: from it on, more than mild retinopathy is referred (Gulshan et al., JAMA 2016;316:2402)
 CLASS_METRICS = {"n": "images", "recall": "recall", "precision": "precision", "f1": "F1", "auc": "AUC"}  # key -> label
 
 
@@ -30,8 +32,11 @@ CLASS_METRICS = {"n": "images", "recall": "recall", "precision": "precision", "f
 class Metric:
     """One metric.
 
-    `compute` takes what `input` names and returns a float, NaN where the metric is not defined:
+    `compute` takes what `input` names and returns a float, NaN where the metric is not defined; for a proportion it
+    returns (hits, total), or None where the classes have no such metric:
     - confusion: the confusion matrix (K, K) int, rows the true class, of the grades by `decision`
+    - proportion: that matrix, the mean over several decisions, and the first referable class or None
+      (`referable_from`); the value is hits / total, with Wilson's interval
     - class_scores: truth (N,) int, class_scores (N, K) float, higher for more probable classes
     - calibrated: probabilities (N, K) by a calibration fitted without the sample, truth (N,); validation of a
       finished run only
@@ -50,11 +55,12 @@ class Metric:
     short: str = ""  # in column headers and log lines; the label where none is set
     family: str = ""  # of the variants of one metric, of which tables of runs show one; the key where none is set
     compute: Callable[..., float]
-    input: Literal["confusion", "class_scores", "calibrated", "truth"] = "confusion"
+    input: Literal["confusion", "proportion", "class_scores", "calibrated", "truth"] = "confusion"
     decision: Literal["applied", "cross_fitted", "optimal", "rounded"] = "applied"
     splits: tuple[str, ...] = ("val", "test")
     in_tables: bool = True  # of runs: runs.md, sweep.md, the headlines of a page
     higher_is_better: bool = True
+    class_of: Callable[..., int] | None = None  # that matrix -> the class that the value is of, where it is of one
     recentred: bool = False  # move bootstrap values so that their mean is the value: resampling inflates absolute gaps
 
     def __post_init__(self):
@@ -64,7 +70,7 @@ class Metric:
     @property
     def biased_by_fitting(self) -> bool:
         """Whether thresholds fitted to the same samples make the metric optimistic."""
-        return self.input == "confusion" and self.decision in ("applied", "optimal")
+        return self.input in ("confusion", "proportion") and self.decision in ("applied", "optimal")
 
     def is_optimistic(self, split: str, *, thresholds_fitted: bool) -> bool:
         """Whether the value on a split is optimistic. `thresholds_fitted`: the recipe's rule fits them to validation;
@@ -72,9 +78,18 @@ class Metric:
         return split == "val" and self.biased_by_fitting and (thresholds_fitted or self.decision == "optimal")
 
     def column(self, split: str) -> str:
-        """The column of runs.csv: `kappa` of validation, `test_kappa` of the test; the ends of the interval follow with
-        `_low` and `_high`."""
+        """The column of runs.csv: `accuracy` of validation, `test_accuracy` of the test; the ends of the interval
+        follow with `_low` and `_high`."""
         return f"{COLUMN_PREFIXES[split]}{self.key}"
+
+    def class_column(self, split: str) -> str:
+        """The column of runs.csv with the name of the class that the value is of."""
+        return f"{self.column(split)}_class"
+
+    @property
+    def class_index(self) -> str:
+        """The key, beside the value, of the index of that class."""
+        return f"{self.key}_class_index"
 
 
 METRICS: tuple[Metric, ...] = (
@@ -89,14 +104,26 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         key="kappa_cross_fitted",
         label="quadratic kappa, cross-fitted",
-        short="kappa, cross-fitted",
         family="kappa",
         compute=metrics.quadratic_kappa_of_confusion,
         decision="cross_fitted",
         splits=("val",),
     ),
     Metric(key="macro_f1", label="macro-F1", compute=metrics.macro_f1_of_confusion, splits=("test",)),
-    Metric(key="kappa", label="quadratic kappa", short="kappa", compute=metrics.quadratic_kappa_of_confusion),
+    Metric(
+        key="kappa",
+        label="quadratic kappa",
+        compute=metrics.quadratic_kappa_of_confusion,
+        splits=("test",),
+    ),
+    Metric(
+        key="kappa_applied",
+        label="quadratic kappa, recipe's thresholds",
+        family="kappa",
+        compute=metrics.quadratic_kappa_of_confusion,
+        splits=("val",),
+        in_tables=False,
+    ),
     Metric(key="accuracy", label="accuracy", compute=metrics.accuracy_of_confusion),
     Metric(
         key="auc",
@@ -104,6 +131,42 @@ METRICS: tuple[Metric, ...] = (
         short="AUC",
         compute=metrics.auc,
         input="class_scores",
+    ),
+    Metric(
+        key="referable_sensitivity_cross_fitted",
+        label=f"referable sensitivity (grade {REFERABLE} and above), cross-fitted",
+        short="referable sensitivity, cross-fitted",
+        family="referable_sensitivity",
+        compute=metrics.referable_counts,
+        input="proportion",
+        decision="cross_fitted",
+        splits=("val",),
+    ),
+    Metric(
+        key="referable_sensitivity",
+        label=f"referable sensitivity (grade {REFERABLE} and above)",
+        short="referable sensitivity",
+        compute=metrics.referable_counts,
+        input="proportion",
+        splits=("test",),
+    ),
+    Metric(
+        key="lowest_recall_cross_fitted",
+        label="lowest recall, cross-fitted",
+        family="lowest_recall",
+        compute=metrics.lowest_recall_counts,
+        class_of=metrics.lowest_recall_class,
+        input="proportion",
+        decision="cross_fitted",
+        splits=("val",),
+    ),
+    Metric(
+        key="lowest_recall",
+        label="lowest recall",
+        compute=metrics.lowest_recall_counts,
+        class_of=metrics.lowest_recall_class,
+        input="proportion",
+        splits=("test",),
     ),
     Metric(
         key="ece",
@@ -181,6 +244,14 @@ def table(split: str) -> tuple[Metric, ...]:
     return tuple(unbiased(family, split) or first[family] for family in families)
 
 
+def referable_from(classes: Sequence[str]) -> int | None:
+    """The first class that is referred to an ophthalmologist: grade 2 of the DR grades, "Moderate or worse" of the two
+    classes that objective "binary" makes of them. None for other classes."""
+    if tuple(classes) == GRADES:
+        return REFERABLE
+    return 1 if tuple(classes[1:]) == (f"{GRADES[REFERABLE]} or worse",) else None
+
+
 def interval_text(value: float, low: float, high: float) -> str:
     """-> "0.512 (0.430 to 0.591)"."""
     return f"{value:.3f} ({low:.3f} to {high:.3f})"
@@ -188,8 +259,8 @@ def interval_text(value: float, low: float, high: float) -> str:
 
 def epoch_text(values: Mapping[str, float]) -> str:
     """The values of `evaluation.evaluate` -> one line for a log, the variants of a metric behind each other:
-    "macro-F1, cross-fitted 0.512 ... accuracy 0.700"."""
-    shown = [metric for metric in for_split("val") if metric.in_tables and metric.key in values]
+    "macro-F1, cross-fitted 0.512 ... accuracy 0.700". Proportions follow from the recalls of the same line."""
+    shown = [m for m in for_split("val") if m.in_tables and m.input != "proportion" and m.key in values]
     families = dict.fromkeys(metric.family for metric in shown)
     ordered = [metric for family in families for metric in shown if metric.family == family]
     return "  ".join(f"{metric.short} {values[metric.key]:.3f}" for metric in ordered)

@@ -12,6 +12,7 @@ CUT_OFF = 0.2  # of the circle of the retina; of those 2,902 the median is 0.05,
 # Mean absolute Laplacian inside the retina after resizing to 384 px, in grey levels. Of ten camera originals two hazy
 # ones are below. A Gaussian blur with a deviation of 1 % of the side brings all ten below, and nine in ten other images
 BLURRED = 2.0
+TWO_RETINAS = "two_retinas"  # flag
 
 
 def measure(preprocessed: np.ndarray) -> dict[str, float]:
@@ -41,4 +42,6 @@ def flags(retina: Retina, measured: dict[str, float]) -> list[str]:
         raised.append("blurred")
     if retina.cut_off is not None and retina.cut_off > CUT_OFF:
         raised.append("cut_off")
+    if retina.halves is not None:
+        raised.append(TWO_RETINAS)
     return raised

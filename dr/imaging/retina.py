@@ -1,15 +1,20 @@
 """Where the retina is in a fundus image: the roundest region that differs from the surround. Arrays in, a box out."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from dr.imaging import border, pair
+from dr.imaging.border import Box
+from dr.imaging.regions import MIN_RETINA_AREA, MIN_ROUNDNESS, distance_from, levels, round_regions, surround_of
+
 WORKING_SIDE_PX = 384  # the retina is searched on a copy of this size
-MIN_RETINA_AREA = 0.04  # of the frame; a smaller region is a reflex or text
-MIN_ROUNDNESS = 0.9  # of the enclosing circle inside its own box; real discs, flattened or cut off, fill 0.95 and more
 ROUNDNESS_TOLERANCE = 0.02  # smaller differences count as equal
+ROUNDER, LARGER = 0.03, 1.25  # differences of roundness, and ratios of areas, that a bar at the border makes
+SINGLE = 0.97  # roundness of one retina; two that touch have less
 HAZE = 0.7  # of the region; a retina within haze fills more
 RIM_REACH = 0.03  # of the disc: the blur of a rim extends no farther
 RIM_LIGHT = 0.25  # of the light just inside the rim; one half would be the middle of the blur
@@ -19,41 +24,116 @@ RIM_LIGHT = 0.25  # of the light just inside the rim; one half would be the midd
 class Retina:
     """Where the retina is.
 
-    `box`: (x0, y0, x1, y1) in pixels, x1 and y1 exclusive. `found`: False if nothing resembles a retina and the box is
+    `box`: in pixels of the image. `found`: False if nothing resembles a retina and the box is
     the whole frame, None if none was searched. `surround`: the (B, G, R) colour outside the retina. `cut_off`: the part
-    of the retina's circle, 0..1, outside the frame or the camera's mask, None if no retina was found.
+    of the retina's circle, 0..1, outside the frame or the camera's mask, None if no retina was found. `halves`: of a
+    frame with two retinas, the left and the right (or upper and lower) half; `box` is then that of one of them.
     """
 
-    box: tuple[int, int, int, int]
+    box: Box
     found: bool | None
     surround: tuple[int, int, int]
     cut_off: float | None = None
+    halves: tuple[Box, Box] | None = None
 
 
 def whole_frame(image: np.ndarray) -> Retina:
     """(H, W, 3) uint8 BGR -> the whole frame, without a search for the retina."""
     height, width = image.shape[:2]
-    return Retina((0, 0, width, height), None, tuple(int(v) for v in _surround(image)))
+    return Retina((0, 0, width, height), None, tuple(int(v) for v in surround_of(image)))
 
 
 def find_retina(image: np.ndarray) -> Retina:
     """(H, W, 3) uint8 BGR -> where the retina is, one box for all channels.
 
-    The colour of the surround is that of the corners, or black if the retina extends into the corners.
+    The colour of the surround is that of the corners, or black if the retina extends into the corners. If no retina is
+    found, it is searched again without lines and bars at the border.
     """
-    height, width = image.shape[:2]
     small, shown = _working_copy(image)
-    surround = _surround(small)
+    inner, found = (0, 0, small.shape[1], small.shape[0]), _search(small)
+    for white in (False, True):
+        if found.split is not None or (white and found.contour is not None):
+            break
+        for box in border.inner_boxes(small, white=white, skewed=found.contour is None):
+            inside = _search(small[box[1] : box[3], box[0] : box[2]])
+            if inside.fills(MIN_RETINA_AREA * small[..., 0].size) and inside.better_than(found):
+                inner, found = box, inside
+                break
+    scale = (shown[0] / small.shape[1], shown[1] / small.shape[0])
+    halves = None if found.split is None else _halves(image, found.split, origin=inner[:2], scale=scale)
+    colour = tuple(int(v) for v in found.surround)
+    if found.contour is None:
+        return replace(whole_frame(image), found=False, surround=colour, halves=halves)
+    x0, y0, x1, y1 = np.add(_rim(found.contour, found.distance), inner[:2] * 2).tolist()
+    sx, sy = scale
+    box = (int(x0 * sx), int(y0 * sy), math.ceil(x1 * sx), math.ceil(y1 * sy))
+    return Retina(box, True, colour, _cut_off(found.regions, found.contour), halves)
+
+
+class _Found(NamedTuple):
+    """The retina in a working copy: `contour` None without one, `regions` and `distance` at which it was found; where
+    two retinas are split."""
+
+    surround: np.ndarray
+    distance: np.ndarray
+    regions: list[tuple[float, np.ndarray]]
+    contour: np.ndarray | None
+    split: pair.Split | None
+
+    def fills(self, area: float) -> bool:
+        """Whether the retina, or two of them, has an area of this many pixels at least."""
+        return self.split is not None or (self.contour is not None and cv2.contourArea(self.contour) >= area)
+
+    def better_than(self, other: "_Found") -> bool:
+        """Whether this is rounder, or as round and larger: where a bar touches the retina, a bright part of it is
+        round enough to be found."""
+        if self.contour is None or other.contour is None:
+            return other.contour is None and (self.contour is not None or self.split is not None)
+        mine, others = (max(roundness for roundness, _ in each.regions) for each in (self, other))
+        larger = cv2.contourArea(self.contour) > LARGER * cv2.contourArea(other.contour)
+        return mine > others + ROUNDER or (larger and mine > others - ROUNDNESS_TOLERANCE)
+
+
+def _search(small: np.ndarray) -> _Found:
+    """(H, W, 3) uint8 -> what it shows."""
+    surround = surround_of(small)
+    split = None
     for colour in [surround] if surround.max() < 16 else [surround, np.zeros(3)]:
-        distance = _distance(small, colour)
-        regions = _round_regions(distance)
+        distance = distance_from(small, colour)
+        found = levels(distance)
+        regions = round_regions(found, distance.shape)
         contour = _roundest(regions)
+        split = split or _split_of(found, regions, contour, distance.shape)
         if contour is not None:
-            x0, y0, x1, y1 = _rim(contour, distance)
-            sx, sy = shown[0] / small.shape[1], shown[1] / small.shape[0]
-            box = (int(x0 * sx), int(y0 * sy), math.ceil(x1 * sx), math.ceil(y1 * sy))
-            return Retina(box, True, tuple(int(v) for v in colour), _cut_off(regions, contour))
-    return Retina((0, 0, width, height), False, tuple(int(v) for v in surround))
+            return _Found(colour, distance, regions, contour, split)
+    return _Found(surround, distance, [], None, split)
+
+
+def _split_of(
+    found: list[list[np.ndarray]],
+    regions: list[tuple[float, np.ndarray]],
+    contour: np.ndarray | None,
+    shape: tuple[int, int],
+) -> pair.Split | None:
+    """Where two retinas are split. None also if one retina, as round as a single one is, extends over the place: dark
+    and bright parts of it may be round as well."""
+    split = pair.find_split(found, shape)
+    if split is None or contour is None or max(roundness for roundness, _ in regions) < SINGLE:
+        return split
+    places = contour[:, 0, split.axis]
+    reach = (places.max() - places.min()) / 4
+    return None if places.min() + reach < split.place < places.max() - reach else split
+
+
+def _halves(
+    image: np.ndarray, split: pair.Split, *, origin: tuple[int, int], scale: tuple[float, float]
+) -> tuple[Box, Box]:
+    """The halves of a frame, split at a place of its working copy."""
+    height, width = image.shape[:2]
+    place = round((split.place + origin[split.axis]) * scale[split.axis])
+    if split.axis == 0:
+        return (0, 0, place, height), (place, 0, width, height)
+    return (0, 0, width, place), (0, place, width, height)
 
 
 def _working_copy(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
@@ -69,79 +149,6 @@ def _working_copy(image: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     shown = (factor * across, factor * down)
     whole = cv2.resize(image[: shown[1], : shown[0]], (across, down), interpolation=cv2.INTER_AREA)
     return cv2.resize(whole, (max(1, round(scale * width)), max(1, round(scale * height)))), shown
-
-
-def _surround(image: np.ndarray) -> np.ndarray:
-    """-> (3,) float, the colour of the corners."""
-    return np.median(np.median(_corner_pixels(image), axis=1), axis=0)
-
-
-def _corner_pixels(image: np.ndarray) -> np.ndarray:
-    """(H, W, channels) -> (4, n, channels), the four corners, 4 % of each side: surround for any disc, even a tightly
-    cropped one."""
-    height, width = image.shape[:2]
-    h, w = max(2, height // 25), max(2, width // 25)
-    corners = (image[:h, :w], image[:h, -w:], image[-h:, :w], image[-h:, -w:])
-    return np.stack([corner.reshape(-1, image.shape[2]) for corner in corners])
-
-
-def _distance(image: np.ndarray, surround: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 and a colour -> (H, W) float32, how surely each pixel differs from the colour, in grey levels.
-
-    The median of the largest difference over the channels, less twice its local deviation: noise counts little, however
-    bright it is.
-    """
-    channels = cv2.split(cv2.absdiff(image, (*np.floor(surround), 0)))
-    raw = cv2.max(cv2.max(channels[0], channels[1]), channels[2])  # ten times as fast as numpy's over the last axis
-    # two medians of 5 x 5 take a seventh of the time of one of 9 x 9: from 7 x 7 on OpenCV counts histograms
-    median = cv2.medianBlur(cv2.medianBlur(raw, 5), 5) if max(raw.shape) >= 128 else cv2.medianBlur(raw, 3)
-    return median - 2 * cv2.blur(cv2.absdiff(raw, median).astype(np.float32), (9, 9))
-
-
-def _round_regions(distance: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """(H, W) float32 -> (roundness, contour) at thresholds that rise from the noise of the surround. Empty if even the
-    roundest is not round."""
-    # of the three quietest corners: the fourth may contain text or retina
-    noise = np.sort(np.percentile(_corner_pixels(distance[..., None])[..., 0], 98, axis=1))[2]
-    level = np.percentile(distance[::2, ::2], 95)
-    regions = []
-    for threshold in sorted({max(4.0, 1.5 * noise), *(part * level for part in (0.06, 0.12, 0.2, 0.3, 0.45))}):
-        if 4.0 <= threshold <= 0.5 * level:
-            contour = _largest_region((distance > threshold).astype(np.uint8))
-            if contour is not None:
-                regions.append((_roundness(contour, distance.shape), contour))
-    best = max((roundness for roundness, _ in regions), default=0.0)
-    return regions if best >= MIN_ROUNDNESS else []
-
-
-def _largest_region(mask: np.ndarray) -> np.ndarray | None:
-    """(H, W) uint8 0 or 1 -> contour of the largest region, holes filled, thin parts (text, a notch) opened away."""
-    side = max(5, round(0.05 * max(mask.shape)) | 1)
-    padded = cv2.copyMakeBorder(mask, side, side, side, side, cv2.BORDER_REPLICATE)
-    contours, _ = cv2.findContours(padded, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(padded, contours, -1, 1, cv2.FILLED)
-    kernel = cv2.getStructuringElement(cv2.MORPH_RECT, (side, side))  # separable; a disc loses a pixel at each pole
-    opened = cv2.morphologyEx(padded, cv2.MORPH_OPEN, kernel)[side:-side, side:-side]
-    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return max(contours, key=cv2.contourArea, default=None)
-
-
-def _roundness(contour: np.ndarray, shape: tuple[int, int]) -> float:
-    """How much a region resembles a retina, 0..1: the part that it fills of its enclosing circle inside its own box.
-
-    High for discs, flattened and cut-off ones included. 0 for a region that is too small, or that fills two corners of
-    its box (a frame or a band of noise).
-    """
-    if cv2.contourArea(contour) < MIN_RETINA_AREA * shape[0] * shape[1]:
-        return 0.0
-    x, y, w, h = cv2.boundingRect(contour)
-    region, disc = np.zeros((h, w), np.uint8), np.zeros((h, w), np.uint8)
-    cv2.drawContours(region, [contour], -1, 1, cv2.FILLED, offset=(-x, -y))
-    (cx, cy), radius = cv2.minEnclosingCircle(contour)
-    cv2.circle(disc, (round(cx - x), round(cy - y)), round(radius), 1, cv2.FILLED)
-    if (_corner_pixels(region[..., None]).mean(axis=(1, 2)) > 0.5).sum() > 1:
-        return 0.0
-    return float((region & disc).sum() / disc.sum())
 
 
 def _roundest(regions: list[tuple[float, np.ndarray]]) -> np.ndarray | None:

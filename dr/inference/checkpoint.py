@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from dr import GRADES, UsageError
 from dr.core import files
 from dr.datasets.preprocessed import Fold
-from dr.grading import calibration, evaluation, objectives, registry
+from dr.grading import baseline, calibration, evaluation, objectives, registry
 from dr.grading.calibration import Calibration
 from dr.grading.objective import Objective
 from dr.imaging import novelty
@@ -49,7 +49,7 @@ from dr.inference.records import (
 from dr.inference.training_state import TrainingState
 from dr.networks.architecture import Architecture
 from dr.networks.build import GradingNetwork
-from dr.networks.weights import load_tensors
+from dr.networks.weight_files import load_tensors
 from dr.recipes.load import load_recipe
 from dr.recipes.schema import Recipe
 
@@ -206,7 +206,7 @@ class Checkpoint(Strict):
         return {
             split: self.intervals.get(split, {}).get(registry.unbiased("kappa", split).key, (0.0, 0.0))[0] > 0
             for split, values in self.metrics.items()
-            if values.get("accuracy", np.inf) <= values.get("majority", -np.inf)
+            if baseline.below_majority(values.get("accuracy"), values.get("majority"))
         }
 
     @property

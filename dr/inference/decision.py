@@ -9,6 +9,7 @@ import pandas as pd
 from dr.grading.objective import Objective
 from dr.imaging import novelty
 
+IDENTITY = ("patient", "eye")  # of DICOM images, where their headers state them
 MEASURES = ("brightness", "sharpness", "cut_off")
 
 
@@ -62,5 +63,6 @@ def details_table(
     details = pd.DataFrame.from_dict(dict(records), orient="index").sort_index()
     details = details.join(graded.astype({"grade": "Int64"}))
     distance = [novelty.DISTANCE] if novelty.DISTANCE in details else []
-    order = ["file", "score", "grade", "class", *probabilities, "doubt", *MEASURES, *distance, "flags", "error"]
+    identity = ["file", *(name for name in IDENTITY if name in details)]
+    order = [*identity, "score", "grade", "class", *probabilities, "doubt", *MEASURES, *distance, "flags", "error"]
     return details.reindex(columns=order)

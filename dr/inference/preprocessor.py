@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from dr.imaging import fundus, novelty, quality
+from dr.imaging import dicom, fundus, novelty, quality
 from dr.imaging.decode import UnreadableImage
 from dr.imaging.resize import resize_and_crop, to_tensor
 from dr.imaging.retina import Retina
@@ -102,6 +102,7 @@ class Preprocessor:
             frames = {(px, crop): frame_of(image, size_px=px, crop=crop)[:2] for px, crop in keys}
         except (UnreadableImage, OSError) as exc:
             return Preprocessed(record | {"error": reason_of(exc)})
+        record |= _identity(image)
         inputs = {spec.key: spec.tensor(frames[spec.frame][0]) for spec in self.specs}
         return Preprocessed(record | self._measures(frames), inputs, frames[keys[-1]])
 
@@ -118,6 +119,19 @@ class Preprocessor:
             measures[novelty.DISTANCE] = round(sum(distances) / len(distances), 3)
             flags += [novelty.FLAG] * (measures[novelty.DISTANCE] > 1)
         return measures | {"flags": " ".join(flags)}
+
+
+def _identity(image: Image) -> dict:
+    """`patient` and `eye` of a DICOM file, where its header states them. Neither for a damaged value in the header of a
+    readable image."""
+    if not isinstance(image, bytes) or not dicom.is_dicom(image):
+        return {}
+    try:
+        header = dicom.read_header(image)
+    except UnreadableImage:
+        return {}
+    stated = {"patient": header.patient, "eye": header.laterality}
+    return {name: value for name, value in stated.items() if value is not None}
 
 
 def reason_of(error: UnreadableImage | OSError) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import BeforeValidator, Field
 
-from dr.inference.fields import Count, Key, Metric, Strict, Tensor, Weights, dense, finite
+from dr.inference.fields import Count, Key, Line, Metric, Strict, Tensor, Weights, dense, finite
 
 
 def _bytes(value: object) -> torch.Tensor:
@@ -26,7 +26,8 @@ class RandomState(Strict):
 
 class TrainingState(Strict):
     """State of optimizer, scheduler and gradient scaler, random generators by rank, epochs and updates done, a row of
-    metrics for each epoch. `raw_model`: the weights that learn, where the checkpoint holds their moving average."""
+    metrics for each epoch. `raw_model`: the weights that learn, where the checkpoint holds their moving average.
+    `recorded`: the columns of runs.csv on the command that started the run."""
 
     raw_model: Weights | None
     optimizer: dict[Key, Any]
@@ -36,6 +37,7 @@ class TrainingState(Strict):
     epoch: Count
     updates: Count
     history: Annotated[list[dict[Key, Metric]], Field(max_length=1_000_000)]
+    recorded: dict[Key, Line] = Field(default_factory=dict)
 
 
 def check_like(value: object, template: object, *, place: str) -> None:

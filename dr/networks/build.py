@@ -35,14 +35,16 @@ class Float32Linear(nn.Linear):
 class GradingNetwork(nn.Module):
     """(N, 3, H, W) uint8 RGB -> (N, num_outputs) float32: normalisation, then the backbone, which has all weights.
 
-    `architecture`: that of a backbone with a remote name, None for a name of torchvision or timm. A frozen backbone
-    stays in evaluation mode while the network trains, so that its batch statistics do not change.
+    `architecture`: that of a backbone with a remote name, None for a name of torchvision or timm. `initial_weights`: a
+    line about the file of weights that it started from, None without one. A frozen backbone stays in evaluation mode
+    while the network trains, so that its batch statistics do not change.
     """
 
     def __init__(self, backbone: nn.Module, *, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.backbone = backbone
         self.architecture: Architecture | None = None
+        self.initial_weights: str | None = None
         self._trained: set[str] | None = None  # modules of the backbone that train although it is frozen
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -227,7 +229,7 @@ def build(
         )
     name = _find_head(backbone, recipe)
     mean, std = _normalisation(backbone, recipe, architecture)
-    tensors = None
+    tensors = initial = None
     if pretrained:
         download = partial(_create_pretrained, recipe, architecture)
         tensors = pretrained_tensors(backbone, recipe, head=name, download=download)
@@ -236,11 +238,11 @@ def build(
     surgery.operate(backbone, recipe)
     _replace_head(backbone, name, num_outputs=num_outputs, recipe=recipe)
     if tensors is not None:
-        load_matching(backbone, tensors, head=name, place=f"--pretrained {recipe.pretrained}")
+        initial = load_matching(backbone, tensors, head=name, recipe=recipe)
     if recipe.pooling == "gem":
         surgery.pool_by_gem(backbone, recipe.backbone)
     network = GradingNetwork(backbone, mean=mean, std=std)
-    network.architecture = architecture
+    network.architecture, network.initial_weights = architecture, initial
     if recipe.freeze == "backbone":
         network.freeze(head=name)
     return network.to(memory_format=torch.channels_last)

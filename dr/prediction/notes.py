@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from dr import SPLIT_NAMES
-from dr.imaging import novelty
+from dr.imaging import novelty, quality
 from dr.inference.checkpoint import Checkpoint
 from dr.inference.decision import Decision
+from dr.prediction.labels import Labels
+from dr.prediction.submission import HEADER, Sample
 from dr.sources.archive import Archive, stem, unsupported_images, unsupported_line
 
 
@@ -38,6 +40,9 @@ def on_grades(
     if raised := Counter(" ".join(graded["flags"].dropna()).split()):
         counts = "  ".join(f"{name}: {count}" for name, count in sorted(raised.items()))
         notes.append(f"flags of the {len(graded)} graded images: {counts}")
+    if count := raised[quality.TWO_RETINAS]:
+        images = "1 image shows" if count == 1 else f"{count} images show"
+        notes.append(f"{images} two retinas; one of them, or the whole frame, was graded; use --stereo to grade both")
     return notes
 
 
@@ -50,4 +55,12 @@ def on_names(archive: Archive, id_of: Mapping[str, str], *, graded: int, submitt
         notes.append(unsupported_line(others[0], len(others)))
     if submitted and (left := len(id_of) - graded):
         notes.append(f"result.csv is not a valid submission: {left} of the {len(id_of)} ids have no grade")
+    return notes
+
+
+def on_tables(labels: Labels | None, sample: Sample | None) -> list[str]:
+    """The tables that were read -> lines about columns and a header other than the standard ones."""
+    notes = [] if labels is None or labels.note is None else [labels.note]
+    if sample is not None and sample.header != HEADER:
+        notes.append(f"result.csv has the header of {sample.path}: {','.join(sample.header)}")
     return notes

@@ -1,26 +1,32 @@
-"""Stage 3: checkpoints + images -> result.csv (a valid submission), details.csv and report.html."""
+"""Stage 3: checkpoints + images -> result.csv, details.csv and report.html."""
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dr.core import distributed, files
+from dr.core import distributed, files, processes
 from dr.datasets.preprocessed import name_hash
 from dr.inference import ensemble
 from dr.inference.checkpoint import Checkpoint
 from dr.inference.decision import Decision
 from dr.inference.grader import Grader, NetworkOutputs
 from dr.prediction import explanations, notes, prevalence, report, scoring
-from dr.prediction.inputs import find_images, ids, select, submission_ids
+from dr.prediction.inputs import find_images, ids, select
+from dr.prediction.labels import Labels, read_labels
 from dr.prediction.options import PredictOptions
 from dr.prediction.run_networks import run_networks
+from dr.prediction.stereo import split_frames
+from dr.prediction.submission import HEADER, Sample, read_sample, unused_lines
 from dr.prediction.thumbnails import Thumbnail
 from dr.sources.archive import Archive
 from dr.sources.class_names import numbers_of
+from dr.sources.columns import Columns
+from dr.sources.csv_tables import without_suffix
+from dr.sources.halves import HalvesArchive
 from dr.sources.matching import path_ends
 
 PAGE = "report.html"
@@ -43,11 +49,12 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images to grade, {name: id} in order, and the true grades by id where labels were given."""
+    """The images to grade, {name: id} in order; the sample submission and the true grades where they were given."""
 
-    archive: Archive
+    archive: Archive | HalvesArchive
     id_of: Mapping[str, str]
-    truth: pd.Series | None
+    sample: Sample | None = None
+    labels: Labels | None = None
 
 
 def predict(options: PredictOptions) -> Prediction:
@@ -56,53 +63,66 @@ def predict(options: PredictOptions) -> Prediction:
     Under torchrun the processes share the images, and the main one writes. Raises UsageError before the first image is
     graded.
     """
-    start = time.monotonic()
-    archive, id_of = _images(options)
+    start = processes.work_started()
+    inputs = _images(options)
     checkpoints = ensemble.load(options.models)
-    inputs = Inputs(archive, id_of, _truth(options.labels, id_of, classes=checkpoints[0].classes))
+    inputs = replace(inputs, labels=_labels(options, inputs.id_of, classes=checkpoints[0].classes))
     grader = _grader(checkpoints, options)
     if distributed.is_main:
         files.writable_folder(options.output)
 
-    with_thumbnails = options.report and len(id_of) <= report.MAX_THUMBNAILS
+    with_thumbnails = options.report and len(inputs.id_of) <= report.MAX_THUMBNAILS
     outputs, thumbnails = run_networks(
-        grader, archive, list(id_of), thumbnails=with_thumbnails, workers=options.workers
+        grader, inputs.archive, list(inputs.id_of), thumbnails=with_thumbnails, workers=options.workers
     )
     decision = distributed.broadcast(lambda: _decide(grader, outputs, options.prevalence))
-    result, details = _tables(grader, outputs, decision, inputs, ordered=options.submission is not None)
+    result, details = _tables(grader, outputs, decision, inputs)
     metrics = None
-    if inputs.truth is not None:
+    if inputs.labels is not None:
         metrics = distributed.broadcast(lambda: _metrics(outputs, decision, inputs, checkpoints))
     if distributed.is_main:
-        _write(Path(options.output), result, details, metrics)
-    _, engine = grader.scorers(len(id_of))
+        _write(Path(options.output), _under_header(result, inputs.sample), details, metrics)
+    _, engine = grader.scorers(len(inputs.id_of))
     if options.report:
         content = _page_content(options, grader, details, decision, metrics)
-        _write_page(content, options, grader, archive, thumbnails, start=start)
-    lines = notes.on_grades(details, decision, checkpoints, unscored=inputs.truth is not None and metrics is None)
-    lines += notes.on_names(archive, id_of, graded=len(result), submitted=options.submission is not None)
+        _write_page(content, options, grader, inputs.archive, thumbnails, start=start)
+    lines = notes.on_grades(details, decision, checkpoints, unscored=inputs.labels is not None and metrics is None)
+    lines += notes.on_names(inputs.archive, inputs.id_of, graded=len(result), submitted=inputs.sample is not None)
+    lines += notes.on_tables(inputs.labels, inputs.sample)
+    if inputs.sample is None:
+        lines += unused_lines(options.images, inputs.archive, inputs.id_of)
     return Prediction(result, details, grader.classes, decision.thresholds_source, engine, metrics, lines)
 
 
-def _images(options: PredictOptions) -> tuple[Archive, dict[str, str]]:
-    """The images to grade, in the order of the sample submission if there is one, without the outputs of an earlier run
-    -> their archive, {name: id}. Raises UsageError."""
-    wanted = submission_ids(options.submission) if options.submission else None
+def _images(options: PredictOptions) -> Inputs:
+    """The images to grade, in the order of the sample submission if there is one, without the outputs of an earlier
+    run. Raises UsageError."""
     outputs = [Path(options.output) / name for name in scoring.FILES]
     archive, names = find_images(options.images, exclude=outputs)
-    if wanted is None:
-        return archive, dict(zip(names, ids(names), strict=True))
-    chosen = select(names, wanted, images=options.images, submission=options.submission)
-    return archive, dict(zip(chosen, wanted, strict=True))
+    sample = None
+    if options.submission is not None:
+        own = options.labels is None  # else the columns are those of the labels
+        columns = Columns(id=options.id_column, label=options.label_column) if own else Columns()
+        sample = read_sample(options.submission, images=options.images, archive=archive, names=names, columns=columns)
+    if options.stereo:
+        archive, names = split_frames(archive, names, wanted=sample and sample.ids, options=options)
+    if sample is None:
+        return Inputs(archive, dict(zip(names, ids(names), strict=True)))
+    chosen = select(names, sample.ids, images=options.images, submission=sample.path)
+    return Inputs(archive, dict(zip(chosen, sample.ids, strict=True)), sample)
 
 
-def _truth(labels: str | None, id_of: Mapping[str, str], *, classes: Sequence[str]) -> pd.Series | None:
-    """The true grades of the table `labels`, by id. Raises UsageError."""
-    if labels is None:
+def _labels(options: PredictOptions, id_of: Mapping[str, str], *, classes: Sequence[str]) -> Labels | None:
+    """The true grades by id. Raises UsageError."""
+    if options.labels is None:
         return None
-    truth = scoring.of_images(scoring.read_labels(labels, classes=classes), id_of, path=labels)
-    scoring.check(list(id_of.values()), truth, path=labels)
-    return truth
+    columns = Columns(id=options.id_column, label=options.label_column, patient=options.patient_column)
+    return read_labels(options.labels, id_of, classes=classes, columns=columns)
+
+
+def _under_header(result: pd.DataFrame, sample: Sample | None) -> pd.DataFrame:
+    """result.csv under the header of the sample submission: another one would not be valid."""
+    return result if sample is None else result.rename(columns=dict(zip(HEADER, sample.header, strict=True)))
 
 
 def _grader(checkpoints: Sequence[Checkpoint], options: PredictOptions) -> Grader:
@@ -129,17 +149,17 @@ def _decide(grader: Grader, outputs: NetworkOutputs, stated: Sequence[float] | s
 
 
 def _tables(
-    grader: Grader, outputs: NetworkOutputs, decision: Decision, inputs: Inputs, *, ordered: bool
+    grader: Grader, outputs: NetworkOutputs, decision: Decision, inputs: Inputs
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """-> result.csv, details.csv, sorted by name unless they are `ordered`."""
+    """-> result.csv, details.csv, in the order of the sample submission, else sorted by name."""
     details = grader.details(outputs, decision)
-    if inputs.truth is not None:
-        truth = details["file"].map(inputs.id_of).map(inputs.truth).astype("Int64")
+    if inputs.labels is not None:
+        truth = details["file"].map(inputs.id_of).map(inputs.labels.grades).astype("Int64")
         details.insert(details.columns.get_loc("class") + 1, "truth", truth)
     id_codes = details.loc[outputs.index, "file"].map(inputs.id_of).tolist()
     diagnosis = np.array(numbers_of(grader.classes))[decision.grades]
-    result = pd.DataFrame({"id_code": id_codes, "diagnosis": diagnosis})
-    if not ordered:
+    result = pd.DataFrame(dict(zip(HEADER, (id_codes, diagnosis), strict=True)))
+    if inputs.sample is None:
         result, details = result.sort_values("id_code"), details.sort_values("file")
     return result.reset_index(drop=True), details.reset_index(drop=True)
 
@@ -152,22 +172,26 @@ def _metrics(
     unreadable = [named[i] for i, record in outputs.records.items() if record["error"]]
     graded = scoring.Graded([named[i] for i in outputs.index], decision.predictions, decision.grades, unreadable)
     first = checkpoints[0]
-    content = scoring.score(graded, inputs.truth, objective=first.objective, classes=first.classes)
+    content = scoring.score(graded, inputs.labels, objective=first.objective, classes=first.classes)
     if content is None:
         return None
-    labelled = [name for name in graded.ids if name in inputs.truth.index]
-    return content | {"in_training_data": _in_training_data(labelled, checkpoints)}
+    labelled = [name for name in graded.ids if name in inputs.labels.grades.index]
+    return content | {"in_training_data": _in_training_data(labelled, inputs, checkpoints)}
 
 
-def _in_training_data(ids: Sequence[str], checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
+def _in_training_data(ids: Sequence[str], inputs: Inputs, checkpoints: Sequence[Checkpoint]) -> dict[str, int]:
     """Ids of images -> {path of a checkpoint: how many of them match, by name, its training or validation images}."""
-    # data.py joins folders and name, where names alone are not unique
-    hashes = [[name_hash(end.replace("/", "_")) for end in path_ends(name)] for name in ids]
+    file_of = {own: without_suffix(name) for name, own in inputs.id_of.items()}
+    hashes = []
+    for own in ids:
+        # data.py joins folders and name, where names alone are not unique
+        ends = {end.replace("/", "_") for path in (own, file_of[own]) for end in path_ends(path)}
+        hashes.append({name_hash(end) for end in ends | {inputs.labels.originals.get(own, own)}})
     counts = {}
     for checkpoint in checkpoints:
         if checkpoint.data.name_hashes is not None:
             known = set(checkpoint.data.name_hashes.tolist())
-            counts[str(checkpoint.path)] = sum(not known.isdisjoint(own) for own in hashes)
+            counts[str(checkpoint.path)] = sum(not known.isdisjoint(names) for names in hashes)
     return {path: count for path, count in counts.items() if count}
 
 

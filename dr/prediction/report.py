@@ -50,6 +50,8 @@ FLAGS = (
          f"mean absolute Laplacian at 384 pixels below {quality.BLURRED:g} grey levels"),
     Flag("cut_off", "cut off", "cut_off", 2,
          f"more than {100 * quality.CUT_OFF:g} % of the retina's circle is outside the frame or the mask"),
+    Flag(quality.TWO_RETINAS, "two retinas", None, 0,
+         "two retinas side by side; one of them, or the whole frame, was graded; --stereo grades both"),
     Flag(novelty.FLAG, "unlike training", novelty.DISTANCE, 2,
          "colours and sharpness differ more from the training images than those of 99 % of them do (1)"),
 )  # fmt: skip

@@ -1,57 +1,20 @@
 """Metrics of a prediction against known grades, with intervals: metrics.json, confusion.png and lines of text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dr import GRADES, UsageError
+from dr import GRADES
 from dr.core import files
 from dr.grading import bootstrap, evaluation, metrics, registry
 from dr.grading.objective import Objective
-from dr.sources.candidate import Columns
-from dr.sources.class_names import class_of
-from dr.sources.csv_tables import drop_repeated_rows, read_rows, read_table, refuse_empty
-from dr.sources.matching import by_path_ends, normal_path
+from dr.grading.registry import REFERABLE
+from dr.prediction.labels import MAX_NAMES, Labels
 
-REFERABLE = 2  # from this grade on: more than mild retinopathy (Gulshan et al., JAMA 2016;316:2402)
 FILES = ("metrics.json", "confusion.png")
-MAX_NAMES = 3  # in one line; the others are counted
-
-
-def read_labels(path: str, *, classes: Sequence[str]) -> pd.Series:
-    """A label table (id_code,diagnosis or image,level; class names or numbers) -> true grade, the index of its class,
-    by id, with the folders in front of it. Raises UsageError with table and row."""
-    name = f"--labels {path}"
-    if not Path(path).is_file():
-        fault = "a folder" if Path(path).is_dir() else "not found"
-        raise UsageError(f"{name}: {fault}; pass a table id_code,diagnosis or image,level")
-    data = Path(path).read_bytes()
-    rows = read_rows(data, name=name)
-    header = rows[0] if rows else []
-    columns = Columns().select(header)
-    if columns is None:
-        raise UsageError(f"{name}: header {','.join(header)!r}, expected the columns {Columns()}")
-    ids, grades = columns
-    table = read_table(data, name=name, columns=(ids, grades)).rename(columns={ids: "original", grades: "diagnosis"})
-    refuse_empty(table, name=name, column="original", shown=ids)
-    index = {label: class_of(label, classes) for label in table["diagnosis"].unique()}
-    for label, row in zip(table["diagnosis"], table["row"], strict=True):
-        if index[label] is None:
-            shown = repr(label) if label else "empty"
-            raise UsageError(f"{name}, row {row}: {grades} is {shown}, expected {_expected(classes)}")
-    table["diagnosis"] = table["diagnosis"].map(index)
-    table["original"] = [normal_path(original) for original in table["original"]]
-    return drop_repeated_rows(table, name=name, column=grades).set_index("original")["diagnosis"]
-
-
-def _expected(classes: Sequence[str]) -> str:
-    """The allowed labels, for a message."""
-    if tuple(classes) == GRADES:
-        return f"0 to {len(GRADES) - 1}"
-    return f"one of {', '.join(classes[:MAX_NAMES])}{', ...' if len(classes) > MAX_NAMES else ''}"
 
 
 @dataclass(frozen=True)
@@ -64,78 +27,104 @@ class Graded:
     unreadable: Sequence[str]
 
 
-def of_images(labels: pd.Series, id_of: Mapping[str, str], *, path: str) -> pd.Series:
-    """True grades by path as the table has it, {image: its id} -> by id, where a path matches one image. Raises
-    UsageError where a path matches two images, or two paths with different grades match one."""
-    matched = by_path_ends(labels.index, id_of, place=f"--labels {path}")
-    named = labels.rename(index={own: id_of[name] for own, name in matched.items()})
-    grades = named.groupby(level=0).nunique()
-    if (grades > 1).any():
-        raise UsageError(f"--labels {path}: {grades.idxmax()} has two grades; keep one of them")
-    return named[~named.index.duplicated()]
-
-
-def check(ids: Sequence[str], labels: pd.Series, *, path: str) -> None:
-    """Raises UsageError where no image has a label, before the first image is read."""
-    if not set(ids) & set(labels.index):
-        raise UsageError(
-            f"--labels {path}: none of its {len(labels)} ids matches one of the {len(ids)} images (for example "
-            f"{labels.index[0]} and {ids[0]}); pass the table of these images"
-        )
-
-
 def score(
-    graded: Graded, labels: pd.Series, *, objective: Objective, classes: Sequence[str], seed: int = 0
+    graded: Graded, labels: Labels, *, objective: Objective, classes: Sequence[str], seed: int = 0
 ) -> dict | None:
     """-> the content of metrics.json, of the images with a grade and a label: primitives, None where a metric is not
-    defined; 95 % bootstrap intervals over images. None where no image has both."""
-    known = np.array([name in labels.index for name in graded.ids], bool)
+    defined; 95 % bootstrap intervals over patients where the table names them, else over images. None where no image
+    has both."""
+    known = np.array([name in labels.grades.index for name in graded.ids], bool)
     if not known.any():
         return None
-    truth = labels.loc[[name for name, has in zip(graded.ids, known, strict=True) if has]].to_numpy()
+    names = [name for name, has in zip(graded.ids, known, strict=True) if has]
+    truth = labels.grades.loc[names].to_numpy()
     grades, predictions = graded.grades[known], graded.predictions[known]
     class_scores = objective.class_scores(predictions)
+    draws = {"seed": seed, "patients": _patients(labels, names)}
     values = evaluation.measure(truth, grades, class_scores)
-    intervals = evaluation.measured_intervals(truth, grades, class_scores, seed=seed)
-    per_class = metrics.per_class(truth, grades, class_scores)
-    spread = metrics.per_class_intervals(truth, grades, class_scores, seed=seed)
-    images = {*graded.ids, *graded.unreadable}
+    intervals = evaluation.measured_intervals(truth, grades, class_scores, **draws)
     content = {
         "images": len(truth),
-        "unreadable": sorted(name for name in graded.unreadable if name in labels.index),
-        "without_label": len(images - set(labels.index)),
-        "without_image": len(set(labels.index) - images),
+        "resampled": "images" if draws["patients"] is None else "patients",
+        **_left_out(graded, labels),
         "metrics": {name: _with_interval(values[name], intervals[name]) for name in values},
         "referable": None,
-        "per_class": [
-            {"class": name, "n": int(per_class["n"][k])}
-            | {metric: _with_interval(per_class[metric][k], ends[:, k]) for metric, ends in spread.items()}
-            for k, name in enumerate(classes)
-        ],
+        "per_class": _per_class(truth, grades, class_scores, classes=classes, draws=draws),
         "confusion": metrics.confusion(truth, grades, len(classes)).tolist(),
         "classes": list(classes),
     }
+    content["metrics"] |= _of_one_class(truth, grades, content["per_class"])
     if tuple(classes) == GRADES:
-        content["referable"] = _referable(truth, grades, objective.scores_from(REFERABLE, predictions), seed=seed)
+        content["referable"] = _referable(truth, grades, objective.scores_from(REFERABLE, predictions), draws=draws)
     return content
 
 
-def _referable(truth: np.ndarray, grades: np.ndarray, scores: np.ndarray, *, seed: int) -> dict:
-    """Sensitivity and specificity of grades from REFERABLE on, with Wilson intervals; AUC of the `scores` (N,)."""
+def _patients(labels: Labels, names: Sequence[str]) -> np.ndarray | None:
+    """The patients of images as numbers (N,), an image without one as its own; None where none has two images."""
+    if labels.patients is None:
+        return None
+    named = labels.patients.reindex(names)
+    persons = [("image", name) if pd.isna(patient) else ("patient", patient) for name, patient in named.items()]
+    numbers = {person: number for number, person in enumerate(dict.fromkeys(persons))}
+    return np.array([numbers[person] for person in persons]) if len(numbers) < len(persons) else None
+
+
+def _left_out(graded: Graded, labels: Labels) -> dict:
+    """What is not scored -> the ids of unreadable images, and counts."""
+    images = {*graded.ids, *graded.unreadable}
+    labelled = set(labels.grades.index)
+    return {
+        "unreadable": sorted(name for name in graded.unreadable if name in labelled),
+        "without_grade": len(images & labels.ungraded),
+        "without_label": len(images - labelled - labels.ungraded),
+        "without_image": len(labelled - images),
+    }
+
+
+def _per_class(
+    truth: np.ndarray, grades: np.ndarray, class_scores: np.ndarray, *, classes: Sequence[str], draws: dict
+) -> list[dict]:
+    """A row for each class: its name, number of images, and metrics with intervals by the bootstrap `draws`."""
+    values = metrics.per_class(truth, grades, class_scores)
+    spread = metrics.per_class_intervals(truth, grades, class_scores, **draws)
+    return [
+        {"class": name, "n": int(values["n"][k])}
+        | {metric: _with_interval(values[metric][k], ends[:, k]) for metric, ends in spread.items()}
+        for k, name in enumerate(classes)
+    ]
+
+
+def _of_one_class(truth: np.ndarray, grades: np.ndarray, per_class: list[dict]) -> dict[str, dict]:
+    """The recalls among the metrics of a test that are of one class: as in its row, and with its name as `class`."""
+    index_of = evaluation.classes_of("test", truth, {"applied": grades[None]}, num_classes=len(per_class))
+    rows = {metric.key: index_of.get(metric.class_index) for metric in registry.for_split("test", "proportion")}
+    named = {key: per_class[int(index)] for key, index in rows.items() if index is not None}
+    return {key: row["recall"] | {"class": row["class"]} for key, row in named.items()}
+
+
+def _referable(truth: np.ndarray, grades: np.ndarray, scores: np.ndarray, *, draws: dict) -> dict:
+    """Sensitivity and specificity of grades from REFERABLE on, with Wilson intervals, which take images as independent,
+    or intervals by the bootstrap `draws` over patients; AUC of the `scores` (N,)."""
 
     def area(truth, scores):
         return metrics.auc(truth.astype(int), np.column_stack([-scores, scores]))
 
-    def share(right):
-        if not len(right):
+    def mean(of, right):
+        return right[of].mean() if of.any() else np.nan
+
+    def share(of, right):
+        if not of.any():
             return _with_interval(np.nan, (np.nan, np.nan))
-        return _with_interval(right.mean(), metrics.wilson([right.sum()], [len(right)])[:, 0])
+        ends = metrics.wilson([right[of].sum()], [of.sum()])[:, 0]
+        if draws["patients"] is not None and 0 < mean(of, right) < 1:  # at 0 and 1 the bootstrap gives no width
+            ends = bootstrap.bootstrap_interval(mean, of, right, **draws)
+        return _with_interval(mean(of, right), ends)
 
     ill, given = truth >= REFERABLE, grades >= REFERABLE
     return {
-        "sensitivity": share(given[ill]),
-        "specificity": share(~given[~ill]),
-        "auc": _with_interval(area(ill, scores), bootstrap.bootstrap_interval(area, ill, scores, seed=seed)),
+        "sensitivity": share(ill, given),
+        "specificity": share(~ill, ~given),
+        "auc": _with_interval(area(ill, scores), bootstrap.bootstrap_interval(area, ill, scores, **draws)),
     }
 
 
@@ -159,8 +148,10 @@ def _text(metric: dict) -> str:
     if metric["value"] is None:
         return "not defined"
     if metric["low"] is None:
-        return f"{metric['value']:.3f}"
-    return registry.interval_text(metric["value"], metric["low"], metric["high"])
+        text = f"{metric['value']:.3f}"
+    else:
+        text = registry.interval_text(metric["value"], metric["low"], metric["high"])
+    return f"{text} {metric.get('class', '')}".rstrip()
 
 
 def optimistic_notes(content: dict) -> list[str]:
@@ -176,12 +167,14 @@ def summary_lines(content: dict) -> list[str]:
     """The content of metrics.json -> lines to print."""
     shown = [metric for metric in registry.for_split("test") if metric.key in content["metrics"]]
     values = ", ".join(f"{metric.short} {_text(content['metrics'][metric.key])}" for metric in shown)
-    lines = [f"on {content['images']} labelled images: {values}"]
+    by = ", intervals over patients" if content["resampled"] == "patients" else ""
+    lines = [f"on {content['images']} labelled images{by}: {values}"]
     if content["referable"]:
         labels = registry.CLASS_METRICS
         parts = (f"{labels.get(key, key)} {_text(metric)}" for key, metric in content["referable"].items())
         lines.append(f"referable (grade {REFERABLE} and above): {', '.join(parts)}")
     left_out = {
+        "images without a grade in the table": content["without_grade"],
         "images without a label": content["without_label"],
         "labels without an image": content["without_image"],
     }

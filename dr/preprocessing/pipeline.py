@@ -16,17 +16,18 @@ import numpy as np
 import pandas as pd
 
 from dr import __version__
-from dr.core import distributed
+from dr.core import distributed, processes
 from dr.core.files import lock_folder, sha256, write_csv, write_json
-from dr.preprocessing import plots
+from dr.preprocessing import facts, plots
 from dr.preprocessing.report import worst_crops, write_report
 from dr.preprocessing.selection import Selection, changed, select
 from dr.preprocessing.settings import Settings
+from dr.preprocessing.stereo import split_frames
 from dr.preprocessing.worker_pool import assist
 from dr.preprocessing.workspace import Workspace, folder_in
 from dr.sources.archive import unsupported_images
 from dr.sources.kaggle import COMPETITION
-from dr.sources.source import SPLITS, Source
+from dr.sources.source import SPLITS, Source, main_of
 
 LABEL_COLUMNS = ["path", "diagnosis", "source", "original", "patient", "group"]
 PER_CLASS = 1000  # the default of --per_class for the competition archive
@@ -35,13 +36,14 @@ PER_CLASS = 1000  # the default of --per_class for the competition archive
 def preprocess_sources(
     sources: dict[str, Source], *, directory: str, settings: Settings, workers: int, force: bool = False
 ) -> dict:
-    """Preprocesses {"main": ..., "2015": ...} into `directory`/kaggle_retina -> the content of its report.json.
+    """Preprocesses the sources by name, the main one first, into `directory`/kaggle_retina -> its report.json.
 
     A finished folder with the same settings is left as it is, except that failed images are tried again. Under torchrun
     all ranks must see the folder: the main rank decides and writes the tables, the others help with the images. Raises
     UsageError.
     """
     distributed.init("gloo")
+    sources = split_frames(sources, settings=settings, workers=workers)
     if not distributed.is_main:
         return assist(archives={name: source.archive for name, source in sources.items()}, workers=workers)
     report = _run_on_main_rank(sources, directory=directory, settings=settings, workers=workers, force=force)
@@ -51,7 +53,7 @@ def preprocess_sources(
 def _run_on_main_rank(
     sources: dict[str, Source], *, directory: str, settings: Settings, workers: int, force: bool
 ) -> dict:
-    main = sources["main"]
+    main = main_of(sources)
     if settings.per_class is None:
         settings = replace(settings, per_class=PER_CLASS if main.kind == COMPETITION else "all")
     has_test = main.table["source_split"].eq("test").any()
@@ -69,16 +71,14 @@ def _run_on_main_rank(
 
 def _identity(settings: Settings, sources: dict[str, Source]) -> dict:
     """What must be equal for a run to continue another one. `read_preprocessed` reads size, crop and classes."""
-    archives = {"main_archive": "none", "2015_archive": "none"}
     labels = hashlib.sha256()
-    for name, source in sources.items():
-        archives[f"{name}_archive"] = source.archive.path.resolve().name
+    for source in sources.values():
         labels.update(source.table.to_csv(index=False).encode())
     return {
-        **archives,
+        "sources": [source.archive.path.resolve().name for source in sources.values()],
         **asdict(settings),
-        "crop": settings.crop and sources["main"].crop,
-        "classes": list(sources["main"].classes),
+        "crop": settings.crop and main_of(sources).crop,
+        "classes": list(main_of(sources).classes),
         "labels_sha256": labels.hexdigest()[:12],
     }
 
@@ -87,22 +87,25 @@ def _fill(
     workspace: Workspace, sources: dict[str, Source], *, identity: dict, settings: Settings, workers: int
 ) -> dict:
     """Selects and writes everything. The order of the steps keeps a stopped run restartable."""
-    started = time.time()
-    root, classes = workspace.root, sources["main"].classes
+    started = processes.work_started()
+    root, classes = workspace.root, main_of(sources).classes
     selection = select(sources, settings=settings, workspace=workspace, workers=workers)
     (root / "report.json").unlink(missing_ok=True)  # from here to the end the folder is incomplete
     files = _write_tables(selection, workspace)
-    counts = _counts(selection.images, num_classes=len(classes))
+    _write_ungradable(sources, root)
+    counts = _counts(selection.images, names=list(sources), num_classes=len(classes))
     crops = worst_crops(selection, workspace=workspace, sources=sources)
     plots.draw_all(counts, crops, root=root, classes=classes, target=settings.limit)
     report = {
         "settings": identity,
         "counts": {name: column.tolist() for name, column in counts.items()},
         "below_per_class": _below_per_class(counts, settings.limit),
+        "notes": facts.notes(sources),
+        "ungradable": facts.ungradable_facts(facts.ungradable_images(sources)),
         "unlabelled_images": {name: source.unlabelled for name, source in sources.items() if source.unlabelled},
         "unsupported_images": _unsupported(sources),
         **_image_facts(selection, workspace),
-        "seconds": round(time.time() - started, 1),
+        "seconds": round(time.monotonic() - started, 1),
         "versions": _versions(),
         "sha256": _hashes(root, files),
     }
@@ -124,9 +127,19 @@ def _write_tables(selection: Selection, workspace: Workspace) -> dict[str, list[
         here = images["split"] == split
         # names[here], not names: a frame without rows would take all names
         rows = images[here].assign(path=f"{split}/" + names[here]).sort_values("path")
-        write_csv(workspace.root / f"labels_{split}.csv", rows[LABEL_COLUMNS])
+        eye = ["eye"] if "eye" in rows else []  # where the headers of DICOM images name it
+        write_csv(workspace.root / f"labels_{split}.csv", rows[LABEL_COLUMNS + eye])
     write_csv(workspace.root / "duplicates.csv", selection.duplicates)
     return files
+
+
+def _write_ungradable(sources: dict[str, Source], root: Path) -> None:
+    """ROOT/ungradable.csv, unless no image was left out because of its label."""
+    table = facts.ungradable_images(sources)
+    if len(table):
+        write_csv(root / "ungradable.csv", table)
+    else:
+        (root / "ungradable.csv").unlink(missing_ok=True)
 
 
 def _duplicate_group(selection: Selection) -> pd.Series:
@@ -136,10 +149,12 @@ def _duplicate_group(selection: Selection) -> pd.Series:
     return number.groupby(selection.images["person"]).transform("min").astype("Int64")
 
 
-def _counts(images: pd.DataFrame, *, num_classes: int) -> pd.DataFrame:
-    """-> images by class (rows 0..K-1) and by validation, train: main, train: 2015, test (columns)."""
+def _counts(images: pd.DataFrame, *, names: list[str], num_classes: int) -> pd.DataFrame:
+    """-> images by class (rows 0..K-1) and by validation, train: NAME of each source, test (columns)."""
     columns = {"validation": images["split"].eq("val")}
-    for source in sorted(images["source"].unique(), key=lambda source: source != "main"):
+    for rank, source in enumerate(names):
+        if rank and not images["source"].eq(source).any():
+            continue
         columns[f"train: {source}"] = images["split"].eq("train") & images["source"].eq(source)
     if images["split"].eq("test").any():
         columns["test"] = images["split"].eq("test")
@@ -164,11 +179,13 @@ def _unsupported(sources: dict[str, Source]) -> dict[str, list]:
 
 
 def _image_facts(selection: Selection, workspace: Workspace) -> dict:
-    """The part of report.json about single images: exclusions, failures, quality flags, duplicates."""
+    """The part of report.json about single images: patients, exclusions, failures, quality flags, duplicates."""
     duplicates = selection.duplicates
     flags = [workspace.records[row.source, row.original]["flags"] for row in selection.used().itertuples()]
     flag_counts = pd.Series(flags, dtype=object).explode().dropna().value_counts()
+    frames = {key: record["frame"] for key, record in workspace.records.items()}
     return {
+        "patients": facts.patient_facts(selection.used(), frames),
         "excluded": selection.images["exclusion"].value_counts().to_dict(),
         "skipped": [
             {"source": source, "original": original, "reason": reason}

@@ -21,6 +21,7 @@ SURROUND = "#8c8c8c"  # of crops_sheet: differs from the black and white surroun
 BOX = "#56d4ff"
 PAIRS_PER_ROW = 4
 LEGEND_INCHES = 0.3
+MAX_NAME = 48  # characters of a source in class_balance
 SIDE_INCHES = 1.25  # of a crop; the lengths below are in this unit
 BEFORE_ASPECT = 1.5  # cameras write 4:3 or 3:2; squares fit as well
 GAP, MARGIN = 0.04, 0.42
@@ -86,7 +87,8 @@ def _count_table(axes: Axes, counts: pd.DataFrame, colours: dict[str, object]) -
         axes.text(len(counts) - 0.3, row, f"{counts[column].sum():,}", ha="center", va="center", color=INK)
     axes.text(len(counts) - 0.3, 0, "all", ha="center", va="center", color=INK)
     axes.set(xlim=(-0.5, len(counts) - 0.5), ylim=(counts.shape[1] + 0.5, -0.5), xticks=[])
-    axes.set_yticks(range(1, counts.shape[1] + 1), counts.columns)
+    names = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 15]}...{name[-12:]}" for name in counts.columns]
+    axes.set_yticks(range(1, counts.shape[1] + 1), names, parse_math=False)
     axes.tick_params(length=0, pad=12, labelsize=10, labelcolor=INK)
     axes.spines[:].set_visible(False)
     axes.set_facecolor("none")

@@ -13,10 +13,12 @@ from dr.imaging.decode import decode
 from dr.imaging.retina import WORKING_SIDE_PX
 from dr.pages.html import data_uri, shrunk, thumbnail, write
 from dr.pages.style import MOST_CLASSES
+from dr.preprocessing import facts
+from dr.preprocessing.facts import known_sentence, patient_lines
 from dr.preprocessing.selection import Selection
 from dr.preprocessing.split import CLASS_FULL
 from dr.preprocessing.workspace import Workspace
-from dr.sources.source import Source
+from dr.sources.source import Source, main_of
 
 MAX_CROPS = 24
 MAX_GROUPS = 24  # of duplicates
@@ -156,8 +158,13 @@ def write_report(
         crops=[_crop_card(crop) for crop in crops],
         flags=report["quality_flags"],
         duplicates=report["duplicates"],
-        own_split=bool(sources["main"].table["source_split"].eq("val").any()),
+        main=next(iter(sources)),
+        own_split=bool(main_of(sources).table["source_split"].eq("val").any()),
         groups=_groups(selection, workspace),
+        notes=report["notes"],
+        patients=[known_sentence(report["patients"]), *patient_lines(report["patients"])],
+        ungradable=facts.ungradable_images(sources)[:MAX_SKIPPED].fillna("").to_dict("records"),
+        ungradable_count=report["ungradable"]["images"],
         skipped=report["skipped"][:MAX_SKIPPED],
         skipped_count=len(report["skipped"]),
         below_per_class=report["below_per_class"],

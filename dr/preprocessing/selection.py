@@ -11,8 +11,8 @@ from dr.imaging import duplicates
 from dr.preprocessing import split
 from dr.preprocessing.settings import Settings
 from dr.preprocessing.worker_pool import Job, run_tasks
-from dr.preprocessing.workspace import Workspace
-from dr.sources.source import Source
+from dr.preprocessing.workspace import Workspace, file_prefixes
+from dr.sources.source import Source, main_of
 
 Key = tuple[str, str]  # source, original
 
@@ -47,9 +47,10 @@ def select(sources: dict[str, Source], *, settings: Settings, workspace: Workspa
     """Draws, preprocesses and settles until every class is full or exhausted. Raises UsageError for a main source
     without a readable image and for splits with too few images."""
     run = _Run(sources, settings, workspace, workers)
-    table = pd.concat([source.table for source in sources.values()], ignore_index=True)
-    table = table.assign(order=split.drawing_order(table["source"] + "/" + table["original"], seed=settings.seed))
-    draws = _first_draws(table, num_classes=len(sources["main"].classes), settings=settings)
+    tables = [each.table.assign(source=name, rank=rank) for rank, (name, each) in enumerate(sources.items())]
+    table = pd.concat(tables, ignore_index=True)
+    table = table.assign(order=split.drawing_order(table, seed=settings.seed))
+    draws = _first_draws(table, num_classes=len(main_of(sources).classes), settings=settings)
     for key in changed(workspace, sources):
         workspace.forget(*key)
     while True:
@@ -60,7 +61,7 @@ def select(sources: dict[str, Source], *, settings: Settings, workspace: Workspa
         )
         more = _more_draws(draws, table=table, images=images, per_class=settings.limit)
         if not more:
-            _refuse_too_few(images, main=sources["main"], failed=len(run.failed))
+            _refuse_too_few(images, main=main_of(sources), failed=len(run.failed))
             return Selection(images, listed, run.failed)
         draws |= more
 
@@ -77,8 +78,8 @@ def changed(workspace: Workspace, sources: dict[str, Source]) -> set[Key]:
 
 
 def _first_draws(table: pd.DataFrame, *, num_classes: int, settings: Settings) -> dict[int, int]:
-    """{grade: number of 2015 images needed if no image of the main source is excluded}."""
-    free = table["source"].eq("main") & ~table["source_split"].isin(["val", "test"])
+    """{grade: number of images of other sources needed if no image of the main source is excluded}."""
+    free = table["rank"].eq(0) & ~table["source_split"].isin(["val", "test"])
     share = 0.0 if table["source_split"].eq("val").any() else settings.val_fraction
     draws = {}
     for grade in range(num_classes):
@@ -89,12 +90,12 @@ def _first_draws(table: pd.DataFrame, *, num_classes: int, settings: Settings) -
 
 
 def _needed(table: pd.DataFrame, draws: dict[int, int]) -> pd.DataFrame:
-    """All images of the main source and, of 2015, the first `draws` of each grade with the other eyes of their
-    patients (an eye that duplicates a validation image bars the other eye from training)."""
-    main = table["source"].eq("main")
-    extra = table[~main].sort_values("order")
-    drawn = [extra[extra["diagnosis"] == grade].head(count) for grade, count in draws.items()]
-    return table[main | table["patient"].isin(pd.concat(drawn)["patient"])]
+    """All images of the main source and, of the others in their order, the first `draws` of each grade with the other
+    eyes of their patients (an eye that duplicates a validation image bars the other eye from training)."""
+    main = table["rank"].eq(0)
+    extra = table[~main].sort_values(["rank", "order"])
+    drawn = pd.concat([extra[extra["diagnosis"] == grade].head(count) for grade, count in draws.items()])
+    return table[main | table.index.isin(drawn.index) | table["patient"].isin(drawn["patient"].dropna())]
 
 
 def _preprocess(needed: pd.DataFrame, run: _Run) -> pd.DataFrame:
@@ -110,9 +111,9 @@ def _preprocess(needed: pd.DataFrame, run: _Run) -> pd.DataFrame:
     missing = untried["member"].isna().sum()
     _run_tasks(tasks, run, total=len(untried) - int(missing))
     usable = needed[~keys.isin(run.failed)]
-    if not usable["source"].eq("main").any():
+    if not usable["rank"].eq(0).any():
         (_, original), reason = next(iter(run.failed.items()))
-        path = run.sources["main"].archive.path
+        path = main_of(run.sources).archive.path
         raise UsageError(f"{path}: none of its images could be read ({original}: {reason}); check that it is intact")
     return usable
 
@@ -123,7 +124,7 @@ def _run_tasks(tasks: list[tuple[str, str, str]], run: _Run, *, total: int) -> N
         name: {"size_px": run.settings.size, "crop": run.settings.crop and source.crop, "lossless": not source.crop}
         for name, source in run.sources.items()
     }
-    job = Job(run.workspace.staging, run.workspace.log, options)
+    job = Job(run.workspace.staging, run.workspace.log, options, file_prefixes(run.sources))
     archives = {name: source.archive for name, source in run.sources.items()}
     finished = total - len(tasks)
     with track(total=total, initial=finished, desc="preprocessing", unit="images") as progress:
@@ -159,7 +160,7 @@ def _more_draws(draws: dict[int, int], *, table: pd.DataFrame, images: pd.DataFr
     counts = images[images["split"] == "train"]["diagnosis"].value_counts()
     more = {}
     for grade, drawn in draws.items():
-        left = int((table["diagnosis"].eq(grade) & table["source"].ne("main")).sum()) - drawn
+        left = int((table["diagnosis"].eq(grade) & table["rank"].gt(0)).sum()) - drawn
         missing = (per_class or 0) - int(counts.get(grade, 0))
         if left > 0 and missing > 0:
             more[grade] = drawn + min(missing, left)

@@ -10,7 +10,7 @@ class Settings:
     """What decides the preprocessed images and their split. Raises UsageError.
 
     `size`: longest side of a preprocessed image in pixels. `per_class`: a number, "all", or None for the default of the
-    source. `conflicts`: one of POLICIES.
+    source. `conflicts`: one of POLICIES. `stereo`: split frames with two retinas.
     """
 
     size: int = 512
@@ -19,6 +19,7 @@ class Settings:
     seed: int = 10
     conflicts: str = "drop"
     crop: bool = True
+    stereo: bool = False
 
     def __post_init__(self):
         if not 16 <= self.size <= 4096:

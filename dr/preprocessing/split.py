@@ -1,8 +1,9 @@
 """A table of images -> a balanced training split and an imbalanced validation split. Tables in, tables out; no files.
 
-Every function takes a DataFrame with `source` ("main" first), `original`, `patient`, `diagnosis`, `group` (equal for
-duplicates of one image) and `source_split` ("train", "val" or "test" if the source has a split, else None). The result
-has `split` ("train", "val", "test" or None) and, for images in no split, the reason as `exclusion`.
+Every function takes a DataFrame with `source`, `rank` (0 for the main source, 1 for the next), `original`, `patient`
+(missing if unknown), `diagnosis`, `group` (equal for duplicates of one image) and `source_split` ("train", "val" or
+"test" if the source has a split, else None). The result has `split` ("train", "val", "test" or None) and, for images in
+no split, the reason as `exclusion`.
 """
 
 import hashlib
@@ -25,9 +26,11 @@ def patient_in(split: str) -> str:
     return f"patient in {SPLIT_NAMES[split]}"
 
 
-def drawing_order(names: pd.Series, *, seed: int) -> pd.Series:
-    """Names -> sort keys that depend on seed and name alone: equal on every machine, and stable when images are
-    added."""
+def drawing_order(table: pd.DataFrame, *, seed: int) -> pd.Series:
+    """`rank`, `original` -> sort keys that depend on them and the seed alone: equal on every machine, whatever the
+    archives are called, and stable when images are added."""
+    # the keys of version 0.2, which called its two sources so: a seed gives the same split as before
+    names = table["rank"].map(lambda rank: ("main", "2015")[rank] if rank < 2 else str(rank)) + "/" + table["original"]
     # 64 bits: no two of a million names share a key
     return names.map(lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()[:16])
 
@@ -36,12 +39,6 @@ def fixed(table: pd.DataFrame) -> pd.Series:
     """Whether an image keeps its source split whatever it duplicates: all images with one if the source has its own
     validation split, else those of test."""
     return table["source_split"].notna() if table["source_split"].eq("val").any() else table["source_split"].eq("test")
-
-
-def _main_first(table: pd.DataFrame, *, then: str) -> pd.DataFrame:
-    """The table sorted by source, "main" first, then by the column `then`."""
-    keys = {"source": lambda source: source.ne("main"), then: lambda values: values}
-    return table.sort_values(["source", then], key=lambda column: keys[column.name](column))
 
 
 def _settle_group(members: pd.DataFrame, *, policy: str) -> tuple[pd.Series, int | None]:
@@ -53,7 +50,7 @@ def _settle_group(members: pd.DataFrame, *, policy: str) -> tuple[pd.Series, int
         if members["source_split"].eq("test").any():
             exclusions[:] = DUPLICATE_OF_TEST
         return exclusions.where(~members["fixed"], None), None
-    exclusions.iloc[0] = None  # main before 2015, then by name
+    exclusions.iloc[0] = None  # the main source first, then by name
     if len(grades) == 1:
         return exclusions, None
     if policy == "keep":
@@ -70,7 +67,7 @@ def settle_duplicates(table: pd.DataFrame, *, policy: str) -> tuple[pd.DataFrame
     keeps one with the grade of more than half (else excludes all), "keep" keeps all with their own grades, in one
     split. Of groups with `fixed` images, these alone are kept.
     """
-    table = _main_first(table, then="original")
+    table = table.sort_values(["rank", "original"])
     table = table.assign(exclusion=pd.Series(None, index=table.index, dtype=object), fixed=fixed(table))
     repeated = table[table.duplicated("group", keep=False)]
     listed = []
@@ -100,6 +97,22 @@ def _validation_persons(main: pd.DataFrame, *, val_fraction: float) -> set[int]:
         if all(count <= wanted[grade] for grade, count in counts.items()):
             wanted.subtract(counts)
             chosen.add(person)
+    if not chosen and wanted.total() > 1:
+        return _person_of_each_grade(main, most=2 * val_fraction * len(main))
+    return chosen
+
+
+def _person_of_each_grade(main: pd.DataFrame, *, most: float) -> set[int]:
+    """As `_validation_persons`, where each person has more images of a grade than its share: the first person of each
+    grade, up to `most` images, if each grade keeps a person for training."""
+    persons = {grade: set(here["person"]) for grade, here in main.groupby("diagnosis")}
+    sizes = main["person"].value_counts()
+    chosen: set[int] = set()
+    for person, grades in main.groupby("person", sort=False)["diagnosis"]:
+        covered = any(persons[grade] & chosen for grade in grades)
+        trained = all(others - chosen - {person} for others in persons.values())
+        if not covered and trained and sizes[[*chosen, person]].sum() <= most:
+            chosen.add(person)
     return chosen
 
 
@@ -107,12 +120,13 @@ def assign_splits(table: pd.DataFrame, *, per_class: int | None, val_fraction: f
     """Settled table -> the same rows with `split` and `person`.
 
     Validation: that of the source, else the share `val_fraction` of each grade of the main source, to the nearest
-    image. Training: the rest of the main source, then 2015, up to `per_class` of each grade (None: all). No person is
-    in two splits, unless the source put them there: a 2015 patient with a duplicate in validation is excluded whole.
+    image, or up to twice the share where every person exceeds it. Training: the rest of the main source, then of the
+    others, up to `per_class` of each grade (None: all). No known person is in two splits, unless the source put them
+    there: a patient of another source with a duplicate in validation is excluded whole.
     """
-    table = table.assign(split=None, order=drawing_order(table["source"] + "/" + table["original"], seed=seed))
+    table = table.assign(split=None, order=drawing_order(table, seed=seed))
     table = table.assign(person=persons(table)).sort_values("order")
-    main, stays = table["source"].eq("main"), table["fixed"]
+    main, stays = table["rank"].eq(0), table["fixed"]
     table.loc[stays, "split"] = table.loc[stays, "source_split"]
     _exclude_persons_of("test", table)
     if not table["split"].eq("val").any():
@@ -133,7 +147,7 @@ def _fill_training(table: pd.DataFrame, *, per_class: int | None) -> pd.DataFram
     """Table in drawing order -> the same with a training split of all unassigned images, the main source first, up to
     `per_class` of each grade."""
     free = table[table["exclusion"].isna() & (table["split"].isna() | table["split"].eq("train"))]
-    first = _main_first(free, then="order")
+    first = free.sort_values(["rank", "order"])
     chosen = first if per_class is None else first.groupby("diagnosis").head(per_class)
     table.loc[free.index, "split"] = None
     table.loc[free.index, "exclusion"] = CLASS_FULL

@@ -41,17 +41,18 @@ JPEG = (
 @dataclass(frozen=True)
 class Job:
     """What all tasks share: the folder for finished images, the log that records each, and for each source the options
-    of `_write_image` (size_px, crop, lossless)."""
+    of `_write_image` (size_px, crop, lossless) and the start of its file names."""
 
     staging: Path
     log: Path
     options: Mapping[str, Mapping]
+    prefixes: Mapping[str, str]
 
     def arguments(self, task: Task, *, archives: Mapping[str, ImageArchive]) -> dict:
-        """A task -> the arguments of `_run_task`. File names start with the source: two sources may share a name."""
+        """A task -> the arguments of `_run_task`."""
         source, original, member = task
         key = {"source": source, "original": original, "bytes": archives[source].size(member)}
-        out = self.staging / _shortened(f"{source}_{original}")
+        out = self.staging / _shortened(f"{self.prefixes[source]}{original}")
         return {**key, "member": archives[source].member(member), "out": out, **self.options[source]}
 
 

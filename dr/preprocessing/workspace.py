@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,10 @@ from dr import UsageError
 from dr.core.files import write_json
 from dr.datasets.preprocessed import FOLDER
 from dr.imaging.decode import decode
-from dr.sources.source import SPLITS
+from dr.sources.source import SPLITS, Source
 
 STAGING = "preprocessed"
+MAX_PREFIX = 24  # characters of a source name at the start of file names
 # the fields of a record in preprocessed.jsonl that are kept in memory
 RECORD_FIELDS = ("file", "bytes", "cropped", "comparison_box", "hash", "frame", "box", "flags")
 SUFFIXES = (".jpeg", ".png")
@@ -54,7 +57,13 @@ class Workspace:
         ]
 
     def _remove_own(self) -> None:
-        tables = ("report.json", *(f"labels_{split}.csv" for split in SPLITS), "duplicates.csv", self.log.name)
+        tables = (
+            "report.json",
+            *(f"labels_{split}.csv" for split in SPLITS),
+            "duplicates.csv",
+            self.log.name,
+            "ungradable.csv",
+        )
         for name in (*tables, "class_balance.png", "crops.png", "report.html"):
             (self.root / name).unlink(missing_ok=True)
         for path in self._images():
@@ -115,6 +124,21 @@ class Workspace:
                 path.unlink()
         with contextlib.suppress(OSError):  # the operating system may keep its own files in the folder
             self.staging.rmdir()
+
+
+def file_prefixes(sources: Mapping[str, Source]) -> dict[str, str]:
+    """{source: what its file names start with}: nothing for the main source; for the others a short form of their
+    names, so that no two images have one file name."""
+    taken: set[str] = set()
+    prefixes = {}
+    for name, source in sources.items():
+        originals = source.table["original"]
+        safe = re.sub(r"[^A-Za-z0-9]+", "-", name)[:MAX_PREFIX].strip("-") or "source"
+        numbers = (f"{safe}_", *(f"{safe}-{number}_" for number in range(2, 1000)))
+        candidates = numbers if prefixes else ("",)
+        prefixes[name] = next(each for each in candidates if taken.isdisjoint(each + originals))
+        taken |= {*(prefixes[name] + originals)}
+    return prefixes
 
 
 def folder_in(directory: Path) -> Path:

@@ -35,19 +35,31 @@ def from_dict(options: dict[str, Any], *, place: str = "recipe") -> Recipe:
         raise UsageError(f"{place}: {str(exc).removeprefix('recipe: ')}") from exc
 
 
+def option_name(key: str) -> str:
+    """The name of an option as recipes have it: hyphens and underscores are the same."""
+    return key.strip().replace("-", "_")
+
+
 def parse_override(text: str) -> tuple[str, Any]:
-    """'lr=1e-4' -> ('lr', 0.0001). Values are TOML; strings need no quotes; none means None."""
+    """'lr=1e-4' -> ('lr', 0.0001). Values are TOML; strings need no quotes; none means None, and True, False and None
+    of Python are taken. Raises UsageError."""
     key, equals, value = text.partition("=")
-    key, value = key.strip(), value.strip()
+    key, value = option_name(key), value.strip()
     if not equals or not value:
-        raise UsageError(f"--set {text}: expected KEY=VALUE")
+        raise UsageError(f"--set {text}: expected KEY=VALUE{_example(key)}")
     _check_known(key, f"--set {text}")
+    value = {"True": "true", "False": "false", "None": "none"}.get(value, value)
     if value == "none" and _allows_none(key):
         return key, None
     try:
         return key, tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key, value
+
+
+def _example(key: str) -> str:
+    """How an option without a value is written, if it is one."""
+    return f", as {key}={option_text(getattr(Recipe, key))}" if key in FIELDS else ""
 
 
 def option_text(value: Any) -> str:
@@ -75,10 +87,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: invalid TOML ({exc}); fix it") from exc
     except OSError as exc:
         raise UsageError(f"{path}: cannot be read ({exc.strerror}); check its permissions") from exc
-    for key in options:
-        _check_known(key, str(path))
-    # TOML has no null
-    return {key: None if value == "none" and _allows_none(key) else value for key, value in options.items()}
+    read: dict[str, Any] = {}
+    for key, value in options.items():
+        name = option_name(key)
+        if isinstance(value, dict) and name not in FIELDS:
+            raise UsageError(f"{path}: recipes have no sections; remove the line [{key}]")
+        _check_known(name, str(path))
+        if name in read:
+            raise UsageError(f"{path}: {name} is set twice, with a hyphen and an underscore; set it once")
+        read[name] = None if value == "none" and _allows_none(name) else value  # TOML has no null
+    return read
 
 
 def load_recipe(name: str | None, *, overrides: dict[str, Any] | None = None) -> Recipe:

@@ -1,7 +1,6 @@
 """Recipe: every option of a training run, checked when it is built."""
 
 import dataclasses
-import difflib
 import reprlib
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -9,6 +8,7 @@ from pydantic import ConfigDict, Field, ModelWrapValidatorHandler, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from dr import UsageError
+from dr.recipes.synonyms import nearest_options, nearest_value
 
 MIN_IMAGE_SIZE = 16  # five halvings must leave a pixel
 LOSSES = {  # allowed for each objective; its default first
@@ -142,10 +142,10 @@ def _conflicts(recipe: Recipe) -> list[str]:
         for name in ("keep_epochs", "milestones")
         if list(getattr(r, name)) != sorted(set(getattr(r, name)))
     }
+    others = [objective for objective, losses in LOSSES.items() if r.loss in losses]
     found = {
-        f"loss of objective {r.objective} must be one of {', '.join(LOSSES[r.objective])}, got {r.loss!r}": (
-            r.loss not in LOSSES[r.objective]
-        ),
+        f"loss of objective {r.objective} must be one of {', '.join(LOSSES[r.objective])}, got {r.loss!r}; use one of "
+        f"these, or set objective={' or objective='.join(others)}": r.loss not in LOSSES[r.objective],
         f"thresholds argmax is not for objective {r.objective}, which predicts one score; use thresholds=calibrated": (
             r.thresholds == "argmax" and r.objective in ("regression", "binary")
         ),
@@ -196,9 +196,11 @@ def short(value: object) -> str:
 
 
 def unknown_option(key: object) -> str:
-    """The fault and the remedy of a key that no recipe has: the nearest options, else all."""
-    close = difflib.get_close_matches(key[:60], FIELDS, n=3, cutoff=0.4) if isinstance(key, str) else []
+    """The fault and the remedy of a key that no recipe has: the nearest options, a flag, else all options."""
+    close = nearest_options(key, FIELDS) if isinstance(key, str) else []
     remedy = f"did you mean {', '.join(close)}?" if close else f"known are {', '.join(FIELDS)}"
+    if close and close[0] not in FIELDS:
+        remedy = close[0] if " " in close[0] and not close[0].startswith("-") else f"use the flag {close[0]}"
     return f"unknown option {short(key)}; {remedy}"
 
 
@@ -218,7 +220,19 @@ def _describe(error: ValidationError) -> str:
         rule = f"at most {first['ctx']['max_length']} characters"
     else:
         rule = type_name(FIELDS[name])
-    return f"{name} must be {rule}, got {short(first['input'])}"
+    return f"{name} must be {rule}, got {short(first['input'])}{_hint(name, first['input'])}"
+
+
+def _hint(name: str, value: object) -> str:
+    """The end of an error about a value: the allowed value it resembles, or how to switch the option off."""
+    hint = FIELDS[name]
+    optional = type(None) in get_args(hint)
+    literal = next((part for part in (hint, *get_args(hint)) if get_origin(part) is Literal), None)
+    if literal is not None and (isinstance(value, (str, bool)) or (isinstance(value, int) and abs(value) < 100)):
+        close = nearest_value(name, value, get_args(literal))
+        return f"; did you mean {close}?" if close else ""
+    off = optional and name not in ("mean", "std") and isinstance(value, (bool, int, float)) and not value
+    return "; none switches it off" if off else ""
 
 
 def type_name(hint: Any) -> str:

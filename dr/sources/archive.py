@@ -1,5 +1,6 @@
 """A zip or an unpacked folder through one interface. Members are read, never unpacked to disk."""
 
+import copy
 import os
 import posixpath
 import re
@@ -8,13 +9,15 @@ import struct
 import unicodedata
 import zipfile
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dr import UsageError
+from dr.core.split_files import SplitFile, find_split, find_split_in
+from dr.imaging.optional import PACKAGE_OF
 
 MAX_MEMBER_BYTES = 2 << 30
 MAX_EXPANSION = 200  # unpacked : packed; images are about 1 : 1, label tables rarely beyond 20 : 1
@@ -22,8 +25,8 @@ LOCAL_HEADER = "<4s22xHH"  # signature, lengths of name and extra field (APPNOTE
 # The fields of a ZipInfo that reading a member needs; a whole ZipInfo is sixteen times as large
 MEMBER_FIELDS = np.dtype([("header_offset", "u8"), ("compress_size", "u8"), ("file_size", "u8"), ("CRC", "u4"),
                           ("compress_type", "u2")])  # fmt: skip
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff"})
-UNSUPPORTED_SUFFIXES = frozenset({".avif", ".bmp", ".dcm", ".gif", ".heic", ".jfif", ".jp2", ".webp"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".jp2", *PACKAGE_OF})
+UNSUPPORTED_SUFFIXES = frozenset({".arw", ".avif", ".cr2", ".cr3", ".dng", ".gif", ".nef"})
 # Resource forks of macOS (`._x.png`, __MACOSX), hidden folders, thumbnails of Synology devices
 _IGNORED = re.compile(r"(?:^|/)(?:\._|(?:\.[^/]+|__MACOSX|@eaDir)/)")
 
@@ -61,20 +64,21 @@ def stem(name: str) -> str:
     return nfc(posixpath.splitext(posixpath.basename(name))[0])
 
 
-def _refuse_unsafe(path: Path, info: zipfile.ZipInfo) -> None:
+def refuse_unsafe(place: str | Path, info: zipfile.ZipInfo) -> None:
+    """Raises UsageError, which begins with `place`, for a member that leaves the archive, is encrypted or too large."""
     # orig_filename: zipfile rewrites backslashes in filename and truncates it at NUL
     name = info.orig_filename
     outside = name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name)
     if outside or "\0" in name:
-        raise UsageError(f"{path}: member {name!r} points outside the archive; do not use this file")
+        raise UsageError(f"{place}: member {name!r} points outside the archive; do not use this file")
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise UsageError(f"{path}: member {name!r} is a symbolic link; pack the archive again with real files")
+        raise UsageError(f"{place}: member {name!r} is a symbolic link; pack the archive again with real files")
     if info.flag_bits & 0x1:
-        raise UsageError(f"{path}: encrypted (member {name!r}); unpack it with its password and pass the folder")
+        raise UsageError(f"{place}: encrypted (member {name!r}); unpack it with its password and pass the folder")
     expansion = info.file_size / max(1, info.compress_size)
     if info.file_size > MAX_MEMBER_BYTES or (expansion > MAX_EXPANSION and info.file_size > 1 << 20):
         raise UsageError(
-            f"{path}: member {name!r} would expand {expansion:,.0f} times to {info.file_size:,} bytes; "
+            f"{place}: member {name!r} would expand {expansion:,.0f} times to {info.file_size:,} bytes; "
             "do not use this file"
         )
 
@@ -96,7 +100,7 @@ def _is_utf8(name: str) -> bool:
 class Member:
     """A file, or one member of a zip, read without the list of the other members: all that a worker process needs."""
 
-    path: Path  # of the file or of the zip
+    path: Path | SplitFile  # of the file or of the zip
     info: zipfile.ZipInfo | None = None
 
     def read(self) -> bytes:
@@ -135,17 +139,23 @@ class MemoryMember:
 class Archive:
     """The members of a zip or folder, named with forward slashes. `names` limits a folder to these.
 
-    Raises UsageError if the path is missing, not a zip, truncated, encrypted or unsafe.
+    A zip may be in parts: `path` is one of them, their name without its end, or a folder of nothing else; the attribute
+    `path` is then that of the whole. Raises UsageError if the path is missing, not a zip, truncated, encrypted or
+    unsafe, and if a part is missing.
     """
 
     def __init__(self, path: str | Path, *, names: list[str] | None = None):
         self.path = Path(path)
         self._members = np.empty(0, MEMBER_FIELDS)  # of a zip, in the order of `names`
-        if not self.path.exists():
+        self._split = find_split(self.path)
+        if self._split is None and not self.path.exists():
             raise UsageError(f"{self.path}: not found; pass the path of an archive or folder")
-        if names is None:
-            names = self._folder_names() if self.path.is_dir() else self._checked_zip_names()
-        self.names = names
+        if names is None and self.path.is_dir():
+            names = self._folder_names()
+            self._split = None if any(map(is_image, names)) else find_split_in(self.path, names)
+        if self._split is not None:
+            self.path, names = self._split.path, None
+        self.names = self._checked_zip_names() if names is None else names
 
     def _folder_names(self) -> list[str]:
         names, visited = [], set()
@@ -162,33 +172,47 @@ class Archive:
         return sorted(names)
 
     def _checked_zip_names(self) -> list[str]:
+        infos = self._infos()
+        for info in infos:
+            refuse_unsafe(self.path, info)
+        files = np.array([not info.is_dir() for info in infos], bool)
+        names = [info.filename for info in infos if not info.is_dir()]
+        if len(set(names)) < len(names):
+            raise UsageError(f"{self.path}: two members have the same name; pack the archive again")
+        self._members = self._members[files]
+        return names
+
+    def _infos(self) -> list[zipfile.ZipInfo]:
+        """All members of the zip, sorted by name; their fields become `_members`. Raises UsageError."""
         try:
-            with self.path.open("rb") as file:
+            with self._file.open("rb") as file:
                 start = file.read(2)
         except OSError as exc:
             raise UsageError(f"{self.path}: cannot be read ({exc.strerror}); check its permissions") from exc
+        if self._split is not None and start != b"PK":  # zipfile would take the first part for a program before the zip
+            raise UsageError(f"{self.path}: {self._split.doubts()}")
         try:
-            with zipfile.ZipFile(self.path) as packed:
+            with self._file.open("rb") as file, zipfile.ZipFile(file) as packed:
                 infos = packed.infolist()
             for info in infos:  # some programs on Windows pack folders with backslashes
                 info.filename = info.filename.replace("\\", "/")
             infos.sort(key=lambda info: info.filename)
             fields = [tuple(getattr(info, field) for field in MEMBER_FIELDS.names) for info in infos]
-            members = np.array(fields, MEMBER_FIELDS)
+            self._members = np.array(fields, MEMBER_FIELDS)
         except (zipfile.BadZipFile, OSError, NotImplementedError, OverflowError, ValueError, struct.error) as exc:
+            if self._split is not None:
+                raise UsageError(f"{self.path}: {self._split.doubts()}") from exc
             remedy = "download it again, or pass an unpacked folder"
             if self.path.suffix.lower() == ".csv" or is_image(self.path.name):
                 remedy = "pass the folder that contains it"
             reason = "truncated or damaged" if start == b"PK" else "not a zip archive"
             raise UsageError(f"{self.path}: {reason}; {remedy}") from exc
-        for info in infos:
-            _refuse_unsafe(self.path, info)
-        files = np.array([not info.is_dir() for info in infos], bool)
-        names = [info.filename for info in infos if not info.is_dir()]
-        if len(set(names)) < len(names):
-            raise UsageError(f"{self.path}: two members have the same name; pack the archive again")
-        self._members = members[files]
-        return names
+        return infos
+
+    @property
+    def _file(self) -> Path | SplitFile:
+        """What the bytes of the zip are read from."""
+        return self.path if self._split is None else self._split
 
     def member(self, name: str) -> Member:
         """One member, to be read here or in another process. Raises OSError if a zip lacks it."""
@@ -200,7 +224,7 @@ class Archive:
         info = zipfile.ZipInfo(name)
         for field, value in zip(MEMBER_FIELDS.names, self._members[number].tolist(), strict=True):
             setattr(info, field, value)
-        return Member(self.path, info)
+        return Member(self._file, info)
 
     def read(self, name: str) -> bytes:
         """The bytes of one member. Raises OSError when they cannot be read or fail their checksum."""
@@ -218,6 +242,13 @@ class Archive:
         """The place of a member of a zip in `names`, which are sorted; None if it is missing."""
         number = bisect_left(self.names, name)
         return number if self.names[number : number + 1] == [name] else None
+
+    def without(self, names: Collection[str]) -> "Archive":
+        """The same archive without some of its members."""
+        other, kept = copy.copy(self), [name not in names for name in self.names]
+        other.names = [name for name, keep in zip(self.names, kept, strict=True) if keep]
+        other._members = self._members[np.array(kept, bool)] if len(self._members) else self._members
+        return other
 
     def images(self) -> list[str]:
         """Names of the members with the suffix of an image."""

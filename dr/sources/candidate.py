@@ -1,88 +1,188 @@
-"""What a format is asked to recognise: a path, the columns that the user named, and what the archive holds."""
+"""The input of a format: a path, the options of the user, and the content of the archive."""
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 from dr import UsageError
-from dr.sources.archive import Archive, is_ignored
-from dr.sources.csv_tables import columns_by_lower_case, read_header
+from dr.sources.archive import Archive, nfc
+from dr.sources.columns import Columns, TableColumns, recognise_columns
+from dr.sources.csv_tables import is_table, read_member, read_sheets, unsupported_table
+from dr.sources.eye_columns import one_row_per_image
+from dr.sources.label_columns import STANDARD
 from dr.sources.source import SPLIT_OF, Source
+from dr.sources.table import ImageNames, Table, read_tables
 
-ID_COLUMNS, LABEL_COLUMNS = ("id_code", "image"), ("diagnosis", "level")
-SPLIT_PREFIX = re.compile(f"(?i:({'|'.join(SPLIT_OF)}))(?![a-z])")  # train_1.csv, trainLabels.csv
+_SHEET = re.compile(r"\[[^\[\]]*\]$")  # Excel allows no brackets in titles of sheets
+NO_TABLE = "none"  # the value of --table that reads class folders beside a label table
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
-    """Columns of a label table that the user named. None: the standard ones."""
+class ReadOptions:
+    """How to read a source whose layout leaves a choice.
 
-    id: str | None = None
-    label: str | None = None
-    patient: str | None = None
+    `table`: name or path of the label table, of several; NO_TABLE for class folders. `root`: the folder of the archive
+    to read, of several with splits. `ungradable`: "drop" leaves out images with an ungradable label, "keep" makes them
+    a class of their own. `patient_pattern`: a regular expression for the path of an image, whose group is the patient.
+    """
 
-    def given(self) -> bool:
-        """Whether the user named a column."""
-        return any((self.id, self.label, self.patient))
+    columns: Columns = field(default_factory=Columns)
+    table: str | None = None
+    root: str | None = None
+    ungradable: str = "drop"
+    patient_pattern: re.Pattern[str] | None = None
 
-    def select(self, header: list[str]) -> tuple[str, str] | None:
-        """The id column and the label column of a header, or None if one is missing."""
-        standard = columns_by_lower_case(header)
-        ids = [self.id] if self.id else [standard[name] for name in ID_COLUMNS if name in standard]
-        labels = [self.label] if self.label else [standard[name] for name in LABEL_COLUMNS if name in standard]
-        return (ids[0], labels[0]) if ids and labels and {ids[0], labels[0]} <= {*header} else None
 
-    def __str__(self) -> str:
-        ids, labels = self.id or " or ".join(ID_COLUMNS), self.label or " or ".join(LABEL_COLUMNS)
-        return f"{ids} and {labels}"
+@dataclass(frozen=True)
+class LabelledTable:
+    """A table that names images and labels them."""
+
+    member: str
+    table: Table
+    columns: TableColumns
+
+
+def workbook_of(member: str) -> str:
+    """'labels.xlsx[Train]' -> 'labels.xlsx': the file of a table."""
+    return _SHEET.sub("", member)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A path that the formats try to recognise. Archive and headers are read once, when a format first asks."""
+    """A path that the formats try to recognise. Archive and tables are read once, when a format first asks."""
 
     path: str
-    columns: Columns = field(default_factory=Columns)
+    options: ReadOptions = field(default_factory=ReadOptions)
+
+    @property
+    def columns(self) -> Columns:
+        """The columns that the user named."""
+        return self.options.columns
+
+    def is_named(self) -> bool:
+        """Whether the user named a table or its columns: then the source is a label table and nothing else."""
+        return self.columns.given() or self.options.table not in (None, NO_TABLE)
 
     @cached_property
     def archive(self) -> Archive:
-        """The path as a zip or folder. Raises UsageError if it is neither."""
-        return Archive(self.path)
+        """The path as a zip or folder, without images outside of `options.root`. Raises UsageError if it is neither, or
+        has no such folder with images."""
+        archive = Archive(self.path)
+        outside = {name for name in archive.images() if not nfc(name).startswith(self._root)}
+        if outside and len(outside) == len(archive.images()):
+            folders = sorted({posixpath.dirname(name) for name in outside} - {""})[:3]
+            remedy = f"use one of its folders, as {', '.join(folders)}" if folders else "leave out --root"
+            raise UsageError(f"{self.path}: no images in --root {self.options.root}; {remedy}")
+        return archive.without(outside) if outside else archive
+
+    @property
+    def _root(self) -> str:
+        """What the names of members in `options.root` start with; '' for the whole archive."""
+        root = nfc(posixpath.normpath((self.options.root or ".").replace("\\", "/")).strip("/"))
+        return "" if root == "." else f"{root}/"
 
     @cached_property
-    def headers(self) -> dict[str, list[str]]:
-        """{CSV member: its header}. The header of an unreadable CSV is empty; sample submissions are left out.
+    def image_names(self) -> ImageNames:
+        """The names that a label table may use."""
+        return ImageNames(self.archive.images())
+
+    @cached_property
+    def tables(self) -> dict[str, Table]:
+        """{member: table} of all tables, without sample submissions; {member[sheet]: table} of a workbook with several
+        sheets. An unreadable one has no header.
 
         Raises UsageError for an unreadable test.csv (or the like) beside a label table: its whole split would be lost.
         """
-        headers = {}
+        tables = {}
         for member in self.archive.names:
-            name = posixpath.basename(member).lower()
-            if name.endswith(".csv") and not is_ignored(member) and "submission" not in name:
-                try:
-                    headers[member] = read_header(self.archive, member)
-                except UsageError:
-                    headers[member] = []
-        folders = {posixpath.dirname(member) for member, header in headers.items() if self.columns.select(header)}
-        for member, header in headers.items():
-            name = posixpath.basename(member).lower().removesuffix(".csv")
-            if not header and posixpath.dirname(member) in folders and name in SPLIT_OF:
-                read_header(self.archive, member)
-        return headers
+            if is_table(member) and "submission" not in posixpath.basename(member).lower():
+                tables |= self._read(member)
+        tables = {member: table for member, table in tables.items() if nfc(member).startswith(self._root)} or tables
+        beside = {posixpath.dirname(member) for member, table in tables.items() if {*table.header} & {*STANDARD}}
+        for member, table in tables.items():
+            name = posixpath.basename(member).lower().partition(".")[0]
+            if not table.header and posixpath.dirname(member) in beside and name in SPLIT_OF:
+                self._check(member)
+        return tables
+
+    def _check(self, member: str) -> None:
+        read_sheets(read_member(self.archive, member), name=self._place(member))
+
+    def _read(self, member: str) -> dict[str, Table]:
+        place = self._place(member)
+        try:
+            tables = read_tables(read_member(self.archive, member), place=place, images=self.image_names)
+        except (UsageError, ModuleNotFoundError):  # a workbook needs openpyxl: only asked for if nothing else labels
+            return {member: Table(place, (), (), ())}
+        if not self.columns.given():
+            tables = {sheet: one_row_per_image(table, self.image_names) for sheet, table in tables.items()}
+        return {f"{member}{sheet}": table for sheet, table in tables.items()}
+
+    def _place(self, member: str) -> str:
+        return f"{self.archive.path}: {member}"
 
     @cached_property
-    def label_tables(self) -> dict[str, tuple[str, str]]:
-        """{CSV member with an id and a label column: these columns}."""
-        selected = {member: self.columns.select(header) for member, header in self.headers.items()}
-        return {member: pair for member, pair in selected.items() if pair}
+    def _recognised(self) -> tuple[list[LabelledTable], dict[str, str]]:
+        """-> the label tables, and {member: why not} of the other tables that name images."""
+        labelled, problems = [], {}
+        for member, table in self.tables.items():
+            if not table.rows:
+                continue
+            try:
+                columns = recognise_columns(table, images=self.image_names, given=self.columns)
+            except UsageError as exc:
+                problems[member] = str(exc)
+                continue
+            if columns.matched or self.columns.given() or {name.lower() for name in columns.label} <= {*STANDARD}:
+                labelled.append(LabelledTable(member, table, columns))
+        return labelled, problems
 
-    @cached_property
-    def split_tables(self) -> dict[str, str] | None:
-        """`label_tables` as {split: table}, if they are one table for each split."""
-        return tables_by_split(self.label_tables)
+    @property
+    def label_tables(self) -> list[LabelledTable]:
+        """The tables that name images and have a label column; those with standard columns even if they name none."""
+        return [] if self.options.table == NO_TABLE else self._recognised[0]
+
+    @property
+    def table_problems(self) -> dict[str, str]:
+        """{table: its fault} of the tables that name images but are no label tables."""
+        problems = self._recognised[1]
+        named = {member for member in problems if self._names_images(self.tables[member])}
+        return {member: problems[member] for member in sorted(named)}
+
+    def unused_notes(self, *, known: Collection[str] = ()) -> list[str]:
+        """Lines on tables that cannot be read (prose in a .txt can), that name images without labels, and on sheets
+        without labels beside one with labels; without those whose names end in one of `known`."""
+        labelled = {each.member for each in self.label_tables}
+        books = {workbook_of(member) for member in labelled} - labelled
+        sheets = [member for member in self.tables if workbook_of(member) in books and member not in labelled]
+        without = dict.fromkeys([*self.table_problems, *sheets])
+        notes = []
+        for reason, members in {"unreadable as a table": self._unread(), "no label column": without}.items():
+            members = [member for member in members if not member.endswith(tuple(known))]
+            more = f" and {len(members) - 2:,} more" if len(members) > 3 else ""
+            shown = members[:2] if more else members
+            if members:
+                notes.append(f"{', '.join(shown)}{more}: not used ({reason})")
+        return notes
+
+    def _unread(self) -> list[str]:
+        return [member for member, table in self.tables.items() if not table.header]
+
+    def check_readable(self) -> None:
+        """For an archive that no format reads: raises UsageError (ModuleNotFoundError for a workbook without openpyxl)
+        for a table that cannot be read, which may be the one with the labels."""
+        for member in self._unread():
+            self._check(member)
+        for fault in filter(None, map(unsupported_table, self.archive.names)):
+            raise UsageError(f"{self.archive.path}: {fault}")
+
+    def _names_images(self, table: Table) -> bool:
+        """Whether most values of a column name images: prose mentions some, too."""
+        values = (set(table.values(column)) for column in table.header)
+        return any(2 * self.image_names.count(each) >= len(each) for each in values)
 
 
 class Format(Protocol):
@@ -90,21 +190,8 @@ class Format(Protocol):
 
     name: str
     layout: str  # what the error about an unrecognised archive lists
-    reads_columns: bool  # whether it honours --id_column, --label_column and --patient_column; else it is not tried
+    reads_columns: bool  # whether it honours a named table and named columns; else it is not tried with them
 
     def open(self, candidate: Candidate) -> Source | None:
         """The source, or None if this is another format. Raises UsageError if it is this format with an error in it."""
         ...
-
-
-def tables_by_split(members: Iterable[str]) -> dict[str, str] | None:
-    """Label tables -> {split: table}, by the word that each file name begins with.
-
-    None if a table names no split, two name the same one, or none is for training.
-    """
-    members = list(members)
-    tables: dict[str | None, str] = {}
-    for member in members:
-        word = SPLIT_PREFIX.match(posixpath.basename(member))
-        tables[word and SPLIT_OF[word[1].lower()]] = member
-    return tables if None not in tables and "train" in tables and len(tables) == len(members) > 1 else None

@@ -7,10 +7,13 @@ import pandas as pd
 from dr import UsageError
 from dr.sources.archive import Archive, stem
 from dr.sources.candidate import Candidate
-from dr.sources.class_names import is_number, numbered
-from dr.sources.csv_tables import drop_repeated_rows, parse_grade, read_member, read_rows
-from dr.sources.matching import by_stem, images_of_split, patients, shallowest
-from dr.sources.source import COLUMNS, SPLITS, LabelledImages
+from dr.sources.class_names import is_number
+from dr.sources.columns import TableColumns
+from dr.sources.csv_tables import read_member, read_rows
+from dr.sources.matching import by_stem, images_of_split, shallowest
+from dr.sources.source import COLUMNS, SPLITS, UNGRADABLE_COLUMNS, LabelledImages
+from dr.sources.table_choice import have_splits
+from dr.sources.table_labels import index_labels
 
 NO_HEADER = "these tables have no header: remove this row if it is one"
 
@@ -26,14 +29,20 @@ class CsvPairsFormat:
     def open(self, candidate: Candidate) -> LabelledImages | None:
         archive = candidate.archive
         start = shallowest(archive, ("train_img.csv",))
-        if start is None or not archive.images() or candidate.split_tables:
+        if start is None or not archive.images() or have_splits(candidate.label_tables):
             return None
-        table = pd.concat(_read_pairs(archive, folder=posixpath.dirname(start)), ignore_index=True)
-        labels = {split: rows["diagnosis"] for split, rows in table.groupby("source_split")}
-        classes = numbered(labels, place=str(archive.path))
-        table = table.assign(source="main", patient=patients(table["name"], otherwise=table["original"]))
-        unlabelled = len(archive.images()) - table["member"].nunique()
-        return LabelledImages(self.name, archive, table[list(COLUMNS)], classes, unlabelled=unlabelled)
+        pairs = _read_pairs(archive, folder=posixpath.dirname(start))
+        labels = index_labels(
+            [(table["source_split"].iloc[0], table) for table in pairs],
+            TableColumns(id="image", label=("label",), numbers="classes"),
+            keep=candidate.options.ungradable == "keep",
+        )
+        table = pd.concat(labels.tables, ignore_index=True).assign(patient=None)
+        ungradable = pd.concat(labels.ungradable, ignore_index=True)[list(UNGRADABLE_COLUMNS)]
+        unlabelled = len(archive.images()) - pd.concat(pairs)["member"].nunique()
+        return LabelledImages(
+            self.name, archive, table[list(COLUMNS)], labels.classes, unlabelled=unlabelled, ungradable=ungradable
+        )
 
 
 def _read_pairs(archive: Archive, *, folder: str) -> list[pd.DataFrame]:
@@ -61,8 +70,8 @@ def _values(archive: Archive, member: str) -> list[tuple[str, int]]:
 
 
 def _read_pair(archive: Archive, pair: list[str | None], *, word: str, split: str) -> pd.DataFrame:
-    """-> `original` (prefixed with the split: two folders may reuse a name), `name`, `diagnosis`, `member`,
-    `source_split`."""
+    """-> `original` (prefixed with the split: two folders may reuse a name), `label`, `row`, `table` (of labels),
+    `member`, `source_split`."""
     if None in pair:
         missing = f"{word}_{('img', 'label')[pair.index(None)]}.csv"
         raise UsageError(f"{archive.path}: {missing} is missing beside {pair[0] or pair[1]}; add it")
@@ -79,15 +88,13 @@ def _read_pair(archive: Archive, pair: list[str | None], *, word: str, split: st
     if row == 1 and not is_number(first):
         raise UsageError(f"{place}, row 1: label is {first!r}, expected a whole number from 0; {NO_HEADER}")
     table = pd.DataFrame(images, columns=["original", "row"])
-    table["diagnosis"] = [
-        parse_grade(text, name=place, row=row, column="label", num_classes=None) for text, row in labels
-    ]
-    table = drop_repeated_rows(table, name=f"{archive.path}: {pair[0]}", column="label")
+    table["label"] = [text for text, _ in labels]
+    table["table"] = place
     return _with_members(archive, table, split=split, names=pair[0])
 
 
 def _with_members(archive: Archive, table: pd.DataFrame, *, split: str, names: str) -> pd.DataFrame:
-    """The table `names` of a split -> the same with `name`, `member` and `source_split`. Raises UsageError for a name
+    """The table `names` of a split -> the same with `member` and `source_split`. Raises UsageError for a name
     without an image."""
     members = _members(archive, set(table["original"]), split=split, beside=names)
     for name, row in zip(table["original"], table["row"], strict=True):
@@ -96,10 +103,8 @@ def _with_members(archive: Archive, table: pd.DataFrame, *, split: str, names: s
             where = f" of {split} ({other} is of another split)" if other else ""
             remedy = f"add it; {NO_HEADER}" if row == 1 else "add it"
             raise UsageError(f"{archive.path}: {names}, row {row}: no image {name}{where}; {remedy}")
-    table = table.assign(
-        name=table["original"], source_split=split, member=[members[name] for name in table["original"]]
-    )
-    return table.assign(original=f"{split}_" + table["name"])
+    table = table.assign(source_split=split, member=[members[name] for name in table["original"]])
+    return table.assign(original=f"{split}_" + table["original"])
 
 
 def _members(archive: Archive, wanted: set[str], *, split: str, beside: str) -> dict[str, str]:

@@ -1,56 +1,106 @@
-"""Label tables as CSV, checked row by row: every UsageError names the table, the row and the column."""
+"""Label tables (CSV, text lists, Excel), checked row by row: a UsageError names the table, the row and the column."""
 
-import csv
-import io
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from dr import GRADES, UsageError
-from dr.sources.archive import IMAGE_SUFFIXES, nfc
+from dr.sources.archive import IMAGE_SUFFIXES, is_ignored, nfc
+from dr.sources.packed_tables import GZIP, ZIP, gunzip, unzip_table
 from dr.sources.source import ImageArchive
+from dr.sources.text_tables import text_rows
+from dr.sources.workbooks import OLD_EXCEL, is_workbook, workbook_sheets
+
+_PLAIN = (".csv", ".tsv", ".tab", ".txt", ".xlsx", ".xlsm")
+TABLE_SUFFIXES = (*_PLAIN, *(f"{suffix}.{packer}" for suffix in _PLAIN for packer in ("zip", "gz")))
+UNSUPPORTED_TABLES = frozenset({".xls", ".xlsb", ".ods", ".numbers"})
+
+
+def is_table(name: str) -> bool:
+    """Whether a file has the suffix of a table that is read, in any case, and is not `is_ignored`."""
+    return name.lower().endswith(TABLE_SUFFIXES) and not is_ignored(name)
+
+
+def unsupported_table(name: str) -> str | None:
+    """Fault and remedy of a file with the suffix of a table that is not read, in one line; None for other files."""
+    suffix = posixpath.splitext(name)[1].lower()
+    if suffix not in UNSUPPORTED_TABLES or is_ignored(name):
+        return None
+    return f"{name}: tables in {suffix} are not read; save it as .xlsx or as CSV"
 
 
 def read_rows(data: bytes, *, name: str) -> list[list[str]]:
-    """Bytes of a CSV delimited by comma, semicolon, tab or bar -> its rows of stripped values, blank rows included.
+    """Bytes of a table called `name` -> its rows of stripped values, blank rows included.
 
-    Accepts byte-order marks and CRLF. Raises UsageError naming the table.
+    Excel workbooks, zips and gzips are recognised by content; all else is text: delimited by comma, semicolon, tab or
+    bar, or, in a .txt, by spaces. A .txt that is no table gives rows without meaning. Raises UsageError, which begins
+    with `name`, for what cannot be read, and ModuleNotFoundError if a workbook needs the package openpyxl; UsageError
+    also for a workbook with several sheets of the same columns, such as one for each split.
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"{name}: not UTF-8 text (byte {exc.start}); save it as CSV in UTF-8") from exc
-    if "\0" in text:
-        raise UsageError(f"{name}: not a text file; save it as CSV in UTF-8")
-    try:
-        rows = csv.reader(io.StringIO(text, newline=None), delimiter=_delimiter(text))
-        return [[nfc(value.strip()) for value in row] for row in rows]
-    except csv.Error as exc:
-        raise UsageError(f"{name}: not a CSV table ({exc}); check for an unclosed quotation mark") from exc
+    return _only_table(read_sheets(data, name=name), name=name)
 
 
-def _delimiter(text: str) -> str:
-    """The comma, unless the first line has none but has a semicolon, a tab or a bar."""
-    first = text.partition("\n")[0]
-    return next((mark for mark in ",;\t|" if mark in first), ",")
+def read_sheets(data: bytes, *, name: str) -> dict[str, list[list[str]]]:
+    """As `read_rows`, of each sheet: {"[Train]": rows, "[Test]": rows}; {"": rows} of a file with only one."""
+    sheets = _sheets(data, name=name, packed=False)
+    return {
+        f"[{nfc(title)}]" if len(sheets) > 1 else "": [[nfc(value.strip()) for value in row] for row in rows]
+        for title, rows in sheets.items()
+    } or {"": []}
+
+
+def _only_table(sheets: Mapping[str, list[list[str]]], *, name: str) -> list[list[str]]:
+    """The rows of the first sheet with a header of two columns, else of the first. Raises UsageError if another sheet
+    has two of these columns: its rows would be lost."""
+    columns = {title: _columns(rows) for title, rows in sheets.items()}
+    first = next((title for title, names in columns.items() if names), next(iter(sheets)))
+    same = [title for title, names in columns.items() if len(names & columns[first]) > 1]
+    if len(same) > 1:
+        raise UsageError(f"{name}: the sheets {' and '.join(same)} have the same columns; save each as a CSV")
+    return sheets[first]
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> set[str]:
+    """The first row with two values or more, in lower case, with rows below it."""
+    header = next((row for row in rows[:-1] if sum(map(bool, row)) > 1), ())
+    return {value.casefold().replace(" ", "") for value in header if value}
+
+
+def _sheets(data: bytes, *, name: str, packed: bool) -> dict[str, list[list[str]]]:
+    """{title: rows} as they are in the file. `packed`: the bytes come from a zip or gzip."""
+    if data.startswith(OLD_EXCEL):
+        raise UsageError(f"{name}: an old (.xls) or password-protected Excel file; save it as .xlsx or as CSV")
+    if data.startswith((GZIP, *ZIP)) and packed and not is_workbook(data):
+        raise UsageError(f"{name}: packed twice; unpack it")
+    if data.startswith(GZIP):
+        return _sheets(gunzip(data, name=name), name=name, packed=True)
+    if not data.startswith(ZIP):
+        return {"": text_rows(data, name=name)}
+    if is_workbook(data):
+        return workbook_sheets(data, name=name)
+    if (fault := unsupported_table(name)) is not None:  # .xlsb and .ods are zips, too
+        raise UsageError(fault)
+    member, content = unzip_table(data, name=name, is_table=is_table)
+    return _sheets(content, name=f"{name}: {member}", packed=True)
 
 
 def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Bytes of a CSV with a header -> the requested columns as stripped strings, plus `row` (the header is row 1).
+    """Bytes of a table with a header -> the requested columns as stripped strings, plus `row`, counted from 1 at the
+    first row of the file.
 
     Raises UsageError naming table, row and column.
     """
     rows = read_rows(data, name=name)
-    if not rows or not any(rows[0]):
+    start, header = _header(rows)
+    if not header:
         raise UsageError(f"{name}: the table is empty; expected a header {','.join(columns)} and one row per image")
-    header = rows[0]
     for column in columns:
         if column not in header:
             raise UsageError(f"{name}: no column {column!r} (the header is {','.join(header)}); add or rename it")
     places = [header.index(column) for column in columns]
     kept = []
-    for number, row in enumerate(rows[1:], start=2):
+    for number, row in enumerate(rows[start:], start=start + 1):
         if not any(row):
             continue
         if len(row) <= max(places):
@@ -59,6 +109,11 @@ def read_table(data: bytes, *, name: str, columns: tuple[str, ...]) -> pd.DataFr
     if not kept:
         raise UsageError(f"{name}: a header but no rows; add one row per image")
     return pd.DataFrame(kept, columns=[*columns, "row"])
+
+
+def _header(rows: list[list[str]]) -> tuple[int, list[str]]:
+    """-> (number of rows up to the first that is not blank, that row); (0, []) if all are."""
+    return next(((number, row) for number, row in enumerate(rows, start=1) if any(row)), (0, []))
 
 
 def read_member(archive: ImageArchive, member: str) -> bytes:
@@ -70,9 +125,8 @@ def read_member(archive: ImageArchive, member: str) -> bytes:
 
 
 def read_header(archive: ImageArchive, member: str) -> list[str]:
-    """The first row of a label table in an archive. Raises UsageError when the file is not a table."""
-    rows = read_rows(read_member(archive, member), name=f"{archive.path}: {member}")
-    return rows[0] if rows else []
+    """The first row with values of a label table in an archive. Raises UsageError when the file is not a table."""
+    return _header(read_rows(read_member(archive, member), name=f"{archive.path}: {member}"))[1]
 
 
 def columns_by_lower_case(names: Iterable[str]) -> dict[str, str]:

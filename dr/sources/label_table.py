@@ -1,147 +1,202 @@
-"""Label tables with a header, one or one for each split, and a folder of images."""
+"""Label tables beside their images: one, one for each split, or one with a column for the split."""
 
 import posixpath
+import shlex
+from dataclasses import dataclass
 
 import pandas as pd
 
-from dr import GRADES, UsageError
+from dr import UsageError
 from dr.sources.archive import Archive
-from dr.sources.candidate import Candidate
-from dr.sources.class_names import arrange, check_spelling, check_splits, is_number, numbered
-from dr.sources.csv_tables import drop_repeated_rows, parse_grade, read_member, read_table, refuse_empty
-from dr.sources.matching import by_path_ends, images_of_split, normal_path, patients
-from dr.sources.source import COLUMNS, LabelledImages
+from dr.sources.candidate import Candidate, LabelledTable
+from dr.sources.class_folders import are_grade_folders
+from dr.sources.class_names import order_line
+from dr.sources.columns import Columns
+from dr.sources.csv_tables import refuse_empty
+from dr.sources.matching import by_path_ends, images_of_split, normal_path
+from dr.sources.source import COLUMNS, SPLITS, UNGRADABLE_COLUMNS, LabelledImages
+from dr.sources.split_names import splits_of, splits_of_values
+from dr.sources.table import ImageNames
+from dr.sources.table_choice import choose_tables
+from dr.sources.table_labels import index_labels, label_texts
 
-MISSING = frozenset({"", "nan", "na", "n/a", "<na>", "null"})  # how programs write a missing value
-Tables = dict[str | None, pd.DataFrame]  # {split: its table}, or {None: the only table}
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one table in one split: `path` as written but without suffix, `original` (the same, with folders only
+    if names alone are not unique), `label` and `patient` as text, `row`, `table` (for messages)."""
+
+    split: str | None
+    beside: str  # the table
+    rows: pd.DataFrame
 
 
 class LabelTableFormat:
-    """One table with ids and labels anywhere beside its images; or one for each split (train..., val..., test...)."""
+    """Tables that name images and label them, anywhere beside the images."""
 
     name = "label table"
-    layout = "one table with the columns id_code or image and diagnosis or level, and its images"
+    layout = "a table with image names and labels, and its images"
     reads_columns = True
 
     def open(self, candidate: Candidate) -> LabelledImages | None:
-        archive, columns = candidate.archive, candidate.columns
-        selected = candidate.label_tables if archive.images() else {}
-        if not selected:
+        archive = candidate.archive
+        if not archive.images() or not candidate.label_tables:
             return None
-        members = {None: next(iter(selected))} if len(selected) == 1 else candidate.split_tables
-        if members is None:
-            some = " and ".join(sorted(selected)[:2])
-            raise UsageError(
-                f"{archive.path}: {some} have the columns {columns}; keep only one of them, or name them train.csv, "
-                "val.csv and test.csv after their splits"
-            )
-        tables = {
-            split: _read(archive, member, (*selected[member], columns.patient)) for split, member in members.items()
-        }
-        label_column = selected[next(iter(members.values()))][1]
-        tables, classes = _labelled(tables, column=label_column, graded=columns.label is None, place=str(archive.path))
-        matched = [_with_members(archive, table, split=split, beside=members[split]) for split, table in tables.items()]
-        table = pd.concat(matched, ignore_index=True)
+        chosen, notes = choose_tables(candidate)
+        certain = candidate.is_named() or any(each.columns.certain for _, each in chosen)
+        if not certain and are_grade_folders(archive):
+            return None
+        _refuse_few(candidate, [table for _, table in chosen])
+        parts = [part for split, table in chosen for part in _parts(table, split=split, given=candidate.columns)]
+        if not any(part.split == "train" for part in parts):  # retinopathy_solution.csv alone is no test
+            _refuse_unlabelled_training(candidate, parts)
+            parts = [Part(None, part.beside, part.rows) for part in parts]
+        columns = chosen[0][1].columns
+        labels = index_labels(
+            [(part.split, part.rows) for part in parts], columns, keep=candidate.options.ungradable == "keep"
+        )
+        rows = [Part(part.split, part.beside, kept) for part, kept in zip(parts, labels.tables, strict=True)]
+        table = pd.concat([_with_members(archive, part) for part in rows if len(part.rows)], ignore_index=True)
+        table, more = _with_folder_splits(table)
+        notes += more
+        table = _with_unique_names(table)
         for column, problem in (("member", "are one image"), ("original", "would have one name")):
             _refuse_repeated(table, column, problem=problem)
-        unlabelled = len(archive.images()) - int(table["member"].notna().sum())
-        table = table.assign(source="main")[list(COLUMNS)]
-        return LabelledImages(self.name, archive, table, classes, unlabelled=unlabelled)
+        ungradable = _ungradable(archive, parts, labels.ungradable)
+        unlabelled = len(archive.images()) - int(table["member"].notna().sum()) - len(ungradable)
+        words = filter(None, [labels.words, order_line(labels.classes)])
+        return LabelledImages(
+            self.name, archive, table[list(COLUMNS)], labels.classes, unlabelled=max(0, unlabelled),
+            ungradable=ungradable, notes=(*_described(chosen, parts), *words, *notes, *candidate.unused_notes()),
+        )  # fmt: skip
 
 
-def _read(archive: Archive, member: str, columns: tuple[str, str, str | None]) -> pd.DataFrame:
-    """A label table -> `path` as written but without suffix, `original` (the same, with folders only if names alone are
-    not unique), `diagnosis` and `patient` (missing without such a column) as text, `row`, `table`."""
-    id_column, label_column, patient_column = columns
-    name = f"{archive.path}: {member}"
-    table = read_table(read_member(archive, member), name=name, columns=tuple(dict.fromkeys(filter(None, columns))))
-    refuse_empty(table, name=name, column=id_column, shown=id_column)
-    if patient_column:
-        refuse_empty(table, name=name, column=patient_column, shown=patient_column)
-    paths = [normal_path(original) for original in table[id_column]]
-    bare = [posixpath.basename(path) for path in paths]
-    return pd.DataFrame(
-        {
-            "path": paths,
-            "original": bare if len(set(bare)) == len(set(paths)) else paths,
-            "diagnosis": table[label_column],
-            "patient": table[patient_column] if patient_column else None,
-            "row": table["row"],
-            "table": name,
-        }
-    )
+def _refuse_unlabelled_training(candidate: Candidate, parts: list[Part]) -> None:
+    """Raises UsageError for a test table that would be trained on because the training table has no labels."""
+    problems = candidate.table_problems
+    names = {posixpath.basename(member): member for member in (*problems, *(part.beside for part in parts))}
+    splits = {names[name]: split for name, split in splits_of(names).items()}
+    unlabelled = next((member for member in problems if splits.get(member) == "train"), None)
+    if unlabelled and not candidate.is_named() and any(splits.get(part.beside) for part in parts):
+        raise UsageError(problems[unlabelled])
 
 
-def _labelled(tables: Tables, *, column: str, graded: bool, place: str) -> tuple[Tables, tuple[str, ...]]:
-    """Tables with labels as text -> the same with one row per image and `diagnosis` int, and the class names.
-
-    Labels are words or numbers, whichever are the majority: one typing error does not turn numbers into classes.
-    Numbers are GRADES if `graded`.
-    """
-    texts = [text for table in tables.values() for text in table["diagnosis"] if text.casefold() not in MISSING]
-    if 2 * sum(map(is_number, texts)) < len(texts):
-        return _labelled_by_words(tables, texts, column=column, place=place)
-    return _labelled_by_numbers(tables, column=column, graded=graded)
-
-
-def _labelled_by_words(tables: Tables, texts: list[str], *, column: str, place: str) -> tuple[Tables, tuple[str, ...]]:
-    check_spelling(texts, place=place)
-    classes, number = arrange(texts)
-    labelled = {}
-    for split, table in tables.items():
-        name = table["table"].iloc[0]
-        _refuse_other_than_words(table, column=column)
-        unique = drop_repeated_rows(table, name=name, column=column)
-        labelled[split] = unique.assign(diagnosis=unique["diagnosis"].map(number))
-    used = {split or "train": {classes[k] for k in table["diagnosis"]} for split, table in labelled.items()}
-    check_splits(used, place=name)
-    return labelled, classes
-
-
-def _labelled_by_numbers(tables: Tables, *, column: str, graded: bool) -> tuple[Tables, tuple[str, ...]]:
-    labelled = {}
-    for split, table in tables.items():
-        name = table["table"].iloc[0]
-        numbers = [
-            parse_grade(text, name=name, row=row, column=column, num_classes=len(GRADES) if graded else None)
-            for text, row in zip(table["diagnosis"], table["row"], strict=True)
-        ]
-        labelled[split] = drop_repeated_rows(table.assign(diagnosis=numbers), name=name, column=column)
-    if graded:
-        return labelled, GRADES
-    used = {split or "train": set(table["diagnosis"]) for split, table in labelled.items()}
-    return labelled, numbered(used, place=f"{name}: {column}")
-
-
-def _refuse_other_than_words(table: pd.DataFrame, *, column: str) -> None:
-    """Raises UsageError for the first row of a table of words with a number or an empty label."""
-    missing = table["diagnosis"].str.casefold().isin(MISSING)
-    wrong = table[missing | table["diagnosis"].map(is_number)]
-    if len(wrong):
-        text = wrong["diagnosis"].iloc[0]
-        fault = f"is {text!r}, but most labels are words" if text else "is empty"
+def _refuse_few(candidate: Candidate, tables: list[LabelledTable]) -> None:
+    """Raises UsageError where unnamed tables list less than half of images that are in folders of grades."""
+    matched, images = sum(each.columns.matched for each in tables), len(candidate.archive.images())
+    if not candidate.is_named() and 2 * matched < images and are_grade_folders(candidate.archive):
         raise UsageError(
-            f"{table['table'].iloc[0]}, row {wrong['row'].iloc[0]}: {column} {fault}; write a class, or remove the row"
+            f"{candidate.archive.path}: {tables[0].member} names {matched:,} of the {images:,} images, and its folders "
+            f"are named after grades; use --table {shlex.quote(tables[0].member)}, or --table none for the folders"
         )
 
 
-def _with_members(archive: Archive, table: pd.DataFrame, *, split: str | None, beside: str) -> pd.DataFrame:
-    """A label table -> the same with the `member` of each image, searched outside the folders of other splits, or in
-    all folders if none is found there."""
-    images = archive.images()
-    members: dict[str, str] = {}
-    for candidates in (images,) if split is None else (list(images_of_split(archive, split, beside=beside)), images):
-        members = members or by_path_ends(table["path"], candidates, place=str(archive.path))
+def _parts(each: LabelledTable, *, split: str | None, given: Columns) -> list[Part]:
+    """A label table -> its rows, by the splits of its column if it has one and its name stands for none."""
+    table, columns = each.table, each.columns
+    ids = table.column(columns.id)
+    paths = [normal_path(value) for value in ids]
+    bare = [posixpath.basename(path) for path in paths]
+    rows = pd.DataFrame(
+        {
+            "path": paths,
+            "original": bare if len(set(bare)) == len(set(paths)) else paths,
+            "label": label_texts(table, columns),
+            "patient": table.column(columns.patient) if columns.patient else None,
+            "row": list(table.numbers),
+            "table": table.place,
+            "id": ids,
+        }
+    )
+    refuse_empty(rows, name=table.place, column="id", shown=columns.id)
+    if given.patient:
+        refuse_empty(rows, name=table.place, column="patient", shown=columns.patient or "")
+    rows["patient"] = rows["patient"].where(rows["patient"].ne(""), None)
+    if split is not None or columns.split is None:
+        return [Part(split, each.member, rows)]
+    values = table.column(columns.split)
+    named = pd.Series(values).map(splits_of_values(columns.split, values)).to_numpy()
+    return [Part(name, each.member, rows[named == name]) for name in SPLITS if (named == name).any()]
+
+
+def _with_members(archive: Archive, part: Part) -> pd.DataFrame:
+    """The rows with the `member` of each image, missing where the archive lacks it."""
+    table = part.rows
+    members = _members(archive, part)
     if not members:
-        examples = f"{table['path'].iloc[0]} does not match {images[0]}"
+        examples = f"{table['path'].iloc[0]} does not match {archive.images()[0]}"
         raise UsageError(
             f"{table['table'].iloc[0]}: none of the {len(table)} listed images is in {archive.path} ({examples}); "
             "pass the folder that holds table and images"
         )
     original = table["original"].str.replace("/", "_")  # part of a file name
-    patient = table["patient"].where(table["patient"].notna(), patients(original, otherwise=original))
-    original = original if split is None else f"{split}_" + original  # two splits may reuse a name
-    return table.assign(original=original, patient=patient, member=table["path"].map(members), source_split=split)
+    return table.assign(original=original, member=table["path"].map(members), source_split=part.split)
+
+
+def _with_folder_splits(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Images without a split -> with those that their folders stand for, if all are in a folder of one split and some
+    are for training; and a note about it."""
+    found = table["member"].dropna()
+    if table["source_split"].notna().any() or found.empty:
+        return table, []
+    folders = found.map(lambda member: tuple(member.split("/")[:-1]))
+    named = splits_of({part for parts in set(folders) for part in parts})
+    splits = folders.map(lambda parts: {named[part] for part in parts if part in named})
+    used = set().union(*splits)
+    if len(used) < 2 or "train" not in used:
+        return table, []
+    shown = ", ".join(sorted(name for name, split in named.items() if split in used)[:4])
+    if (splits.map(len) != 1).any():
+        return table, [f"folders {shown}: not used as splits, as not every labelled image is in one of them"]
+    split = splits.map(lambda names: next(iter(names))).reindex(table.index)
+    table = table[split.notna()].assign(source_split=split.dropna())  # a row without its image has no folder
+    return table, [f"splits of the folders {shown}: {', '.join(name for name in SPLITS if name in used)}"]
+
+
+def _with_unique_names(table: pd.DataFrame) -> pd.DataFrame:
+    """`original` with its split in front, or with its folders, where two images have one name: IDRiD's splits, and
+    hospitals with a table each, count from 1."""
+    members = table.dropna(subset="member")
+    if not (members.groupby("original")["member"].nunique() > 1).any() or members["table"].nunique() < 2:
+        return table
+    if table["source_split"].notna().all():
+        return table.assign(original=table["source_split"] + "_" + table["original"])
+    paths = table["member"].map(lambda member: normal_path(member).replace("/", "_"), na_action="ignore")
+    return table.assign(original=paths.fillna(table["original"]))
+
+
+def _members(archive: Archive, part: Part) -> dict[str, str]:
+    """{path of a table: its image}, searched outside the folders of other splits, or in all folders if none is found
+    there."""
+    images, paths = archive.images(), part.rows["path"]
+    folder = posixpath.dirname(part.beside)
+    near = [image for image in images if image.startswith(f"{folder}/")] if folder else []
+    if near and ImageNames(near).count(paths) == paths.nunique():  # each hospital may have its table and count from 1
+        images = near
+    own = images_of_split(archive, part.split, beside=part.beside) if part.split else images
+    return by_path_ends(paths, own, place=str(archive.path)) or by_path_ends(paths, images, place=str(archive.path))
+
+
+def _ungradable(archive: Archive, parts: list[Part], rows: list[pd.DataFrame]) -> pd.DataFrame:
+    """Rows without a grade -> UNGRADABLE_COLUMNS of their images, of those that the archive has."""
+    found = [pd.DataFrame(columns=list(UNGRADABLE_COLUMNS))]
+    for part, table in zip(parts, rows, strict=True):
+        if len(table) and not (part.split and len(table) == len(part.rows)):  # else a split without labels
+            members = _members(archive, Part(part.split, part.beside, table))
+            found.append(table.assign(member=table["path"].map(members))[list(UNGRADABLE_COLUMNS)])
+    return pd.concat(found, ignore_index=True).dropna(subset="member")
+
+
+def _described(chosen: list[tuple[str | None, LabelledTable]], parts: list[Part]) -> list[str]:
+    """Which columns are read as what: one line for the tables with equal columns; their splits, if any."""
+    short = {each.member: posixpath.basename(each.member) for _, each in chosen}
+    unique = len(set(short.values())) == len(short)
+    members: dict[str, list[str]] = {}
+    for _, each in chosen:
+        members.setdefault(str(each.columns), []).append(short[each.member] if unique else each.member)
+    lines = [f"{', '.join(names)}: {columns}" for columns, names in members.items()]
+    used = [part.split for part in parts if part.split]
+    return lines + ([f"splits of the source: {', '.join(dict.fromkeys(used))}"] if used else [])
 
 
 def _refuse_repeated(table: pd.DataFrame, column: str, *, problem: str) -> None:
@@ -151,6 +206,6 @@ def _refuse_repeated(table: pd.DataFrame, column: str, *, problem: str) -> None:
         first, second = (repeated.iloc[place] for place in (0, 1))
         where = "" if first["table"] == second["table"] else f"{first['table']}, "
         raise UsageError(
-            f"{second['table']}, row {second['row']}: {first['path']} of {where}row {first['row']} and "
-            f"{second['path']} {problem}; keep one of them"
+            f"{second['table']}, row {second['row']}: {second['path']} and {first['path']} in {where}row "
+            f"{first['row']} {problem}; keep one of them"
         )

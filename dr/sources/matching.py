@@ -1,16 +1,15 @@
-"""A row of a label table -> its image in the archive, and its patient."""
+"""A row of a label table -> its image in the archive."""
 
 import posixpath
-import re
 from collections import Counter
-from collections.abc import Iterable
-
-import pandas as pd
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import partial
 
 from dr import UsageError
 from dr.sources.archive import Archive, is_ignored, stem
+from dr.sources.copies import without_copies
 from dr.sources.csv_tables import without_suffix
-from dr.sources.source import EYE, SPLITS
+from dr.sources.split_names import splits_of
 
 
 def shallowest(archive: Archive, names: tuple[str, ...]) -> str | None:
@@ -26,14 +25,14 @@ def images_beside(archive: Archive, table: str, folder: str) -> list[str]:
     return [name for name in archive.images() if posixpath.normpath(name).startswith(root)]
 
 
-def images_of_split(archive: Archive, split: str, *, beside: str) -> Iterable[str]:
-    """The images in no folder of another split (`test`, `test_img`). The folders around the table `beside` do not
+def images_of_split(archive: Archive, split: str, *, beside: str) -> Iterator[str]:
+    """The images in no folder of another split (`test`, `b. Testing Set`). The folders around the table `beside` do not
     count."""
-    others = "|".join(word for other, words in SPLITS.items() if other != split for word in words)
     around = set(beside.split("/"))
+    folders = {part for name in archive.images() for part in name.split("/")[:-1]} - around
+    others = {folder for folder, own in splits_of(folders).items() if own != split}
     for member in archive.images():
-        folders = [part.lower() for part in member.split("/")[:-1] if part not in around]
-        if not any(re.match(rf"({others})(?![a-z])", folder) for folder in folders):
+        if others.isdisjoint(member.split("/")[:-1]):
             yield member
 
 
@@ -60,32 +59,53 @@ def normal_path(path: str) -> str:
     return without_suffix(posixpath.normpath(path.replace("\\", "/")))
 
 
-def by_path_ends(paths: Iterable[str], names: Iterable[str], *, place: str) -> dict[str, str]:
+REMEDY = "remove one, or choose a folder with --root"
+
+
+def by_path_ends(paths: Iterable[str], names: Iterable[str], *, place: str, remedy: str = REMEDY) -> dict[str, str]:
     """Paths of a table (`normal_path`) and names of images -> {path: the image that shares its longest end}.
 
     'a/b/1' precedes 'b/1', which precedes '1'. An end that several paths have matches none of them, except a path that
-    is exactly that end. Raises UsageError if two images share the end: the label could belong to either.
+    is exactly that end. Case counts, unless a path matches nothing with it. Copies are left out (`without_copies`).
+    Raises UsageError with the `remedy` if two images share the end: the label could belong to either.
     """
-    distinct = sorted(set(paths))
+    distinct, names = sorted(set(paths)), without_copies(names)
+    refuse = partial(_refuse_two, place=place, remedy=remedy)
+    matched = _by_ends(distinct, {name: without_suffix(name) for name in names}, refuse=refuse)
+    if len(matched) == len(distinct):
+        return matched
+    taken, folded = set(matched.values()), {path.casefold(): path for path in distinct}
+    rest = {name: without_suffix(name).casefold() for name in names if name not in taken}
+    others = _by_ends(sorted(folded), rest, refuse=refuse, without={path.casefold() for path in matched})
+    return matched | {folded[path]: name for path, name in others.items()}
+
+
+def _refuse_two(names: list[str], end: str, *, place: str, remedy: str) -> None:
+    both = " and ".join(names[:2])
+    raise UsageError(f"{place}: {both} both match {end} in the table; add their folders to it, {remedy}")
+
+
+def _by_ends(
+    distinct: list[str],
+    names: Mapping[str, str],
+    *,
+    refuse: Callable[[list[str], str], None],
+    without: Set[str] = frozenset(),
+) -> dict[str, str]:
+    """Paths but those in `without`, {image: its path without suffix} -> as `by_path_ends`. Two images of one end go to
+    `refuse`."""
     counts = Counter(end for path in distinct for end in path_ends(path))
     candidates: dict[str, list[str]] = {}
-    for name in names:
-        for end in path_ends(without_suffix(name)):
+    for name, path in names.items():
+        for end in path_ends(path):
             if end in counts:
                 candidates.setdefault(end, []).append(name)
     matched = {}
     for path in distinct:
         end = next((end for end in path_ends(path) if end in candidates), None)
-        if end is None or (counts[end] > 1 and end != path):
+        if path in without or end is None or (counts[end] > 1 and end != path):
             continue
         if len(candidates[end]) > 1:
-            both = " and ".join(candidates[end][:2])
-            raise UsageError(f"{place}: {both} both match {end} in the table; add their folders to it, or remove one")
+            refuse(candidates[end], end)
         matched[path] = candidates[end][0]
     return matched
-
-
-def patients(names: pd.Series, *, otherwise: pd.Series) -> pd.Series:
-    """File names without suffix -> the patient of each: PATIENT of the EyePACS names PATIENT_left and PATIENT_right;
-    else the value of `otherwise`."""
-    return names.str.replace(EYE, r"\1", regex=True).where(names.str.match(EYE), otherwise)

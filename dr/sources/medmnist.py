@@ -89,9 +89,7 @@ class MedMNISTFormat:
         names = pd.Series(archive.names)
         split = names.str.partition("_")[0]
         labels = {name: archive.labels(name) for name in split.unique()}
-        table = pd.DataFrame(
-            {"original": names, "patient": names, "member": names, "source_split": split, "source": "main"}
-        )
+        table = pd.DataFrame({"original": names, "patient": None, "member": names, "source_split": split})
         table["diagnosis"] = np.concatenate(list(labels.values()))
         classes = numbered(labels, place=str(archive.path))
         return LabelledImages(self.name, archive, table[list(COLUMNS)], classes, crop=False)

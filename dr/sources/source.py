@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from dr import GRADES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd  # 40 MiB, which the worker processes do not need
 
-COLUMNS = ("source", "original", "patient", "diagnosis", "member", "source_split")
+COLUMNS = ("original", "patient", "diagnosis", "member", "source_split")
+UNGRADABLE_COLUMNS = ("original", "label", "member")
 # The names of the three splits, each with the spellings that folders and tables use
-SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "testing")}
 SPLIT_OF = {spelling: split for split, spellings in SPLITS.items() for spelling in spellings}
-EYE = r"^(.+)_((?i:left|right))$"  # EyePACS file names: PATIENT_left, PATIENT_right
 
 
 @runtime_checkable
@@ -48,10 +50,12 @@ class ImageArchive(Protocol):
 class Source(Protocol):
     """Labelled images of one format.
 
-    `table` has COLUMNS: `original` is unique; `patient` is equal for the eyes of one patient; `diagnosis` is an index
-    into `classes`; `member` is the name that `archive` reads the image by, missing if the archive lacks it;
-    `source_split` is "train", "val" or "test", or None if the source has no split. If `crop` is False the images are
-    used as they are: neither cropped nor compressed with losses. `unlabelled`: number of images without a label.
+    `table` has COLUMNS: `original` is unique; `patient` is equal for the eyes of one patient, missing if unknown;
+    `diagnosis` is an index into `classes`; `member` is the name that `archive` reads the image by, missing if the
+    archive lacks it; `source_split` is "train", "val" or "test", or None if the source has no split. If `crop` is False
+    the images are used as they are: neither cropped nor compressed with losses. `unlabelled`: number of images without
+    a label. `ungradable`: images left out for an ungradable label, with UNGRADABLE_COLUMNS; `label` is as written.
+    `notes`: lines to print about how the source was read.
     """
 
     kind: str
@@ -60,6 +64,13 @@ class Source(Protocol):
     classes: tuple[str, ...]
     crop: bool
     unlabelled: int
+    ungradable: "pd.DataFrame | None"
+    notes: tuple[str, ...]
+
+
+def main_of(sources: "Mapping[str, Source]") -> "Source":
+    """The main source of those by name: the first. It alone makes validation."""
+    return next(iter(sources.values()))
 
 
 @dataclass(frozen=True)
@@ -72,3 +83,5 @@ class LabelledImages:
     classes: tuple[str, ...] = GRADES
     crop: bool = True
     unlabelled: int = 0
+    ungradable: "pd.DataFrame | None" = None
+    notes: tuple[str, ...] = ()

@@ -4,27 +4,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from dr import SPLIT_NAMES, UsageError
 from dr.core import distributed, files
-from dr.grading import bootstrap, evaluation, registry
+from dr.grading import baseline, bootstrap, evaluation, registry
 from dr.inference.checkpoint import Checkpoint
-from dr.inference.ensemble import comparable
-from dr.training.run_files import RunFiles, runs_csv_path, runs_md_path
-from dr.training.sweep.table import MAJORITY, below_majority, markdown_table, metric_text, metric_value
+from dr.training.kept_runs import checkpoint_of, fold_set, read_rows
+from dr.training.run_files import runs_csv_path, runs_md_path
+from dr.training.runs_csv import MISSED
+from dr.training.sweep.table import below_majority, markdown_table, metric_text, metric_value
 
 HEAD = """# Runs, best first
 
 Sorted by cross-fitted macro-F1 on validation; in parentheses 95 % intervals. Compare only runs with the same `data`:
 metrics on other images are not comparable. † accuracy on validation or test does not exceed the majority-class
-baseline.
+baseline. ‡ the recall of at least one class is 0. Lowest recall: that of the class with the lowest, with its name.
 """
 FOLDS = """
 ## Folds
 
 Pooled out-of-fold metrics: every image of folds with one dataset and recipe, graded by the network that was not trained
-on it. In parentheses 95 % intervals by bootstrap over images; then mean and standard deviation over folds.
+on it. In parentheses 95 % intervals (bootstrap over images, Wilson's for proportions), then mean and standard deviation
+over folds.
 """
 PAIRED = """
 ## Differences from the best run on the same images
@@ -51,29 +52,9 @@ class KeptRun:
         return truth, grades[0], self.checkpoint.objective.class_scores(test.predictions)
 
 
-def _read(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise UsageError(f"{path}: not found; train first, or pass the folder with --save")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError:  # empty, or not a table
-        table = pd.DataFrame()
-    for column in ("name", registry.SELECTION, "data_fingerprint"):
-        if column not in table:
-            raise UsageError(f"{path}: no column {column}, so not a table of train.py; move it")
-    return table.to_dict("records")
-
-
 def _kept_run(folder: Path, row: dict[str, str]) -> KeptRun:
     """The predictions of the run in this row. Raises UsageError where they are not kept."""
-    path = RunFiles(folder, row["name"]).best
-    if not path.is_file():
-        raise UsageError("its checkpoint was deleted or renamed")
-    kept = Checkpoint.load(path, network=False)
-    value = kept.metrics.get("val", {}).get(registry.SELECTION)
-    same = (kept.data.fingerprint, value) == (row["data_fingerprint"], metric_value(row, registry.SELECTION))
-    if kept.validation is None or not same:
-        raise UsageError("the checkpoint with its name belongs to another run")
+    kept = checkpoint_of(folder, row)
     validation, *tests = kept.graded_splits()
     crossed = evaluation.cross_fitted_decisions(
         validation.predictions,
@@ -99,7 +80,8 @@ def _differences(run: KeptRun, best: KeptRun) -> dict[str, tuple[float, float, f
 
 
 def _column(split: str, metric: registry.Metric) -> str:
-    return f"{SPLIT_NAMES[split]} {metric.short}"
+    crossed = ", cross-fitted" if split == "val" else ""  # the decisions of KeptRun
+    return f"{SPLIT_NAMES[split]} {metric.short}{crossed}"
 
 
 def _signed(difference: float, low: float, high: float) -> str:
@@ -147,10 +129,8 @@ def _fold_sets(rows: list[dict[str, str]], folder: Path) -> tuple[list[dict[int,
         except UsageError as exc:
             left_out.append(f"{row['name']}: {exc}")
             continue
-        fold = kept.checkpoint.data.fold
-        if fold is not None and "test" in kept.graded:
-            key = fold.of, fold.fingerprint, kept.checkpoint.classes, comparable(kept.checkpoint.recipe)
-            sets.setdefault(key, {})[fold.number] = kept
+        if (key := fold_set(kept.checkpoint)) is not None:
+            sets.setdefault(key, {})[kept.checkpoint.data.fold.number] = kept
     return [dict(sorted(runs.items())) for runs in sets.values() if len(runs) > 1], left_out
 
 
@@ -158,15 +138,22 @@ def _pooled_line(runs: dict[int, KeptRun]) -> list[str]:
     """The folds of one dataset -> a line: the runs, their images and the pooled metrics."""
     parts = [run.test_arrays for run in runs.values()]
     arrays = [np.concatenate(part) for part in zip(*parts, strict=True)]  # truth, grades, class scores
-    pooled, intervals = evaluation.measure(*arrays), evaluation.measured_intervals(*arrays, seed=0)
-    by_fold = [evaluation.measure(*part) for part in parts]
+    first = next(iter(runs.values())).checkpoint
+    referable = registry.referable_from(first.classes)
+    pooled = evaluation.measure(*arrays, referable_from=referable)
+    intervals = evaluation.measured_intervals(*arrays, seed=0, referable_from=referable)
+    by_fold = [evaluation.measure(*part, referable_from=referable) for part in parts]
+    of_class = evaluation.classes_of("test", arrays[0], {"applied": arrays[1][None]}, num_classes=len(first.classes))
     cells = []
     for metric in registry.table("test"):
+        if metric.key not in pooled:
+            cells.append("")
+            continue
         values = [measured[metric.key] for measured in by_fold]
-        low, high = intervals[metric.key]
-        spread = f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-        cells.append(f"{registry.interval_text(pooled[metric.key], low, high)}; {spread}")
-    of = next(iter(runs.values())).checkpoint.data.fold.of
+        text = registry.interval_text(pooled[metric.key], *intervals[metric.key])
+        named = f" {first.classes[int(of_class[metric.class_index])]}" if metric.class_index in of_class else ""
+        cells.append(f"{text}{named}; {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}")
+    of = first.data.fold.of
     numbers = f"{', '.join(map(str, runs))} of {of}"
     return [", ".join(run.name for run in runs.values()), numbers, f"{len(arrays[0]):,}", *cells]
 
@@ -182,9 +169,10 @@ def _run_line(row: dict[str, str], columns: list[str], *, best: bool) -> list[st
     cells[0] = f"**{cells[0]}**" if best and cells[0] else cells[0]
     fold = f"--fold {row['fold']}" if row.get("fold") else ""
     options = " ".join(filter(None, [row.get("recipe", ""), row.get("overrides", ""), fold]))
-    name = f"{row['name']} †" if any(below_majority(row, key) for key in MAJORITY) else row["name"]
+    marks = " †" if any(below_majority(row, key) for key in baseline.MAJORITY) else ""
+    marks += " ‡" if any(row.get(f"{prefix}{MISSED}") for prefix in registry.COLUMN_PREFIXES.values()) else ""
     minutes = "" if metric_value(row, "minutes") is None else f"{metric_value(row, 'minutes'):.1f}"
-    return [name, _data(row), *cells, minutes, row.get("finished", "")[:10], options]
+    return [f"{row['name']}{marks}", _data(row), *cells, minutes, row.get("finished", "")[:10], options]
 
 
 def _all_runs(rows: list[dict[str, str]], best: set[int]) -> str:
@@ -208,7 +196,7 @@ def _selection_value(row: dict[str, str]) -> float:
 def compare(folder: str) -> str:
     """The folder of train.py --save -> the text of its runs.md, which is written there. Raises UsageError where there
     is no runs.csv."""
-    rows = _read(runs_csv_path(folder))
+    rows = read_rows(runs_csv_path(folder))
     rows.sort(key=_selection_value, reverse=True)
     same_images: dict[str, list[int]] = {}
     same_classes: dict[str, list[int]] = {}  # as well: objective "binary" merges grades

@@ -18,7 +18,7 @@ from dr.core.progress import track
 from dr.datasets.loader import loader
 from dr.datasets.preprocessed import PreprocessedData
 from dr.datasets.torch_datasets import EpochSampler, EvaluationImages, TrainingImages
-from dr.grading import evaluation
+from dr.grading import evaluation, registry
 from dr.grading.targets import smoothed_targets
 from dr.inference.forward import Scorer, infer, mean_predictions
 from dr.recipes.schema import Recipe
@@ -121,6 +121,7 @@ def train_epoch(run: Run, batches: DataLoader) -> tuple[float, float]:
         if complete:
             run.update()
             rates.append(run.optimizer.param_groups[0]["lr"])
+        run.batch_done()
     totals, counts = zip(*distributed.all_gather((total, count)), strict=True)
     return sum(totals) / sum(counts), sum(rates) / len(rates)
 
@@ -153,7 +154,12 @@ def run_epoch(run: Run, batches: DataLoader, val_batches: DataLoader) -> tuple[n
     truth = val_batches.dataset.grades
     metrics, thresholds = distributed.broadcast(
         lambda: evaluation.evaluate(
-            predictions, truth, objective=run.objective, rule=run.recipe.thresholds, seed=run.recipe.seed
+            predictions,
+            truth,
+            objective=run.objective,
+            rule=run.recipe.thresholds,
+            seed=run.recipe.seed,
+            referable_from=registry.referable_from(run.data.classes),
         )
     )
     run.after_epoch(val_loss)

@@ -11,13 +11,13 @@ from dr.core import distributed, files
 from dr.datasets.loader import loader
 from dr.datasets.preprocessed import PreprocessedData
 from dr.datasets.torch_datasets import EvaluationImages, read_image
-from dr.grading import calibration, evaluation, metrics
+from dr.grading import calibration, evaluation, metrics, registry
 from dr.imaging import novelty
 from dr.inference.checkpoint import Checkpoint
 from dr.inference.forward import TTA_VIEWS, Scorer, decide, infer, mean_predictions
 from dr.inference.records import GradedSplit, Predictions
-from dr.training import model_card, plots
-from dr.training.resume import changed_option
+from dr.training import model_card, plots, prediction_tables
+from dr.training.resume import CHANGEABLE, changed_option
 from dr.training.run_files import RunFiles
 from dr.training.state import Run
 
@@ -30,10 +30,13 @@ def save_best(paths: RunFiles, best: Checkpoint, *, data: PreprocessedData) -> N
 
 def finish(run: Run, paths: RunFiles, *, workers: int) -> Checkpoint:
     """Adds intervals, calibration and the test of a run that has one to the best checkpoint, and writes it with its
-    plots, card and classes.csv. All processes infer; the main one decides and writes. Raises UsageError."""
+    plots, card, predictions and classes.csv. All processes infer; the main one decides and writes. Raises
+    UsageError."""
     best = distributed.broadcast(lambda: Checkpoint.load(paths.best, network=False))
-    if best.data.fingerprint != run.data.fingerprint or changed_option(best.recipe, run.recipe):
+    changed = changed_option(best.recipe, run.recipe, changeable=CHANGEABLE)
+    if best.data.fingerprint != run.data.fingerprint or changed:
         raise UsageError(f"{paths.best}: overwritten by another run; use a --name of its own for each run")
+    best = best.replace(recipe=run.recipe)  # a run that went on for more epochs may keep an earlier one
     if run.recipe.tta != "none":
         best = _refitted(best, run, workers=workers)
         _refit_kept_epochs(run, paths, workers=workers)
@@ -45,6 +48,7 @@ def finish(run: Run, paths: RunFiles, *, workers: int) -> Checkpoint:
         best.save(paths.best)
         plots.draw(run, best, crossed, paths=paths)
         model_card.write(paths.card, best, name=paths.name, data=run.data)
+        prediction_tables.write(paths, best, data=run.data, crossed=crossed)
         files.write_csv(paths.classes, pd.concat([_class_rows(best, graded) for graded in best.graded_splits()]))
     return best
 
@@ -64,7 +68,12 @@ def _refitted(best: Checkpoint, run: Run, *, workers: int) -> Checkpoint:
     predictions = mean_predictions([scorer], [outputs])
     measured, thresholds = distributed.broadcast(
         lambda: evaluation.evaluate(
-            predictions, truth, objective=run.objective, rule=run.recipe.thresholds, seed=run.recipe.seed
+            predictions,
+            truth,
+            objective=run.objective,
+            rule=run.recipe.thresholds,
+            seed=run.recipe.seed,
+            referable_from=registry.referable_from(best.classes),
         )
     )
     return best.replace(
@@ -95,14 +104,17 @@ def _tested(best: Checkpoint, run: Run, *, workers: int) -> Checkpoint:
     scorer, outputs, truth = _infer(best, run, "test", workers=workers)
     thresholds = None if best.thresholds is None else np.array(best.thresholds)
     predictions, grades = decide([scorer], [outputs], thresholds=[thresholds], by=best.recipe.tta_by)
-    class_scores = best.objective.class_scores(predictions)
+    class_scores, referable = best.objective.class_scores(predictions), registry.referable_from(best.classes)
     measured = {
         "loss": best.objective.mean_loss(outputs[0], truth),
-        **evaluation.measure(truth, grades, class_scores),
+        **evaluation.measure(truth, grades, class_scores, referable_from=referable),
+        **evaluation.classes_of("test", truth, {"applied": grades[None]}, num_classes=len(best.classes)),
         **evaluation.baselines(truth, "test"),
     }
     intervals = distributed.broadcast(
-        lambda: evaluation.measured_intervals(truth, grades, class_scores, seed=best.recipe.seed)
+        lambda: evaluation.measured_intervals(
+            truth, grades, class_scores, seed=best.recipe.seed, referable_from=referable
+        )
     )
     kept = Predictions(predictions=predictions, truth=truth, grades=grades)  # votes do not follow from the mean
     return best.replace(
@@ -129,7 +141,13 @@ def _validation_fields(best: Checkpoint, data: PreprocessedData) -> tuple[dict, 
     predictions, truth = best.validation.predictions, best.validation.truth
     thresholds = None if best.thresholds is None else np.array(best.thresholds)
     intervals = evaluation.intervals(
-        predictions, truth, objective=objective, thresholds=thresholds, rule=rule, seed=seed
+        predictions,
+        truth,
+        objective=objective,
+        thresholds=thresholds,
+        rule=rule,
+        seed=seed,
+        referable_from=registry.referable_from(best.classes),
     )
     inputs, classes = objective.calibration_input(predictions), objective.num_classes
     crossed = calibration.cross_fitted(inputs, truth, num_classes=classes, seed=seed)

@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 
 from dr import UsageError
-from dr.core import device, distributed, files
+from dr.core import device, distributed, files, processes
 from dr.datasets.preprocessed import PreprocessedData, binary
 from dr.datasets.torch_datasets import EpochSampler, channel_mean_std
 from dr.grading import registry
@@ -20,10 +20,10 @@ from dr.inference.checkpoint import Checkpoint
 from dr.inference.training_state import RandomState
 from dr.recipes.schema import Recipe
 from dr.sources import class_names
-from dr.training import finish, report, runs_csv
-from dr.training.epoch import MAX_NAMES, build_loaders, run_epoch, selection_value
+from dr.training import estimate, finish, out_of_fold, report, runs_csv
+from dr.training.epoch import build_loaders, run_epoch, selection_value
 from dr.training.options import RunOptions
-from dr.training.resume import resume
+from dr.training.resume import depends_on_epochs, resume
 from dr.training.run_files import RunFiles, check_name, runs_csv_path
 from dr.training.state import Run, checkpoint, pretraining_overlap, random_states, start, training_state
 from dr.training.trackers import check_installed, tracking
@@ -41,8 +41,8 @@ def _epoch_line(row: dict, *, epochs: int) -> str:
 def _opening_lines(run: Run, batches: DataLoader) -> list[str]:
     """-> what is trained, and notes about what may not be intended."""
     recipe, data = run.recipe, run.data
-    if run.epoch >= recipe.epochs or _out_of_patience(run.history, recipe):
-        return [f"{recipe.backbone}: no epoch is left to train"]
+    if not _is_unfinished(run):
+        return [_finished_line(run)]
     precision = {"no": "fp32"}.get(run.accelerator.mixed_precision, run.accelerator.mixed_precision)
     each = f" in each of {distributed.world_size} processes" if distributed.world_size > 1 else ""
     lines = [
@@ -51,11 +51,12 @@ def _opening_lines(run: Run, batches: DataLoader) -> list[str]:
         f"{recipe.epochs}, {len(batches)} batches of {recipe.batch_size}{each}; {run.accelerator.device}, {precision}"
     ]
     if recipe.objective in ("regression", "ordinal") and not class_names.ranked(data.classes):
-        names = ", ".join(data.classes[:MAX_NAMES]) + (", ..." if len(data.classes) > MAX_NAMES else "")
         lines.append(
-            f"note: {recipe.objective} treats the classes as ordered: {names}; if they are not, use --set "
-            "objective=classification"
+            f"note: {recipe.objective} treats the classes as ordered: {', '.join(data.classes)}; if they are not, use "
+            "--set objective=classification"
         )
+    if run.epoch == 0 and run.bare_model.initial_weights:
+        lines.append(run.bare_model.initial_weights)
     return [*lines, *(f"note: {line}" for line in pretraining_overlap(run))]
 
 
@@ -63,6 +64,18 @@ def _out_of_patience(history: list[dict], recipe: Recipe) -> bool:
     """Whether the last `patience` epochs brought no improvement."""
     values = [selection_value(row, recipe.monitor) for row in history]
     return recipe.patience is not None and bool(values) and len(values) - 1 - int(np.argmax(values)) >= recipe.patience
+
+
+def _is_unfinished(run: Run) -> bool:
+    return run.epoch < run.recipe.epochs and not _out_of_patience(run.history, run.recipe)
+
+
+def _finished_line(run: Run) -> str:
+    recipe = run.recipe
+    if run.epoch < recipe.epochs:
+        return f"patience={recipe.patience} ended training after epoch {run.epoch}; --set patience=none continues it"
+    more = "" if depends_on_epochs(recipe) else f" after {run.epoch}; --resume -e N trains up to epoch N"
+    return f"{recipe.backbone}: no epoch left to train{more}"
 
 
 def _save(
@@ -81,7 +94,13 @@ def _save(
 
 
 def _fit_to_data(recipe: Recipe, data: PreprocessedData) -> tuple[Recipe, PreprocessedData]:
-    """Applies what a recipe leaves to the data: grades merged into two classes, measured mean and deviation."""
+    """Applies what a recipe leaves to the data: grades merged into two classes, measured mean and deviation. Raises
+    UsageError for an objective that treats UNGRADABLE as a grade."""
+    if class_names.UNGRADABLE in data.classes and len(data.classes) > 2 and recipe.objective != "classification":
+        raise UsageError(
+            f"{data.root}: {recipe.objective} treats the classes as ranks, but {class_names.UNGRADABLE!r} is none; use "
+            "--set objective=classification"
+        )
     if recipe.objective == "binary":
         data = binary(data, positive_from=recipe.positive_from)
     if recipe.normalisation == "dataset":
@@ -97,8 +116,10 @@ def _start_or_resume(run: Run, paths: RunFiles, *, resumed: bool) -> None:
         if not paths.best.is_file():  # needed at the end of the run
             raise UsageError(f"{paths.best}: not found; --resume needs it beside {paths.last.name}")
         Checkpoint.load(paths.best)
+        if distributed.is_main and _is_unfinished(run):
+            paths.classes.unlink(missing_ok=True)  # the mark of a finished run, which now goes on
     elif distributed.is_main:
-        paths.keep_previous()
+        runs_csv.keep_previous(paths)
     if distributed.is_main:
         paths.run_folder.mkdir(exist_ok=True)
 
@@ -108,9 +129,10 @@ def _train_epochs(
 ) -> None:
     """Trains until the last epoch or the end of the recipe's patience; saves, logs and prints after each epoch."""
     print(*_opening_lines(run, batches), sep="\n", flush=True)
+    run.batch_done = estimate.first_batches(run, len(batches))
     hyperparameters = run.recipe.to_dict() | {"data_fingerprint": run.data.fingerprint}
     with tracking(log if distributed.is_main else None, paths=paths, hyperparameters=hyperparameters) as log_epoch:
-        while run.epoch < run.recipe.epochs and not _out_of_patience(run.history, run.recipe):
+        while _is_unfinished(run):
             sampler.epoch = run.epoch
             predictions, thresholds = run_epoch(run, batches, val_batches)
             random = random_states(run)
@@ -145,6 +167,7 @@ def train(recipe: Recipe, *, data: PreprocessedData, options: RunOptions) -> dic
 def _train(
     recipe: Recipe, *, data: PreprocessedData, paths: RunFiles, accelerator: Accelerator, options: RunOptions
 ) -> dict:
+    began = processes.work_started()
     recipe, data = _fit_to_data(recipe, data)
     resumed = distributed.broadcast(lambda: options.resume or (distributed.restart_count > 0 and paths.interrupted()))
     set_seed(recipe.seed, device_specific=True)
@@ -153,7 +176,10 @@ def _train(
     batches, val_batches = build_loaders(recipe, data, sampler=sampler, workers=options.workers, pin=pin)
     updates = math.ceil(len(batches) / recipe.accumulate)
     run = start(recipe, data=data, accelerator=accelerator, updates_per_epoch=updates, pretrained=not resumed)
+    run.recorded, run.began = options.recorded, began
+    kept = resumed and paths.report.is_file()  # NAME__last.pt of a finished run
     _start_or_resume(run, paths, resumed=resumed)
+    first = run.epoch
     _train_epochs(run, paths, sampler=sampler, batches=batches, val_batches=val_batches, log=options.log)
 
     best = finish.finish(run, paths, workers=options.workers)
@@ -161,5 +187,9 @@ def _train(
     row = finished | dict(options.recorded) | runs_csv.summary(run, best=best)
     if distributed.is_main:
         runs_csv.append_run(runs_csv_path(paths.folder), row)
+        out_of_fold.write(paths, best)
         report.write(paths, best, data=data, row=row, epochs=run.epoch, device=accelerator.device)
+        # at the very end: a run that is stopped before continues
+        if not options.keep_last and not (kept and run.epoch == first):
+            paths.last.unlink(missing_ok=True)
     return row

@@ -66,6 +66,7 @@ def _metrics(checkpoint: Checkpoint) -> dict[str, Any]:
         "finished": bool(checkpoint.intervals),
         "metrics": rows,
         "optimistic": any(row["optimistic"] for row in rows),
+        "missed": summary.missed_lines(checkpoint),
         "below_majority": summary.below_majority_lines(checkpoint),
         "split": SPLIT_NAMES[graded.name],
         "fitted": graded.fitted,
@@ -82,7 +83,15 @@ def _data(data: PreprocessedData) -> dict[str, Any]:
         "patients": any(row["patients"] is not None for row in composition),
         "class_columns": [_cell(name) for name in data.classes] if len(data.classes) <= MOST_CLASSES else [],
         "patient_overlap": summary.patient_overlap(data),
+        "held_out_by": _held_out_by(summary.patients_known(data)),
     }
+
+
+def _held_out_by(known: float) -> str:
+    """The share of images whose patient is known -> what a fold keeps together, in words."""
+    if known == 1:
+        return "whole patients"
+    return "whole patients where they are known, else by image" if known else "image, because patients are not known"
 
 
 def _named(classes: Sequence[str]) -> str:

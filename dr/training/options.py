@@ -10,7 +10,7 @@ class RunOptions:
 
     `folder` and `name` locate its files (dr.training.run_files); `workers` processes load images; `resume` continues
     from NAME__last.pt; `log` names an experiment tracker (dr.training.trackers); `recorded` are further columns of the
-    run's row of runs.csv.
+    run's row of runs.csv. `keep_last`: keep NAME__last.pt of a finished run.
     """
 
     name: str
@@ -19,4 +19,5 @@ class RunOptions:
     workers: int = 2
     resume: bool = False
     log: str | None = None
+    keep_last: bool = False
     recorded: Mapping[str, str] = field(default_factory=dict)

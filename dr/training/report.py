@@ -1,6 +1,7 @@
 """NAME/report.html: how a run went and how good its network is, in one file, and the plots that only it shows."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from dr.inference.checkpoint import Checkpoint
 from dr.inference.records import GradedSplit
 from dr.pages import html, plots
 from dr.pages.style import MOST_CLASSES
-from dr.training import summary, worst_errors
+from dr.training import summary, suspect_labels, worst_errors
 from dr.training.run_files import PLOTS, RunFiles
 
 JPEG_QUALITY = 80
@@ -42,6 +43,7 @@ def write(
         epochs=epochs,
         headlines=_headlines(best),
         metrics=summary.metric_texts(best),
+        missed=summary.missed_lines(best),
         below_majority=summary.below_majority_lines(best),
         split=SPLIT_NAMES[graded.name],
         fitted=graded.fitted,
@@ -52,6 +54,7 @@ def write(
         confusion_pairs=summary.confusion_pairs(graded, best.classes),
         spread=lambda interval: summary.with_interval(*interval),
         **_worst_errors(best, graded, data=data, device=device),
+        **_suspect_labels(paths, best, graded.name, root=data.root),
         composition=summary.composition_rows(data),
         patient_overlap=summary.patient_overlap(data),
         changed=[(key, value) for key, value, default in options if not default],
@@ -95,6 +98,13 @@ def _worst_errors(best: Checkpoint, graded: GradedSplit, *, data: PreprocessedDa
         for error in shown
     ]
     return {"errors": errors, "wrong": int((graded.truth != graded.grades).sum()), "no_heat": no_heat}
+
+
+def _suspect_labels(paths: RunFiles, best: Checkpoint, split: str, *, root: Path) -> dict[str, Any]:
+    """-> what the page shows of labels that look wrong (`suspect_labels.shown`), the images as URIs."""
+    shown = suspect_labels.shown(paths, split=split, root=root, unskilled=split in best.unskilled_splits)
+    suspects = [suspect | {"image": _jpeg_uri(suspect["image"])} for suspect in shown["suspects"]]
+    return shown | {"suspects": suspects, "suspects_of": SPLIT_NAMES.get(shown["suspects_of"], shown["suspects_of"])}
 
 
 def _jpeg_uri(image: np.ndarray) -> str:

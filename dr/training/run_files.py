@@ -3,6 +3,7 @@
 The only module that builds these paths. Nothing here takes long to import.
 """
 
+import csv
 from itertools import count
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def check_name(name: str) -> None:
         raise UsageError(f"--name {name}: reserved for a file that train.py writes; use another --name")
 
 
+def run_of(checkpoint: str | Path) -> "RunFiles":
+    """FOLDER/NAME__best.pt -> the files of its run. Raises UsageError for another name."""
+    path = Path(checkpoint)
+    if not path.name.endswith(_CHECKPOINTS[0]):
+        raise UsageError(f"{path}: not NAME{_CHECKPOINTS[0]}; pass the checkpoint where train.py wrote it")
+    return RunFiles(path.parent, path.name.removesuffix(_CHECKPOINTS[0]))
+
+
 class RunFiles:
     """The paths of one run's files."""
 
@@ -41,6 +50,7 @@ class RunFiles:
         self.run_folder = self.folder / name
         self.history = self.run_folder / "history.csv"  # one row per epoch
         self.classes = self.run_folder / "classes.csv"  # one row per class; written at the end of the run
+        self.oof = self.run_folder / "oof.csv"  # one row per image that a fold held out
         self.card = self.run_folder / "card.md"
         self.report = self.run_folder / "report.html"
         self.logs = self.run_folder / "logs"  # of experiment trackers
@@ -49,6 +59,10 @@ class RunFiles:
     def epoch(self, number: int) -> Path:
         """The checkpoint of an epoch in the recipe's `keep_epochs`."""
         return self.run_folder / f"epoch_{number}.pt"
+
+    def predictions(self, split: str) -> Path:
+        """The table with one row per image of "val" or "test"; written at the end of the run."""
+        return self.run_folder / f"predictions_{split}.csv"
 
     def plot(self, name: str) -> Path:
         """The path of one of PLOTS."""
@@ -80,21 +94,32 @@ class RunFiles:
         if names and names.isdisjoint(path.name for path in [*own, *map(self.plot, PLOTS)]):
             raise UsageError(f"{self.run_folder}: not the folder of a run; use another --name")
 
-    def keep_previous(self) -> None:
-        """Renames the existing files to those of a run NAME__previous_N, so that a new run never overwrites an old one.
-        The table of a sweep stays."""
+    def keep_previous(self) -> str | None:
+        """Renames the existing files to those of a run NAME__previous_N, so that a new run never overwrites an old one
+        -> that name; None without files. The table of a sweep stays."""
         existing = self.existing()
         if not existing:
-            return
+            return None
         numbered = (RunFiles(self.folder, f"{self.name}__previous_{number}") for number in count(1))
         previous = next(run for run in numbered if not run.existing())
         previous.run_folder.mkdir(exist_ok=True)
         renamed = {self.best: previous.best, self.last: previous.last}
         for path in existing:
             path.replace(renamed.get(path, previous.run_folder / path.name))
+        return previous.name
 
 
 def summary_lines(folder: str, name: str) -> list[str]:
-    """-> where the report and the checkpoint of a finished run are."""
+    """-> where the tables, the report and the checkpoint of a finished run are."""
     paths = RunFiles(folder, name)
-    return [f"wrote {paths.report}", f"saved {paths.best}"]
+    return [*out_of_fold_lines(paths), f"wrote {paths.report}", f"saved {paths.best}"]
+
+
+def out_of_fold_lines(paths: RunFiles) -> list[str]:
+    """-> a line about the table of out-of-fold predictions and its folds; none without the table."""
+    if not paths.oof.is_file():
+        return []
+    with paths.oof.open(encoding="utf-8", newline="") as file:
+        folds = list(dict.fromkeys(row["fold"] for row in csv.DictReader(file)))
+    numbers, of = ", ".join(fold.partition("/")[0] for fold in folds), folds[0].partition("/")[2]
+    return [f"wrote {paths.oof}: out-of-fold predictions of fold{'s' if len(folds) > 1 else ''} {numbers} of {of}"]

@@ -2,7 +2,8 @@
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from dr.inference.training_state import RandomState, TrainingState
 from dr.inference.versions import versions
 from dr.networks import architecture, surgery
 from dr.networks.build import GradingNetwork, build, check
-from dr.networks.weights import load_tensors
+from dr.networks.weight_files import load_tensors
 from dr.recipes.schema import Recipe
 from dr.training.optimizer import build_optimizer, build_scheduler
 
@@ -47,6 +48,10 @@ class Run:
     epoch: int = 0  # epochs finished
     updates: int = 0
     history: list[dict] = dataclasses.field(default_factory=list)
+    began: float = dataclasses.field(default_factory=time.monotonic)  # by time.monotonic
+    earlier_s: float = 0.0  # of the epochs before it was resumed
+    batch_done: Callable[[], None] = lambda: None  # called after each batch of training
+    recorded: Mapping[str, str] = dataclasses.field(default_factory=dict)  # columns of runs.csv on its command
     # name_hash of the images that the initial weights were trained and validated on
     pretrained_name_hashes: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
 
@@ -66,6 +71,11 @@ class Run:
         """Steps a plateau scheduler, which lowers the learning rate when the validation loss stops falling."""
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(val_loss)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken: since it began, or was resumed, and the epochs before."""
+        return self.earlier_s + time.monotonic() - self.began
 
     @property
     def bare_model(self) -> GradingNetwork:
@@ -190,4 +200,5 @@ def training_state(run: Run, random: list[RandomState]) -> TrainingState:
         epoch=run.epoch,
         updates=run.updates,
         history=run.history,
+        recorded=dict(run.recorded),
     )

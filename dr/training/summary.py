@@ -8,23 +8,28 @@ import pandas as pd
 
 from dr import GRADES, SPLIT_NAMES
 from dr.datasets.preprocessed import PreprocessedData
-from dr.grading import metrics, registry
+from dr.grading import baseline, metrics, registry
 from dr.inference.checkpoint import Checkpoint
 from dr.inference.records import GradedSplit
 from dr.recipes.load import option_text
 from dr.recipes.schema import Recipe
 
+MAX_MISSED = 5  # classes in one line
+
 
 def metric_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """-> {split, key, name, value, low, high, optimistic} of each metric of validation and test; low and high None
-    without an interval. `optimistic`: thresholds were fitted to the same images."""
+    without an interval. `optimistic`: thresholds were fitted to the same images. The name of a metric that is of one
+    class ends with that class."""
     rows = []
     for split, values in checkpoint.metrics.items():
         for metric in registry.for_split(split):
             if metric.key in values:
                 low, high = checkpoint.intervals.get(split, {}).get(metric.key, (None, None))
                 optimistic = metric.is_optimistic(split, thresholds_fitted=checkpoint.fits_thresholds)
-                row = {"split": split, "key": metric.key, "name": metric.label, "value": values[metric.key]}
+                index = values.get(metric.class_index)
+                name = metric.label if index is None else f"{metric.label}: {checkpoint.classes[int(index)]}"
+                row = {"split": split, "key": metric.key, "name": name, "value": values[metric.key]}
                 rows.append(row | {"low": low, "high": high, "optimistic": optimistic})
     return rows
 
@@ -47,11 +52,42 @@ def headline_rows(checkpoint: Checkpoint) -> list[dict[str, Any]]:
 
 def below_majority_lines(checkpoint: Checkpoint) -> list[str]:
     """A sentence for each split whose accuracy does not exceed the majority-class baseline."""
-    return [
-        f"Accuracy on {SPLIT_NAMES[split]} does not exceed the majority-class baseline"
-        f"{', but kappa is significantly above 0' if skilled else ''}."
-        for split, skilled in checkpoint.below_majority().items()
-    ]
+    lines = []
+    for split, skilled in checkpoint.below_majority().items():
+        values, kappa = checkpoint.metrics[split], registry.unbiased("kappa", split).label
+        line = baseline.note(split, values["accuracy"], values["majority"], skilled_by=kappa if skilled else None)
+        lines.append(f"{line[0].upper()}{line[1:]}.")
+    return lines
+
+
+def missed_classes(checkpoint: Checkpoint) -> dict[str, list[tuple[str, int]]]:
+    """-> {split: [(class, its images)]} of the classes that are present in a split and that none of their images was
+    graded as, the most severe first; splits without such classes are left out."""
+    missed = {}
+    for graded in checkpoint.graded_splits():
+        matrix = metrics.confusion(graded.truth, graded.grades, len(checkpoint.classes))
+        sizes, hits = matrix.sum(axis=1), np.diagonal(matrix)
+        rows = np.flatnonzero((sizes > 0) & (hits == 0))[::-1]
+        if len(rows):
+            missed[graded.name] = [(checkpoint.classes[row], int(sizes[row])) for row in rows]
+    return missed
+
+
+def missed_text(classes: Sequence[tuple[str, int]]) -> str:
+    """[(class, its images)] -> "Proliferative DR (0 of 5), Severe (0 of 7)", of many classes the first MAX_MISSED."""
+    named = [f"{name} (0 of {count})" for name, count in classes[:MAX_MISSED]]
+    return ", ".join([*named, *([f"and {len(classes) - MAX_MISSED} more"] if len(classes) > MAX_MISSED else [])])
+
+
+def missed_line(split: str, text: str) -> str:
+    """A split and its `missed_text` -> a sentence without its full stop."""
+    return f"{SPLIT_NAMES[split]} recall is 0 for {text}"
+
+
+def missed_lines(checkpoint: Checkpoint) -> list[str]:
+    """A sentence for each split with classes that the network never finds."""
+    lines = [missed_line(split, missed_text(classes)) for split, classes in missed_classes(checkpoint).items()]
+    return [f"{line[0].upper()}{line[1:]}." for line in lines]
 
 
 def class_metrics(checkpoint: Checkpoint, graded: GradedSplit) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -84,7 +120,7 @@ def confusion_pairs(graded: GradedSplit, classes: Sequence[str], *, most: int = 
 
 
 def composition(data: PreprocessedData) -> pd.DataFrame:
-    """-> images by split and source (rows) and class 0..K-1 (columns), and `patients`, missing where unknown."""
+    """-> images by split and source (rows) and class 0..K-1 (columns), and `patients`, missing unless all are known."""
     counts = {}
     for split, word in SPLIT_NAMES.items():
         table = getattr(data, split)
@@ -108,18 +144,33 @@ def composition_rows(data: PreprocessedData) -> list[dict[str, Any]]:
     return rows
 
 
+def patients_known(data: PreprocessedData) -> float:
+    """The share of images whose patient is known, 0..1."""
+    return float(_images_of_splits(data)["patient"].ne("").mean())
+
+
 def patient_overlap(data: PreprocessedData) -> str:
-    """One sentence on patients whose images are in several splits."""
-    tables = {split: getattr(data, split) for split in SPLIT_NAMES if getattr(data, split) is not None}
-    images = pd.concat(tables, names=["split"]).reset_index(level="split")
-    known = images[images["patient"] != ""] if "patient" in images else images[:0]
+    """What is known of patients whose images are in several splits."""
+    images = _images_of_splits(data)
+    known = images[images["patient"] != ""]
     if known.empty:
         return "Patients are not known, so overlap between splits cannot be checked."
-    patients = known.assign(source=known.get("source", "")).groupby(["source", "patient"])
-    shared = int((patients["split"].nunique() > 1).sum())
-    if shared:
-        return f"{shared} patient{'s have' if shared > 1 else ' has'} images in more than one split."
-    return "No known patient has images in more than one split."
+    shared = int((known.groupby("patient")["split"].nunique() > 1).sum())
+    patients = "No patient has" if not shared else "1 patient has" if shared == 1 else f"{shared} patients have"
+    sentence = f"{patients} images in more than one split."
+    if len(known) == len(images):
+        return sentence
+    return (
+        f"Patients are known for {len(known)} of {len(images)} images ({100 * len(known) // len(images)} %). Overlap "
+        f"between splits was checked for these alone: {sentence[0].lower()}{sentence[1:]}"
+    )
+
+
+def _images_of_splits(data: PreprocessedData) -> pd.DataFrame:
+    """All images, with `split`, and `patient`, empty if unknown."""
+    tables = {split: getattr(data, split) for split in SPLIT_NAMES if getattr(data, split) is not None}
+    images = pd.concat(tables, names=["split"]).reset_index(level="split")
+    return images.assign(patient=images["patient"].fillna("") if "patient" in images else "")
 
 
 def are_dr_grades(classes: Sequence[str]) -> bool:

@@ -58,7 +58,7 @@ def show(
     for row, image, given, heat in zip(rows, images, inputs, heats, strict=True):
         # the heat map covers the network's input: where that was cropped or stretched, the input is shown
         whole = recipe.crop_size is None and image.shape[0] == image.shape[1]
-        shown = _scaled(image if whole else given)
+        shown = scaled(image if whole else given)
         heat_map = None if heat is None else gradcam.overlay(shown, heat)
         truth, grade = int(graded.truth[row]), int(graded.grades[row])
         errors.append(GradingError(int(row), truth, grade, float(values[row]), shown, heat_map))
@@ -83,7 +83,7 @@ def _heats(
     return heats, None
 
 
-def _scaled(image: np.ndarray) -> np.ndarray:
+def scaled(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> with a longer side of SHOWN_PX; small images are enlarged without smoothing."""
     scale = SHOWN_PX / max(image.shape[:2])
     size = tuple(max(1, round(scale * edge)) for edge in image.shape[1::-1])

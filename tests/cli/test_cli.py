@@ -258,7 +258,7 @@ def test_the_command_dr_names_its_version_and_commands():
         ((), "error: no command; use one of data, train, predict, see dr --help\n"),
         (("grade",), "error: argument COMMAND: invalid choice: 'grade' (choose from "),
         (("data", "-m", "none.zip"), "error: none.zip: not found; pass the path of the archive or folder with -m\n"),
-        (("train", "--colour"), "error: unrecognized arguments: --colour; see dr train --help\n"),
+        (("train", "--colour"), "error: unrecognised flag --colour; see dr train --help\n"),
     ],
 )
 def test_wrong_arguments_of_dr_are_one_line_and_code_2(arguments, message):
@@ -290,4 +290,4 @@ def test_the_reference_of_the_command_line_is_current():
 def test_the_reference_has_every_flag():
     for script in ("data", "train", "predict"):
         for action in parser.make_parser(script, description="")._actions:
-            assert action.dest == "help" or f"`{action.option_strings[0]}" in markdown()
+            assert action.dest == "help" or f"`{action.option_strings[-1]}" in markdown()

@@ -22,7 +22,7 @@ def intervals(scores, truth, thresholds, **options):
 def test_perfect_scores_reach_one_and_a_constant_score_a_fifteenth():
     truth = np.array([0, 1, 2, 3, 4] * 6)
     perfect, thresholds = evaluate(truth + 0.1, truth, seed=0)
-    assert perfect["macro_f1_rounded"] == perfect["macro_f1_cross_fitted"] == perfect["kappa"] == 1
+    assert perfect["macro_f1_rounded"] == perfect["macro_f1_cross_fitted"] == perfect["kappa_applied"] == 1
     assert apply_thresholds(truth + 0.1, thresholds).tolist() == truth.tolist()
     constant, _ = evaluate(np.full(30, 2.0), truth, seed=0)
     assert constant["macro_f1_rounded"] == pytest.approx(1 / 15)  # F1 of one class 2 * 6 / (6 + 30), of the others 0
@@ -46,7 +46,7 @@ def test_intervals_contain_their_values_and_narrow_with_more_images():
         values, thresholds = evaluate(scores, truth, seed=0)
         measured = intervals(scores, truth, thresholds, seed=0)
         assert all(low <= values[name] <= high for name, (low, high) in measured.items()), measured
-        widths.append(measured["kappa"][1] - measured["kappa"][0])
+        widths.append(measured["kappa_applied"][1] - measured["kappa_applied"][0])
     assert widths[1] < widths[0] / 2
 
 
@@ -57,7 +57,7 @@ def test_a_rule_that_fits_nothing_equals_its_cross_fitted_metric():
     values, thresholds = evaluate(scores, truth, rule="round", seed=0)
     assert thresholds.tolist() == [0.5, 1.5, 2.5, 3.5]
     assert values["macro_f1_cross_fitted"] == values["macro_f1_rounded"] <= values["macro_f1_optimal"]
-    assert values["kappa_cross_fitted"] == values["kappa"]
+    assert values["kappa_cross_fitted"] == values["kappa_applied"]
 
 
 def test_bagged_thresholds_never_beat_the_optimum_on_the_same_images():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from dr import SPLIT_NAMES
-from dr.grading import evaluation, objectives, registry
+from dr import GRADES, SPLIT_NAMES
+from dr.grading import baseline, evaluation, metrics, objectives, registry
 from dr.grading.registry import Metric
 from dr.recipes.load import from_dict
 from dr.recipes.schema import OPTIONS
@@ -73,19 +73,23 @@ def test_metrics_of_every_input_can_be_added(graded, monkeypatch):
 
 def test_values_come_in_the_order_of_the_registry(graded):
     scores, truth = graded
-    values, thresholds = evaluation.evaluate(scores[:, None], truth, objective=OBJECTIVE, seed=0)
-    keys = [metric.key for metric in registry.for_split("val", "confusion", "class_scores")]
-    assert list(values) == [*keys, *(f"recall_{k}" for k in range(5))]
-    ends = evaluation.intervals(scores[:, None], truth, objective=OBJECTIVE, thresholds=thresholds, seed=0)
+    values, thresholds = evaluation.evaluate(scores[:, None], truth, objective=OBJECTIVE, seed=0, referable_from=2)
+    keys = [metric.key for metric in registry.for_split("val", "confusion", "proportion", "class_scores")]
+    extra = [registry.by_key("lowest_recall_cross_fitted").class_index, *(f"recall_{k}" for k in range(5))]
+    assert list(values) == [*keys, *extra]
+    fixed = {"objective": OBJECTIVE, "thresholds": thresholds, "seed": 0, "referable_from": 2}
+    ends = evaluation.intervals(scores[:, None], truth, **fixed)
     assert list(ends) == keys
 
 
 def test_keys_labels_and_columns_are_unique_and_splits_are_known():
-    for values in ([m.key for m in registry.METRICS], [m.label for m in registry.METRICS]):
+    for values in ([getattr(m, name) for m in registry.METRICS] for name in ("key", "label", "short")):
         assert len(set(values)) == len(values)
     assert {split for metric in registry.METRICS for split in metric.splits} <= SPLIT_NAMES.keys()
-    assert registry.by_key("kappa").column("val") == "kappa"
+    assert registry.by_key("accuracy").column("val") == "accuracy"
     assert registry.by_key("kappa").column("test") == "test_kappa"
+    for metric in registry.METRICS:
+        assert "kappa" not in metric.short or metric.short.startswith("quadratic kappa")
 
 
 def test_what_recipes_select_epochs_by_is_registered():
@@ -96,10 +100,10 @@ def test_what_recipes_select_epochs_by_is_registered():
 
 def test_fitted_thresholds_bias_metrics_of_grades_on_validation_alone():
     fitted, fixed = ({"thresholds_fitted": value} for value in (True, False))
-    kappa, optimal, auc = map(registry.by_key, ("kappa", "macro_f1_optimal", "auc"))
+    kappa, optimal, auc = map(registry.by_key, ("kappa_applied", "macro_f1_optimal", "auc"))
     assert kappa.is_optimistic("val", **fitted)
     assert not kappa.is_optimistic("val", **fixed)
-    assert not kappa.is_optimistic("test", **fitted)
+    assert not registry.by_key("kappa").is_optimistic("test", **fitted)
     assert optimal.is_optimistic("val", **fixed)
     assert not auc.is_optimistic("val", **fitted)
     assert not registry.by_key("kappa_cross_fitted").is_optimistic("val", **fitted)
@@ -107,9 +111,51 @@ def test_fitted_thresholds_bias_metrics_of_grades_on_validation_alone():
 
 def test_tables_show_one_metric_of_each_family_and_headlines_none_that_is_optimistic():
     keys = {split: [metric.key for metric in registry.table(split)] for split in ("val", "test")}
-    assert keys["val"] == ["macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc"]
-    assert keys["test"] == ["macro_f1", "kappa", "accuracy", "auc"]
-    assert [metric.key for metric in registry.headline("val")] == ["macro_f1_cross_fitted", "kappa_cross_fitted", "auc"]
+    proportions = ["referable_sensitivity", "lowest_recall"]
+    crossed = [f"{key}_cross_fitted" for key in proportions]
+    assert keys["val"] == ["macro_f1_cross_fitted", "kappa_cross_fitted", "accuracy", "auc", *crossed]
+    assert keys["test"] == ["macro_f1", "kappa", "accuracy", "auc", *proportions]
+    headline = [metric.key for metric in registry.headline("val")]
+    assert headline == ["macro_f1_cross_fitted", "kappa_cross_fitted", "auc", *crossed]
     assert [metric.key for metric in registry.headline("test")] == keys["test"]
     assert registry.unbiased("kappa", "test").key == "kappa"
     assert registry.unbiased("accuracy", "val") is None
+
+
+def test_referable_sensitivity_counts_grades_from_moderate_on_with_wilsons_interval():
+    truth, grades = np.array([0, 1, 2, 2, 3, 4, 4, 4]), np.array([0, 2, 2, 1, 2, 4, 3, 0])
+    scores = np.eye(5)[grades]
+    referable = registry.referable_from(GRADES)
+    values = evaluation.measure(truth, grades, scores, referable_from=referable)
+    assert values["referable_sensitivity"] == pytest.approx(4 / 6)  # Severe as Moderate is referred all the same
+    low, high = evaluation.measured_intervals(truth, grades, scores, seed=0, referable_from=referable)[
+        "referable_sensitivity"
+    ]
+    assert [low, high] == pytest.approx(metrics.wilson([4], [6])[:, 0].tolist())
+    assert "referable_sensitivity" not in evaluation.measure(truth, grades, scores)
+    assert registry.referable_from(("below Moderate", "Moderate or worse")) == 1
+    assert registry.referable_from(("No DR", "Mild or worse")) is None
+    assert registry.referable_from(("a", "b", "c", "d", "e")) is None
+    healthy = evaluation.measure(np.array([0, 1]), np.array([0, 1]), np.eye(5)[:2], referable_from=referable)
+    assert np.isnan(healthy["referable_sensitivity"])
+
+
+def test_the_lowest_recall_is_that_of_a_class_that_is_present():
+    truth, grades = np.array([0, 0, 1, 1, 3, 3]), np.array([0, 0, 1, 0, 1, 1])  # no 2 and no 4
+    values = evaluation.measure(truth, grades, np.eye(5)[grades])
+    assert values["lowest_recall"] == 0
+    decided = {"applied": grades[None]}
+    key = registry.by_key("lowest_recall").class_index
+    assert evaluation.classes_of("test", truth, decided, num_classes=5) == {key: 3.0}
+    ends = evaluation.measured_intervals(truth, grades, np.eye(5)[grades], seed=0)
+    assert ends["lowest_recall"] == pytest.approx(metrics.wilson([0], [2])[:, 0].tolist())
+
+
+def test_an_accuracy_equal_to_the_baseline_does_not_exceed_it():
+    assert baseline.below_majority(0.5, 0.5)
+    assert not baseline.below_majority(0.51, 0.5)
+    assert not baseline.below_majority(None, 0.5)
+    assert "; " not in baseline.note("val", 0.5, 0.5, skilled_by=None)
+    assert baseline.note("test", 0.5, 0.5, skilled_by="quadratic kappa").endswith(
+        "baseline 0.500, but quadratic kappa is significantly above 0"
+    )

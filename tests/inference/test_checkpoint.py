@@ -256,7 +256,7 @@ def check(content: dict, path: tuple, what: object) -> bool:
 def few_draws(monkeypatch):
     """Intervals take seconds and depend on no field."""
     draws = {"repeats": 3, "level": 0.95, "seed": 0}
-    monkeypatch.setattr("dr.grading.metrics.per_class_intervals.__kwdefaults__", draws)
+    monkeypatch.setattr("dr.grading.metrics.per_class_intervals.__kwdefaults__", draws | {"patients": None})
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -105,7 +105,11 @@ def test_a_linear_probe_trains_the_head_alone(backbone, tmp_path, no_report):
     start = build(probe, num_outputs=1).backbone.state_dict()
     torch.save(start, tmp_path / "start.pt")
     probe = from_dict(probe.to_dict() | {"pretrained": str(tmp_path / "start.pt")})
-    train(probe, data=data, options=RunOptions(name="run", folder=str(tmp_path / "w"), device="cpu", workers=0))
+    train(
+        probe,
+        data=data,
+        options=RunOptions(name="run", folder=str(tmp_path / "w"), device="cpu", workers=0, keep_last=True),
+    )
     end = torch.load(tmp_path / "w" / "run__last.pt", weights_only=True)
     network = build(probe, num_outputs=1)
     trained = {name.removeprefix("backbone.") for name, p in network.named_parameters() if p.requires_grad}

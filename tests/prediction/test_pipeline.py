@@ -121,6 +121,36 @@ def test_a_submission_has_the_ids_of_the_sample_in_its_order(model, images, tmp_
     assert read(tmp_path)[0]["id_code"].tolist() == ["image_5", "image_1", "image_3"]
 
 
+def test_result_csv_has_the_header_of_the_sample(model, images, tmp_path):
+    (tmp_path / "sampleSubmission.csv").write_text("image,level\nimage_5,0\nimage_1,0\n")
+    prediction = run(model, images, tmp_path, submission="auto")
+    lines = (tmp_path / "out" / "result.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["image", "image_5", "image_1"]
+    assert lines[0] == "image,level"
+    assert any(note.endswith("sampleSubmission.csv: image,level") for note in prediction.notes)
+
+
+def test_an_archive_without_its_submission_is_not_called_a_valid_one(model, images, tmp_path):
+    (tmp_path / "sample_submission.csv").write_text("id_code,diagnosis\nimage_5,0\n")
+    notes = " ".join(run(model, images, tmp_path).notes)
+    assert "lists 1 ids, but result.csv has all 7 images and is not a valid submission; use --submission auto" in notes
+    assert "--submission auto" not in " ".join(run(model, images, tmp_path, submission="auto").notes)
+
+
+def test_columns_of_labels_are_named_and_patients_resampled(model, images, tmp_path):
+    rows = "".join(f"image_{i}.png,{i % 2},{grade},{i // 2}\n" for i, grade in enumerate(GRADES))
+    (tmp_path / "truth.csv").write_text(f"file,quality,reader b,who\n{rows}")
+    (tmp_path / "sample.csv").write_text("image,level\nimage_5,0\nimage_1,0\nimage_0,0\n")
+    columns = {"id_column": "file", "label_column": "reader b", "patient_column": "who"}
+    prediction = run(
+        model, images, tmp_path, labels=str(tmp_path / "truth.csv"), submission=str(tmp_path / "sample.csv"), **columns
+    )
+    assert prediction.metrics["resampled"] == "patients"
+    assert prediction.details["truth"].tolist() == [GRADES[i] for i in (5, 1, 0)]
+    taken = "image 'file', label 'reader b', patient 'who'; not used: 'quality'"
+    assert f"{tmp_path}/truth.csv: {taken}" in prediction.notes
+
+
 def test_the_sample_submission_is_found_in_the_zip_or_folder_of_the_competition(model, images, tmp_path):
     sample = "id_code,diagnosis\nimage_5,0\nimage_1,0\n"
     with zipfile.ZipFile(tmp_path / "competition.zip", "w") as packed:
@@ -140,7 +170,7 @@ def test_the_sample_submission_is_found_in_the_zip_or_folder_of_the_competition(
     [
         ("id_code,diagnosis\nimage_1,0\nlost,0\n", r"1 of the 2 images of .*sample\.csv are missing \(lost\)"),
         ("id_code,diagnosis\nimage_1,0\nimage_1,0\n", r"sample\.csv, row 3: image_1 occurs twice"),
-        ("name\nimage_1\n", r"no column 'id_code'"),
+        ("name\nother\n", r"no column names the images"),
     ],
 )
 def test_a_sample_of_other_images_writes_nothing(model, images, tmp_path, sample, message):
@@ -207,15 +237,15 @@ def test_a_network_named_twice_and_a_folder_of_networks_are_refused(model, image
 
 
 def test_a_file_that_is_neither_an_image_nor_a_zip_is_refused(model, tmp_path):
-    (tmp_path / "photo.webp").write_bytes(b"RIFF")
-    with pytest.raises(UsageError, match=r"photo\.webp: neither an image \(\.jpeg .*\) nor a zip; convert"):
-        run(model, tmp_path / "photo.webp", tmp_path)
+    (tmp_path / "photo.gif").write_bytes(b"RIFF")
+    with pytest.raises(UsageError, match=r"photo\.gif: neither an image \(\.bmp .*\) nor a zip; convert"):
+        run(model, tmp_path / "photo.gif", tmp_path)
 
 
 def test_images_of_unsupported_formats_are_counted(model, images, tmp_path):
-    for name in ("b.WEBP", "a.bmp", "notes.txt"):
+    for name in ("b.AVIF", "a.gif", "notes.txt"):
         (images / name).write_bytes(b"x")
-    expected = "skipped 2 images in unsupported formats, such as a.bmp; convert them to PNG"
+    expected = "skipped 2 images in unsupported formats, such as a.gif; convert them to PNG"
     assert expected in run(model, images, tmp_path).notes
 
 
@@ -228,7 +258,7 @@ def test_a_broken_link_is_an_unreadable_image(model, images, tmp_path):
 def test_a_folder_without_images_is_refused_with_the_known_suffixes(model, tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "notes.txt").touch()
-    with pytest.raises(UsageError, match=r"no images \(\.jpeg \.jpg \.png \.tif \.tiff\); add some"):
+    with pytest.raises(UsageError, match=r"no images \(\.bmp .* \.tiff \.webp\); add some"):
         run(model, tmp_path / "images", tmp_path)
 
 
@@ -456,6 +486,21 @@ def test_metrics_on_training_images_are_reported_as_optimistic(model, images, tm
         words = "1 of 3 images match, by name, images that"
         assert (words in " ".join(scoring.summary_lines(prediction.metrics))) == bool(expected)
         assert (words in (tmp_path / "out" / "report.html").read_text()) == bool(expected)
+
+
+def test_metrics_on_the_preprocessed_validation_images_are_reported_as_optimistic(model, tmp_path):
+    write_images(tmp_path / "val", [0, 1])
+    for number in (0, 1):
+        (tmp_path / "val" / f"image_{number}.png").rename(tmp_path / "val" / f"main_Mild_{number}.png")
+    rows = "".join(f"val/main_Mild_{number}.png,{number},main,Mild_{number},,\n" for number in (0, 1))
+    (tmp_path / "labels_val.csv").write_text(f"path,diagnosis,source,original,patient,group\n{rows}")
+    table = pd.read_csv(tmp_path / "labels_val.csv", dtype=str)
+    data = PreprocessedData(tmp_path, table, table[:0], 96, "")
+    content = dict(torch.load(model, weights_only=True))
+    content["data"] = content["data"] | {"name_hashes": torch.from_numpy(name_hashes(data.train, data.val))}
+    write_checkpoint(tmp_path / "seen.pt", content)
+    prediction = run(str(tmp_path / "seen.pt"), tmp_path / "val", tmp_path, labels=str(tmp_path / "labels_val.csv"))
+    assert prediction.metrics["in_training_data"] == {str(tmp_path / "seen.pt"): 2}
 
 
 def test_labels_of_other_images_write_nothing(model, images, tmp_path):

@@ -1,12 +1,14 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import cohen_kappa_score, confusion_matrix, f1_score, roc_auc_score
 
-from dr import GRADES, UsageError
+from dr import GRADES
 from dr.grading import objectives
 from dr.prediction import scoring
+from dr.prediction.labels import Labels
 from dr.recipes.load import from_dict
 from dr.recipes.schema import Recipe
 
@@ -22,22 +24,19 @@ def graded(count=200, *, seed=0, unreadable=()):
     return scoring.Graded([f"p{i}" for i in range(count)], scores[:, None], grades, unreadable), truth
 
 
-def labels(tmp_path, text, classes=GRADES):
-    (tmp_path / "labels.csv").write_text(text)
-    return scoring.read_labels(str(tmp_path / "labels.csv"), classes=classes)
-
-
-def table(truth, header="id_code,diagnosis"):
-    return "\n".join([header, *(f"p{i},{grade}" for i, grade in enumerate(truth))])
+def labels(truth, *, patients=None, ungraded=()):
+    """True grades of p0, p1, ..., or by id."""
+    grades = truth if isinstance(truth, dict) else {f"p{i}": int(grade) for i, grade in enumerate(truth)}
+    return Labels(pd.Series(grades), None if patients is None else pd.Series(patients), frozenset(ungraded))
 
 
 def score(prediction, known, **options):
     return scoring.score(prediction, known, objective=REGRESSION, classes=GRADES, **options)
 
 
-def test_metrics_equal_scikit_learn_s_and_are_within_their_intervals(tmp_path):
+def test_metrics_equal_scikit_learn_s_and_are_within_their_intervals():
     prediction, truth = graded()
-    content = score(prediction, labels(tmp_path, table(truth)))
+    content = score(prediction, labels(truth))
     values = {name: metric["value"] for name, metric in content["metrics"].items()}
     assert values["macro_f1"] == pytest.approx(f1_score(truth, prediction.grades, average="macro"), abs=1e-6)
     assert values["kappa"] == pytest.approx(cohen_kappa_score(truth, prediction.grades, weights="quadratic"), abs=1e-6)
@@ -54,61 +53,12 @@ def test_metrics_equal_scikit_learn_s_and_are_within_their_intervals(tmp_path):
     assert json.loads(json.dumps(content, allow_nan=False)) == content
 
 
-def test_numbers_are_class_names_if_all_names_are_numbers_and_indices_otherwise(tmp_path):
-    for twice in ("2", "2.0"):
-        table = f"id_code,diagnosis\na,1\nb,{twice}\nc,4\n"
-        assert labels(tmp_path, table, classes=("1", "2", "4")).to_dict() == {"a": 0, "b": 1, "c": 2}
-    for wrong in ("3", "5", "-1", "1_0", "1.5", "nan"):
-        with pytest.raises(UsageError, match=rf"row 3: diagnosis is '{wrong}', expected one of 1, 2, 4$"):
-            labels(tmp_path, f"id_code,diagnosis\na,1\nb,{wrong}\n", classes=("1", "2", "4"))
-    with pytest.raises(UsageError, match=r"row 3: diagnosis is 'brid', expected one of cat, bird$"):
-        labels(tmp_path, "id_code,diagnosis\na,cat\nb,brid\n", classes=("cat", "bird"))
-    assert labels(tmp_path, "id_code,diagnosis\na,1\nb,0\n", classes=("cat", "dog")).to_dict() == {"a": 1, "b": 0}
-
-
-@pytest.mark.parametrize(
-    ("classes", "spellings"),
-    [
-        (("No_DR", "DR"), ("no dr", "DR")),
-        (("No DR", "Mild"), ("normal", "mild NPDR")),
-        (("cat", "dog"), ("Cat", "dog")),
-    ],
-)
-def test_labels_match_classes_in_every_spelling_that_data_py_knows(tmp_path, classes, spellings):
-    table = "id_code,diagnosis\na,{}\nb,{}\n".format(*spellings)
-    assert labels(tmp_path, table, classes=classes).to_dict() == {"a": 0, "b": 1}
-
-
-def test_the_table_of_2015_names_of_grades_and_file_names_are_read_alike(tmp_path):
-    assert labels(tmp_path, "image,level\n1_left,2\n1_right,0\n").to_dict() == {"1_left": 2, "1_right": 0}
-    assert labels(tmp_path, "extra,id_code,diagnosis\nx,a.png,No DR\nx,deep/b,Severe\n").to_dict() == {
-        "a": 0, "deep/b": 3,
-    }  # fmt: skip
-    assert labels(tmp_path, "id_code,diagnosis\na,PDR\n.\\c\\b.png,mild npdr\n").to_dict() == {"a": 4, "c/b": 1}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "name,grade\na,1\n",
-            r"labels\.csv: header 'name,grade', expected the columns id_code or image and diagnosis or level",
-        ),
-        ("id_code,diagnosis\na,1\nb,7\n", r"labels\.csv, row 3: diagnosis is '7', expected 0 to 4"),
-        ("id_code,diagnosis\na,1\na,2\n", r"labels\.csv, row 3: a has diagnosis 2, but 1 in row 2; keep one"),
-        ("id_code,diagnosis\n,1\n", r"labels\.csv, row 2: id_code is empty"),
-    ],
-)
-def test_an_invalid_table_is_refused_with_its_row(tmp_path, text, message):
-    with pytest.raises(UsageError, match=message):
-        labels(tmp_path, text)
-    with pytest.raises(UsageError, match=r"--labels none\.csv: not found; pass a table"):
-        scoring.read_labels("none.csv", classes=GRADES)
-
-
-def test_missing_labels_missing_images_and_unreadable_images_are_counted_and_reported(tmp_path):
+def test_missing_labels_missing_images_and_unreadable_images_are_counted_and_reported():
     prediction, truth = graded(50, unreadable=["p50", "p51"])
-    known = labels(tmp_path, table([*truth[:40], *[0] * 10, 1]).replace("p4", "q4"))  # p4, p40 to p49 have none
+    grades = dict(enumerate([*truth[:40], *[0] * 10, 1]))
+    known = labels(
+        {f"{'q' if str(i)[0] == '4' else 'p'}{i}": int(grade) for i, grade in grades.items()}
+    )  # not p4, p40, ...
     content = score(prediction, known)
     assert content["images"] == 39
     assert (content["without_label"], content["without_image"], content["unreadable"]) == (12, 11, ["p50"])
@@ -118,17 +68,14 @@ def test_missing_labels_missing_images_and_unreadable_images_are_counted_and_rep
     assert "not in these metrics: 1 unreadable images (p50)" in lines
 
 
-def test_no_labelled_image_is_an_error_before_and_none_after_grading(tmp_path):
-    known = labels(tmp_path, "id_code,diagnosis\nelsewhere,1\n")
-    with pytest.raises(UsageError, match=r"none of its 1 ids matches one of the 2 images .*elsewhere and a"):
-        scoring.check(["a", "b"], known, path="labels.csv")
+def test_without_a_labelled_image_nothing_is_scored():
     none = scoring.Graded([], np.empty((0, 1)), np.empty(0, int), ["elsewhere"])
-    assert score(none, known) is None
+    assert score(none, labels({"elsewhere": 1})) is None
 
 
-def test_undefined_metrics_are_null_and_reported(tmp_path):
+def test_undefined_metrics_are_null_and_reported():
     prediction, _ = graded(20)
-    content = score(prediction, labels(tmp_path, table([0] * 20)))
+    content = score(prediction, labels([0] * 20))
     assert content["referable"]["sensitivity"] == {"value": None, "low": None, "high": None}
     assert content["per_class"][4]["recall"]["value"] is None
     json.dumps(content, allow_nan=False)
@@ -139,8 +86,7 @@ def test_other_classes_have_no_referable_grade(tmp_path):
     objective = objectives.build(from_dict({"objective": "classification"}), num_classes=3)
     truth = np.array([0, 1, 2] * 10)
     prediction = scoring.Graded([f"p{i}" for i in range(30)], np.eye(3)[truth] * 0.7 + 0.1, truth, [])
-    known = labels(tmp_path, table(np.array(["a", "b", "c"])[truth]), classes=("a", "b", "c"))
-    content = scoring.score(prediction, known, objective=objective, classes=("a", "b", "c"))
+    content = scoring.score(prediction, labels(truth), objective=objective, classes=("a", "b", "c"))
     assert content["referable"] is None
     assert content["metrics"]["macro_f1"]["value"] == 1
     scoring.write(content, tmp_path)
@@ -148,11 +94,11 @@ def test_other_classes_have_no_referable_grade(tmp_path):
     assert (tmp_path / "confusion.png").stat().st_size > 5000
 
 
-def test_the_interval_of_a_sensitivity_of_three_images_is_wide(tmp_path):
+def test_the_interval_of_a_sensitivity_of_three_images_is_wide():
     prediction = scoring.Graded(
         ["a", "b", "c", "d"], np.array([[3.0], [3.0], [3.0], [0.0]]), np.array([3, 3, 3, 0]), []
     )
-    referable = score(prediction, labels(tmp_path, "Image,Level\na,3\nb,3\nc,3\nd,0\n"))["referable"]
+    referable = score(prediction, labels({"a": 3, "b": 3, "c": 3, "d": 0}))["referable"]
     # by hand: 3 of 3 is n / (n + z^2) at the low end, z = 1.96
     assert referable["sensitivity"] == {
         "value": 1.0,
@@ -160,3 +106,51 @@ def test_the_interval_of_a_sensitivity_of_three_images_is_wide(tmp_path):
         "high": 1.0,
     }
     assert referable["specificity"]["low"] == pytest.approx(1 / (1 + 1.959964**2), abs=1e-6)
+
+
+def test_intervals_are_over_patients_where_the_table_names_them():
+    prediction, truth = graded(100)
+    twice = scoring.Graded(
+        [*prediction.ids, *(f"q{i}" for i in range(100))],
+        np.tile(prediction.predictions, (2, 1)),
+        np.tile(prediction.grades, 2),
+        [],
+    )
+    grades = {name: int(grade) for name, grade in zip(twice.ids, np.tile(truth, 2), strict=True)}
+    patients = {name: name[1:] for name in twice.ids}
+    one, by_image = score(prediction, labels(truth)), score(twice, labels(grades))
+    by_patient = score(twice, labels(grades, patients=patients))
+
+    def width(content, *path):
+        for key in path:
+            content = content[key]
+        return content["high"] - content["low"]
+
+    assert (by_image["resampled"], by_patient["resampled"]) == ("images", "patients")
+    assert "on 200 labelled images, intervals over patients: macro-F1" in scoring.summary_lines(by_patient)[0]
+    for path in (("metrics", "kappa"), ("metrics", "accuracy"), ("referable", "sensitivity"), ("referable", "auc")):
+        # both images of a patient agree: they say no more than one
+        assert width(by_patient, *path) == pytest.approx(width(one, *path), rel=0.25)
+        assert width(by_image, *path) < 0.85 * width(by_patient, *path)
+    lowest = min(by_patient["per_class"], key=lambda row: row["recall"]["value"])
+    assert by_patient["metrics"]["lowest_recall"] == lowest["recall"] | {"class": lowest["class"]}
+    assert f") {lowest['class']}" in scoring.summary_lines(by_patient)[0]
+    assert width(by_patient["per_class"][0], "recall") > 1.2 * width(by_image["per_class"][0], "recall")
+    single = score(prediction, labels(truth, patients={f"p{i}": str(i) for i in range(100)}))
+    assert single == one  # each patient has one image
+
+
+def test_images_without_a_patient_count_as_their_own():
+    prediction, truth = graded(40)
+    content = score(prediction, labels(truth, patients={"p0": "a", "p1": "a"}))
+    assert content["resampled"] == "patients"
+    assert content["images"] == 40
+
+
+def test_images_without_a_grade_in_the_table_are_counted_apart():
+    prediction, truth = graded(20)
+    known = labels({f"p{i}": int(truth[i]) for i in range(15)}, ungraded=["p15", "p16", "elsewhere"])
+    content = score(prediction, known)
+    assert (content["images"], content["without_grade"], content["without_label"]) == (15, 2, 3)
+    words = "not scored: 2 images without a grade in the table, 3 images without a label"
+    assert words in scoring.summary_lines(content)

@@ -63,7 +63,8 @@ def test_every_row_has_its_file_and_every_file_its_row(finished):
         assert list(content.columns) == ["path", "diagnosis", "source", "original", "patient", "group"]
         assert content["group"].isna().all()  # no copies
         assert content["path"].tolist() == sorted(f"{split}/{path.name}" for path in (root / split).iterdir())
-        assert (content["path"] == f"{split}/" + content["source"] + "_" + content["original"] + ".jpeg").all()
+        prefix = content["source"].map({"main": "", "2015": "2015_"})
+        assert (content["path"] == f"{split}/" + prefix + content["original"] + ".jpeg").all()
 
 
 def test_every_image_keeps_its_grade_and_patient(finished, main_members, extra_members):
@@ -71,7 +72,9 @@ def test_every_image_keeps_its_grade_and_patient(finished, main_members, extra_m
     lines = main_members["kaggle_retina/train.csv"] + extra_members["train_image_resized/trainLabels.csv"]
     grades = dict(line.split(",") for line in lines.decode().splitlines())
     assert rows["diagnosis"].tolist() == rows["original"].map(grades).tolist()
-    assert rows["patient"].tolist() == rows["original"].str.replace(r"_(left|right)", "", regex=True).tolist()
+    eyes = rows["original"].str.fullmatch(r"\d+_(left|right)")
+    assert rows["patient"][eyes].tolist() == rows["original"][eyes].str.replace(r"_\w+", "", regex=True).tolist()
+    assert rows["patient"][~eyes].isna().all()  # unknown
 
 
 def test_the_counts_are_those_of_the_tables(finished):
@@ -102,7 +105,7 @@ def test_report_json_is_the_return_value_and_its_hashes_match(finished):
     for name in expected:
         assert report["sha256"][name] == hashlib.sha256((root / name).read_bytes()).hexdigest()
     assert report["settings"]["seed"] == 10
-    assert report["settings"]["main_archive"] == "main.zip"
+    assert report["settings"]["sources"] == ["main.zip", "2015.zip"]
 
 
 def test_the_images_are_pngs_and_nothing_is_left_over(finished):
@@ -147,7 +150,7 @@ def test_without_2015_grades_stay_short_and_are_reported_with_their_counts(tmp_p
     report = run((zips[0], None), tmp_path)
     assert report["counts"] == {"validation": [2, 1, 1, 1, 1], "train: main": [6, 3, 3, 3, 3]}
     assert report["below_per_class"] == {"1": 3, "2": 3, "3": 3, "4": 3}
-    assert report["settings"]["2015_archive"] == "none"
+    assert report["settings"]["sources"] == ["main.zip"]
 
 
 def test_all_takes_every_image(tmp_path, zips, no_plots):
@@ -377,7 +380,7 @@ def test_other_settings_are_refused_by_name(finished, zips, change, message):
 
 
 def test_other_archives_are_refused_by_name(finished, zips):
-    with pytest.raises(UsageError, match=r"preprocessed with 2015_archive 2015\.zip, not none;"):
+    with pytest.raises(UsageError, match=r"preprocessed with sources main\.zip, 2015\.zip, not main\.zip;"):
         run((zips[0], None), finished[0])
 
 

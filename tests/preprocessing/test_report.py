@@ -122,7 +122,7 @@ def test_the_page_of_a_source_with_its_own_split_explains_its_duplicates(tmp_pat
     sources = open_sources(str(tmp_path / "own"), "none")
     preprocess_sources(sources, directory=str(tmp_path / "data"), settings=Settings(size=96), workers=1)
     text = (tmp_path / "data" / "kaggle_retina" / "report.html").read_text()
-    assert "The main source has its own split: its duplicates stay in their splits." in text
+    assert "own has its own split: its duplicates stay in their splits." in text
     assert "Conflicting grades were" not in text
     assert "per_class reached" not in text
 
@@ -148,12 +148,12 @@ def test_the_page_of_such_a_source_also_covers_the_2015_archive(tmp_path, no_plo
     settings = Settings(size=96, per_class=3)
     preprocess_sources(sources, directory=str(tmp_path / "data"), settings=settings, workers=1)
     text = (tmp_path / "data" / "kaggle_retina" / "report.html").read_text()
-    assert "The main source has its own split: its duplicates stay in their splits." in text
+    assert "own has its own split: its duplicates stay in their splits." in text
     assert "Conflicting grades were" in text
     assert rows(text)[:3] == [
         ["source", "found", "training", "validation", "test", "duplicates with conflicting grades",
          "per_class reached"],
-        ["main", "15", "5", "5", "5", "0", "0"],
+        ["own", "15", "5", "5", "5", "0", "0"],
         ["2015", "17", "10", "0", "0", "2", "5"],
     ]  # fmt: skip
 

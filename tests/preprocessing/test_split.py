@@ -13,7 +13,18 @@ from dr.preprocessing.split import assign_splits, drawing_order, settle_duplicat
 
 def images(rows) -> pd.DataFrame:
     """(source, original, patient, diagnosis, group), ... -> a table as it comes from the sources."""
-    return pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group"]).assign(source_split=None)
+    table = pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group"])
+    return table.assign(source_split=None, rank=table["source"].ne("main").astype(int))
+
+
+def test_where_each_patient_exceeds_the_share_one_of_each_grade_validates():
+    rows = [("main", f"{p}_{n}", f"p{p}", p // 3) for p in range(15) for n in range(4)]
+    table = images([(*row, place) for place, row in enumerate(rows)])
+    result = split(table, per_class=None, val_fraction=0.2, seed=10)
+    validated = result[result["split"] == "val"]
+    assert validated.groupby("diagnosis")["patient"].nunique().tolist() == [1] * 5
+    assert set(result[result["split"] == "train"]["patient"]).isdisjoint(validated["patient"])
+    assert split(table.head(8), per_class=None, val_fraction=0.2, seed=10)["split"].eq("train").all()
 
 
 @st.composite
@@ -192,7 +203,7 @@ def test_more_images_do_not_reshuffle_the_others():
 
 
 def test_the_drawing_order_depends_on_nothing_but_seed_and_name():
-    names = pd.Series(["main/a", "main/b"])
+    names = pd.DataFrame({"rank": [0, 0], "original": ["a", "b"]})
     order = drawing_order(names, seed=10)
     assert order.tolist() == drawing_order(names[::-1], seed=10)[::-1].tolist()
     assert order.str.len().tolist() == [16, 16]
@@ -275,6 +286,7 @@ WITH_SPLIT = [
 
 def left_out_of(rows, **chosen):
     table = pd.DataFrame(rows, columns=["source", "original", "patient", "diagnosis", "group", "source_split"])
+    table = table.assign(rank=table["source"].ne("main").astype(int))
     result = split(table, **{"per_class": None, "val_fraction": 0.2, "seed": 1, **chosen})
     return result.dropna(subset="exclusion").set_index("original")["exclusion"].to_dict()
 
@@ -315,3 +327,21 @@ def test_two_main_images_of_one_2015_patient_stay_together():
     result = split(images(rows), per_class=None, val_fraction=0.5, seed=3).set_index("original")
     splits_of_pairs = [set(result.loc[[f"m{2 * n}", f"m{2 * n + 1}"], "split"]) for n in range(20)]
     assert Counter(map(frozenset, splits_of_pairs)) == {frozenset({"val"}): 10, frozenset({"train"}): 10}
+
+
+def test_images_without_a_patient_are_not_one_person():
+    rows = [("main", f"m{n}", None, 0, n) for n in range(10)]
+    result = split(images(rows), per_class=None, val_fraction=0.5, seed=3)
+    assert result["person"].nunique() == 10
+    assert result["split"].value_counts().to_dict() == {"train": 5, "val": 5}
+    nameless = images([("main", f"m{n}", "", 0, n) for n in range(10)])
+    assert split(nameless, per_class=None, val_fraction=0.5, seed=3)["person"].nunique() == 10
+
+
+def test_both_eyes_of_a_patient_in_two_sources_stay_together():
+    rows = [("main", f"{n}_left", str(n), 0, 2 * n) for n in range(12)]
+    rows += [("2015", f"{n}_right", str(n), 0, 2 * n + 1) for n in range(12)]
+    result = split(images(rows), per_class=None, val_fraction=0.5, seed=3)
+    assert result["split"].eq("val").sum() == 6
+    trained = set(result[result["split"] == "train"]["patient"])
+    assert not trained & set(result[result["split"] == "val"]["patient"])

@@ -15,7 +15,8 @@ from dr.datasets.preprocessed import read_preprocessed
 from dr.preprocessing.pipeline import preprocess_sources
 from dr.preprocessing.settings import Settings
 from dr.preprocessing.summary import summary_lines
-from dr.sources.candidate import Columns, tables_by_split
+from dr.sources.candidate import ReadOptions
+from dr.sources.columns import Columns
 from dr.sources.detect import open_sources, recognise
 
 SETTINGS = Settings(size=64, val_fraction=0.25)
@@ -34,7 +35,8 @@ def png(seed: int, **options) -> bytes:
 
 def done(path, directory, *, extra="none", columns=None, settings=SETTINGS):
     """-> (report, preprocessed folder as train.py reads it); every row has its file, every file its row."""
-    sources = open_sources(str(path), str(extra), columns=columns)
+    opened = open_sources(str(path), str(extra), options=ReadOptions(columns=columns or Columns()))
+    sources = dict(zip(("main", "2015"), opened.values(), strict=False))  # one name whatever the file
     report = preprocess_sources(sources, directory=str(directory), settings=settings, workers=1)
     root = directory / "kaggle_retina"
     for split in ("train", "val", "test"):
@@ -45,17 +47,17 @@ def done(path, directory, *, extra="none", columns=None, settings=SETTINGS):
     return report, read_preprocessed(directory)
 
 
-def refusal(path, **options) -> str:
+def refusal(path, *, columns=None) -> str:
     with pytest.raises(UsageError) as refused:
-        recognise(str(path), **options)
+        recognise(str(path), options=ReadOptions(columns=columns or Columns()))
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
 
 def originals(data) -> dict[str, set[str]]:
-    """{split: names of its images, without main_ and the ending}."""
+    """{split: names of its images, without the ending}."""
     splits = {"train": data.train, "val": data.val} | ({} if data.test is None else {"test": data.test})
-    return {split: set(table["path"].str.extract(r"main_(.*)\.\w+$")[0]) for split, table in splits.items()}
+    return {split: set(table["path"].str.extract(r"/(.*)\.\w+$")[0]) for split, table in splits.items()}
 
 
 # --- a MedMNIST file ------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ def test_a_medmnist_file_keeps_its_split_and_every_pixel(tmp_path, no_plots, sid
     assert report["duplicates"]["images"] == 2
     for split, images in (("train", made["train_images"]), ("test", made["test_images"])):
         for number, image in enumerate(images):
-            written = cv2.imread(str(data.root / split / f"main_{split}_{number:05}.png"))
+            written = cv2.imread(str(data.root / split / f"{split}_{number:05}.png"))
             expected = cv2.cvtColor(image, cv2.COLOR_RGB2BGR if colour else cv2.COLOR_GRAY2BGR)
             np.testing.assert_array_equal(written, expected)
     assert data.test["diagnosis"].tolist() == [0, 1, 2, 3, 4]
@@ -167,7 +169,7 @@ def test_class_folders_keep_their_split_and_their_names(tmp_path, no_plots, vali
     assert data.classes == ("No_DR", "DR")
     assert report["counts"] == {"validation": [2, 2], "train: main": [4, 3], "test": [0, 2]}
     assert originals(data)["test"] == {"test_DR_0", "test_DR_1"}
-    assert summary_lines(report)[0] == "validation    No_DR: 2  DR: 2"
+    assert summary_lines(report)[1] == "validation    No_DR: 2  DR: 2"
 
 
 def test_one_level_of_class_folders_is_split_like_the_competition_archive(tmp_path, no_plots):
@@ -247,10 +249,10 @@ def test_an_image_outside_of_the_class_folders_and_a_name_twice_are_refused(tmp_
 def test_class_folders_may_be_named_as_macos_writes_them(tmp_path, no_plots, training, validation):
     names = {"train/": training, "val/": validation}
     made = folders({
-        split: {unicodedata.normalize(form, name): 3 for name in ("Sévère", "Modéré")} for split, form in names.items()
+        split: {unicodedata.normalize(form, name): 3 for name in ("Thé", "Café")} for split, form in names.items()
     })  # fmt: skip
     _, data = done(write_folder(tmp_path / "mine", made), tmp_path)
-    assert data.classes == ("Modéré", "Sévère")
+    assert data.classes == ("Café", "Thé")
     assert all((data.root / path).exists() for path in data.train["path"])
 
 
@@ -292,9 +294,9 @@ def test_a_class_in_two_spellings_is_refused(tmp_path):
 
 
 def test_images_in_unsupported_formats_are_reported(tmp_path, no_plots):
-    made = folders({"": {"cat": 4, "dog": 4}}) | {"set/emu/0.bmp": b"BM", "set/emu/1.webp": b"RIFF"}
+    made = folders({"": {"cat": 4, "dog": 4}}) | {"set/emu/0.gif": b"GIF", "set/emu/1.avif": b"ftyp"}
     report, _ = done(write_zip(tmp_path / "a.zip", made), tmp_path)
-    message = "note: skipped 2 images in unsupported formats, such as set/emu/0.bmp; convert them to PNG"
+    message = "note: skipped 2 images in unsupported formats, such as set/emu/0.gif; convert them to PNG"
     assert message in summary_lines(report)
 
 
@@ -387,10 +389,16 @@ def test_an_image_that_a_split_lacks_is_not_taken_from_another_split(tmp_path):
             "set/train_label.csv, row 1: label is 'level', expected a whole number from 0; "
             "these tables have no header: remove this row if it is one",
         ),
-        ({"train_img.csv": b"a\nb\na"}, "set/train_img.csv, row 3: a has label 1, but 0 in row 1; keep one of them"),
+        (
+            {"train_img.csv": b"a\nb\na"},
+            "set/train_label.csv, row 3: train_a has label 1, but 0 in row 1; keep one of them",
+        ),
         ({"train_img.csv": b"", "train_label.csv": b""}, "set/train_img.csv is empty; expected an image name"),
         ({"test_img.csv": b"a"}, "test_label.csv is missing beside set/test_img.csv; add it"),
-        ({"test_img.csv": b"a", "test_label.csv": b"6"}, "test has the class '6', which train lacks"),
+        (
+            {"test_img.csv": b"a", "test_label.csv": b"6"},
+            "set/train_label.csv: label: test has the class '6', which train lacks",
+        ),
     ],
 )
 def test_wrong_pairs_are_refused_with_their_table_and_row(tmp_path, changed, message):
@@ -441,9 +449,7 @@ def test_a_grade_that_validation_lacks_is_reported(tmp_path, no_plots):
     assert report["counts"]["validation"] == [2, 2, 0, 0, 0]
     report, _ = done(path, tmp_path / "b", columns=Columns(patient="person"), settings=Settings(size=64))
     assert report["counts"]["validation"] == [0, 2, 0, 0, 0]
-    note = (
-        "note: grade 0 has no validation image, but 6 training images of the main source; the metrics do not cover it"
-    )
+    note = "note: grade 0 has no validation image, but 6 training images of main; the metrics do not cover it"
     assert summary_lines(report)[-1:] == [note]
 
 
@@ -495,7 +501,7 @@ def test_a_column_of_patients_keeps_them_on_one_split(tmp_path, no_plots):
 def test_a_column_that_is_named_may_have_any_number_of_classes(tmp_path):
     path = str(write_folder(tmp_path, labelled(csv("id_code,diagnosis", zip("abcd", (0, 1, 1, 0), strict=True)))))
     assert recognise(path).classes == GRADES
-    assert recognise(path, columns=Columns(label="diagnosis")).classes == ("0", "1")
+    assert recognise(path, options=ReadOptions(columns=Columns(label="diagnosis"))).classes == ("0", "1")
 
 
 @pytest.mark.parametrize(
@@ -508,7 +514,7 @@ def test_a_column_that_is_named_may_have_any_number_of_classes(tmp_path):
 )
 def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
     path = write_folder(tmp_path, labelled(csv("id_code,kind", zip("abcd", labels, strict=True))))
-    source = recognise(str(path), columns=Columns(label="kind"))
+    source = recognise(str(path), options=ReadOptions(columns=Columns(label="kind")))
     assert source.classes == classes
     assert source.table["diagnosis"].tolist() == numbers
 
@@ -518,18 +524,12 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
     [
         ("id_code,diagnosis\na,0\nb,5", {}, "labels.csv, row 3: diagnosis is '5', expected 0 to 4"),
         ("id_code,diagnosis\na,0\nb,x", {}, "labels.csv, row 3: diagnosis is 'x', expected 0 to 4"),
-        ("id_code,diagnosis\na,0\nb,", {}, "labels.csv, row 3: diagnosis is empty, expected 0 to 4"),
-        ("id_code,diagnosis\na,No DR\nb,", {}, "labels.csv, row 3: diagnosis is empty"),
-        (
-            "id_code,diagnosis\na,No DR\nb,nan",
-            {},
-            "labels.csv, row 3: diagnosis is 'nan', but most labels are words",
-        ),
+        ("id_code,diagnosis\na,\nb,nan", {}, "labels.csv: diagnosis has no labels; name the column of labels with"),
         ("id_code,diagnosis\na,DR\nb,No DR\nc,2", {}, "labels.csv, row 4: diagnosis is '2', but most labels"),
         ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
         ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of the 2 listed images is in"),
-        ("name,kind\na,0", {}, "format not recognised (labels.csv has name,kind); expected one of: a MedMNIST"),
-        ("name,kind\na,0", {"id": "file"}, "no label table with the columns file and diagnosis or level (lab"),
+        ("name,kind\na,0", {}, "labels.csv: no column looks like grades (name,kind); name it with --label_column"),
+        ("name,kind\na,0", {"id": "file"}, "labels.csv: no column 'file' (the header is name,kind); add or rename it"),
         ("id_code,k\na,0\nb,2", {"label": "k"}, "labels.csv: k: no training image has the label 1, but some"),
         ("id_code,k\na,0\nb,-2", {"label": "k"}, "labels.csv, row 3: k is '-2', expected a whole number from 0"),
         ("image,level,p\na,0,1\nb,1,", {"patient": "p"}, "labels.csv, row 3: p is empty"),
@@ -544,22 +544,23 @@ def test_a_wrong_table_is_refused_with_its_row_and_column(tmp_path, text, column
 def test_folders_in_the_table_distinguish_images_of_one_name(tmp_path, no_plots):
     paths = [f"P{patient}/{eye}.png" for patient in range(6) for eye in ("left", "right")]
     members = {path: png(n, side_px=140) for n, path in enumerate(paths)}
-    members |= {f"masks/{path}": png(50) for path in paths[:2]}
+    members |= {f"old/{path}": png(50) for path in paths[:2]}
     table = ["id_code,diagnosis", *(f"{path},{n % 3}" for n, path in enumerate(paths)), f"{paths[0]},0"]
     folder = write_folder(tmp_path / "clinic", {"photos/" + name: data for name, data in members.items()})
     (folder / "labels.csv").write_text("\n".join(table).replace("P0/left.png,0", "photos\\P0\\left.png,0", 1))
-    both = "photos/P0/left.png and photos/masks/P0/left.png"
+    both = "photos/P0/left.png and photos/old/P0/left.png"
     assert (
-        refusal(folder) == f"{folder}: {both} both match P0/left in the table; add their folders to it, or remove one"
+        refusal(folder) == f"{folder}: {both} both match P0/left in the table; add their folders to it, remove one, or "
+        "choose a folder with --root"
     )
     for path in paths[:2]:
-        (folder / "photos" / "masks" / path).unlink()
+        (folder / "photos" / "old" / path).unlink()
     (folder / "labels.csv").write_text("\n".join(table))
     (folder / "photos" / "new.png").write_bytes(png(60, side_px=140))
     report, data = done(folder, tmp_path / "out")
     assert set().union(*originals(data).values()) == {path.removesuffix(".png").replace("/", "_") for path in paths}
     graded = pd.concat([data.train, data.val]).set_index("path")["diagnosis"]
-    assert all(graded.filter(like=f"main_{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
+    assert all(graded.filter(like=f"/{path[:2]}_{path[3:-4]}").item() == n % 3 for n, path in enumerate(paths))
     note = "note: skipped 1 images without a label: in no row of the table, or in no folder of a split or class"
     assert note in summary_lines(report)
 
@@ -577,10 +578,10 @@ def test_a_row_without_its_image_does_not_take_that_of_another_row(tmp_path):
 def test_two_rows_for_one_image_or_one_name_are_refused(tmp_path):
     folder = write_folder(tmp_path / "clinic", {"P2/left.png": png(2), "a/x_1.png": png(3), "a_x/1.png": png(4)})
     (folder / "labels.csv").write_text("id_code,diagnosis\nleft,4\nP2/left,0\n")
-    message = "labels.csv, row 3: left of row 2 and P2/left are one image; keep one of them"
+    message = "labels.csv, row 3: P2/left and left in row 2 are one image; keep one of them"
     assert refusal(folder) == f"{folder}: {message}"
     (folder / "labels.csv").write_text("id_code,diagnosis\na/x_1,4\na_x/1,0\nb/1,2\n")
-    assert "a/x_1 of row 2 and a_x/1 would have one name; keep one of them" in refusal(folder)
+    assert "a_x/1 and a/x_1 in row 2 would have one name; keep one of them" in refusal(folder)
 
 
 def test_both_eyes_in_a_folder_of_their_patient_are_one_patient(tmp_path):
@@ -607,18 +608,22 @@ def test_a_table_that_matches_no_image_is_refused_with_an_example_of_each(tmp_pa
 
 def test_folders_that_are_no_classes_beside_a_table_of_unknown_columns_are_refused_with_its_columns(tmp_path):
     members = {f"{name}/{n}.png": png(n) for name in ("old", "new") for n in range(4)} | {"stray.png": png(9)}
-    folder = write_folder(tmp_path / "mine", members | {"Befunde.csv": b"Bild,Stadium\n0,1\n"})
+    folder = write_folder(tmp_path / "mine", members | {"Befunde.csv": b"Bild,Stadium\n0,x\n"})
     assert refusal(folder) == (
-        f"{folder}: stray.png is in no class folder; move it to one, or remove it; or name the columns of "
-        "Befunde.csv (Bild,Stadium) with --id_column and --label_column"
+        f"{folder}: stray.png is in no class folder; move it to one, or remove it; or Befunde.csv: no column looks "
+        "like grades (Bild,Stadium); name it with --label_column"
     )
 
 
-def test_two_candidate_label_tables_are_refused(tmp_path):
+def test_of_two_label_tables_one_that_repeats_the_other_is_left_out_else_the_user_chooses(tmp_path):
     text = "id_code,diagnosis\na,0\nb,1"
     path = write_folder(tmp_path, labelled(text) | {"more/again.csv": text.encode()})
-    message = "labels.csv and more/again.csv have the columns id_code or image and diagnosis or level; keep only one"
-    assert refusal(path).startswith(f"{path}: {message}")
+    assert "more/again.csv: not used, labels.csv has all its images and labels" in recognise(str(path)).notes
+    (path / "more" / "again.csv").write_text("id_code,diagnosis\na,0\nb,2")
+    message = "labels.csv and more/again.csv label b differently; choose one, as --table labels.csv"
+    assert refusal(path) == f"{path}: {message}"
+    chosen = recognise(str(path), options=ReadOptions(table="again.csv")).table
+    assert chosen["diagnosis"].tolist() == [0, 2]
 
 
 def test_images_missing_from_a_folder_are_listed_and_the_others_preprocessed(tmp_path, no_plots):
@@ -686,11 +691,12 @@ def test_many_images_beside_two_folders_are_no_classes(tmp_path):
 
 
 def test_files_that_are_not_images_are_refused_with_the_suffixes_of_images(tmp_path):
-    path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}, suffix=".bmp"))
-    message = "none of its files ends in .jpeg .jpg .png .tif .tiff (most end in .bmp); add or convert them"
+    path = write_zip(tmp_path / "a.zip", folders({"": {"cat": 2, "dog": 2}}, suffix=".gif"))
+    endings = ".bmp .dcm .dicom .heic .heif .jfif .jp2 .jpeg .jpg .png .tif .tiff .webp"
+    message = f"none of its files ends in {endings} (most end in .gif); add or convert them"
     assert refusal(path) == f"{path}: no images: {message}"
     (tmp_path / "empty").mkdir()
-    assert "none of its files ends in .jpeg .jpg .png .tif .tiff; add or convert them" in refusal(tmp_path / "empty")
+    assert f"none of its files ends in {endings}; add or convert them" in refusal(tmp_path / "empty")
 
 
 @pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
@@ -705,7 +711,7 @@ def test_both_eyes_are_one_patient_in_any_table_without_a_column_of_patients(tmp
     names = ["1_left", "1_RIGHT", "2_Left", "other"]
     text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate(names)])
     table = recognise(str(write_folder(tmp_path / "mine", labelled(text, names=names)))).table
-    assert table["patient"].tolist() == ["1", "1", "2", "other"]
+    assert table["patient"].tolist() == ["1", "1", "2", None]
 
 
 def graded_splits(*, labels=(0, 1, 2, 3, 4), columns="id_code,diagnosis", tables=("train", "val", "test")):
@@ -733,20 +739,11 @@ def test_tables_of_splits_keep_their_images(tmp_path, no_plots, tables):
         assert [len(data.train), len(data.val), len(data.test)] == [10, 5, 5]
 
 
-def test_the_split_of_a_table_is_the_word_that_its_name_begins_with():
-    tables = tables_by_split(["a/trainLabels.csv", "b/Validation-2.csv", "test.csv"])
-    assert tables == {"train": "a/trainLabels.csv", "val": "b/Validation-2.csv", "test": "test.csv"}
-    assert tables_by_split(["train.csv"]) is None
-    assert tables_by_split(["train.csv", "training.csv"]) is None
-    assert tables_by_split(["train.csv", "trains.csv"]) is None
-    assert tables_by_split(["val.csv", "test.csv"]) is None
-
-
 def test_one_image_in_tables_of_two_splits_is_reported_with_both(tmp_path):
     made = {"train.csv": b"id_code,diagnosis\na,0\nb,1", "test.csv": b"id_code,diagnosis\nb,1\nc,0"}
     path = write_folder(tmp_path / "mine", made | {f"images/{name}.png": png(n) for n, name in enumerate("abc")})
     assert refusal(path) == (
-        f"{path}: train.csv, row 3: b of {path}: test.csv, row 2 and b are one image; keep one of them"
+        f"{path}: test.csv, row 2: b and b in {path}: train.csv, row 3 are one image; keep one of them"
     )
 
 
@@ -762,15 +759,14 @@ def test_words_in_tables_of_splits_are_one_set_of_classes(tmp_path):
 def test_several_tables_that_name_no_splits_are_refused_with_the_remedy(tmp_path):
     path = write_folder(tmp_path / "mine", graded_splits(tables=("one", "two")))
     assert refusal(path) == (
-        f"{path}: one.csv and two.csv have the columns id_code or image and diagnosis or level; keep only one of "
-        "them, or name them train.csv, val.csv and test.csv after their splits"
+        f"{path}: one.csv and two.csv both name 0, which is in several folders; choose one, as --table one.csv"
     )
 
 
 def test_a_table_of_grades_of_which_some_have_no_image_is_reported(tmp_path, no_plots):
     text = csv("id_code,diagnosis", [(name, number % 2) for number, name in enumerate("abcdefgh")])
     report, _ = done(write_folder(tmp_path / "mine", labelled(text)), tmp_path)
-    assert summary_lines(report)[0] == (
+    assert summary_lines(report)[2] == (
         "note: no image has grade 2, 3, 4; if the labels are not grades, pass their column with --label_column"
     )
 
@@ -779,7 +775,7 @@ def test_clinics_are_not_taken_for_classes_where_each_holds_the_grades(tmp_path)
     made = {f"{place}/{grade}/{n}.png": png(n) for place in ("siteA", "siteB") for grade in range(5) for n in range(2)}
     path = write_folder(tmp_path / "sites", made)
     assert refusal(path) == (
-        f"{path}: the folders siteA, siteB each hold the folders of grades 0, 1, 2, 3, 4; pass one of them, or put "
+        f"{path}: the folders siteA, siteB each hold folders such as 0, 1, 2, 3, 4; pass one of them, or put "
         "the images of each grade into one folder"
     )
     made = {f"{grade}/{place}/{n}.png": png(n) for place in ("cam0", "cam1") for grade in range(5) for n in range(2)}
@@ -790,13 +786,13 @@ def test_images_in_no_folder_of_a_split_are_counted_and_reported(tmp_path, no_pl
     made = folders({"train/": {"0": 3, "1": 3}, "val/": {"0": 2, "1": 2}}, root="batch1/")
     more = {f"batch2/train/{grade}/{n}.png": png(50 + n) for grade in (0, 1) for n in range(3)}
     report, _ = done(write_folder(tmp_path / "mine", made | more), tmp_path)
-    assert report["unlabelled_images"] == {"main": 6}
-    assert summary_lines(report)[0].startswith(
-        "note: skipped 6 images without a label: in no row of the table, or in no folder of a split or class"
+    assert report["unlabelled_images"] == {}
+    assert recognise(str(tmp_path / "mine")).notes[:1] == (
+        "2 folders hold splits: batch1 is used, 6 images are not; for another use --root batch2",
     )
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437"])
 def test_a_table_in_another_encoding_is_reported_where_it_may_be_meant(tmp_path, encoding):
     text = "id_code,diagnosis,größe\na,0,1\nb,1,1\n".encode(encoding)
     images = {f"photos/{name}.png": png(seed) for seed, name in enumerate("ab")}
@@ -809,7 +805,7 @@ def test_a_table_in_another_encoding_is_reported_where_it_may_be_meant(tmp_path,
     assert recognise(str(write_folder(tmp_path / "elsewhere", content))).kind == "label table"
     content = {"labels.csv": b"name,kind\na,0", "notes.csv": text} | images
     path = write_folder(tmp_path / "other", content)
-    assert "(labels.csv has name,kind; notes.csv has none)" in refusal(path, columns=Columns(id="nam"))
+    assert "labels.csv: no column 'nam' (the header is name,kind)" in refusal(path, columns=Columns(id="nam"))
 
 
 def test_a_table_in_another_encoding_does_not_hide_class_folders(tmp_path):
@@ -829,7 +825,7 @@ def test_2015_tops_up_graded_images_of_any_kind_and_nothing_else(tmp_path, zips,
 
 def test_2015_is_expected_beside_the_competition_archive_alone(tmp_path, zips, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert list(open_sources(str(write_npz(tmp_path / "retina.npz", arrays())))) == ["main"]
+    assert list(open_sources(str(write_npz(tmp_path / "retina.npz", arrays())))) == ["retina"]
     with pytest.raises(UsageError, match=r"^train_image_resized\.zip: 2015 archive not found; .* or use -a none"):
         open_sources(str(zips[0]))
     assert list(open_sources(str(zips[0]), "none")) == ["main"]
@@ -850,9 +846,9 @@ def test_without_cropping_the_whole_frame_is_kept_and_padded(tmp_path, no_plots)
         records = [json.loads(line) for line in (data.root / "preprocessed.jsonl").read_text().splitlines() if line]
         frames[crop] = {record["original"]: record["box"] for record in records}
         assert data.crop == crop
-    assert frames[True]["a_0"] != [0, 0, 200, 150]
-    assert frames[False]["a_0"] == [0, 0, 200, 150]
-    written = next(path for path in data.root.glob("*/main_a_0.jpeg"))
+    assert frames[True]["0"] != [0, 0, 200, 150]
+    assert frames[False]["0"] == [0, 0, 200, 150]
+    written = next(path for path in data.root.glob("*/*0.jpeg"))
     assert cv2.imread(str(written)).shape == (200, 200, 3)
 
 
@@ -861,7 +857,7 @@ def test_another_source_replaces_a_test_split_only_with_force(tmp_path, no_plots
     done(first, tmp_path / "data")
     second = open_sources(str(write_zip(tmp_path / "pets.zip", folders({"": {"cat": 4, "dog": 4}}))))
     with pytest.raises(
-        UsageError, match=r"preprocessed with main_archive retina\.npz, not pets\.zip; .*, or replace it with --force"
+        UsageError, match=r"preprocessed with sources retina\.npz, not pets\.zip; .*, or replace it with --force"
     ):
         preprocess_sources(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1)
     preprocess_sources(second, directory=str(tmp_path / "data"), settings=SETTINGS, workers=1, force=True)

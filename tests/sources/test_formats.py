@@ -12,7 +12,8 @@ from dr.preprocessing.pipeline import preprocess_sources
 from dr.preprocessing.settings import Settings
 from dr.sources import detect
 from dr.sources.archive import Archive, MemoryMember
-from dr.sources.candidate import Candidate, Columns
+from dr.sources.candidate import Candidate, ReadOptions
+from dr.sources.columns import Columns
 from dr.sources.medmnist import ArrayArchive
 from dr.sources.source import COLUMNS, ImageArchive, LabelledImages, ReadableMember
 
@@ -61,10 +62,10 @@ def test_a_format_is_one_class_and_one_entry(tmp_path, with_toy, no_plots):
     path = tmp_path / "mine.toy"
     path.write_text("\n".join(map(str, [0, 1] * 6)))
     sources = detect.open_sources(str(path))
-    assert sources["main"].kind == "toy"
+    assert sources["mine"].kind == "toy"
     settings = Settings(size=48, val_fraction=0.34)
     report = preprocess_sources(sources, directory=str(tmp_path / "data"), settings=settings, workers=1)
-    assert report["counts"] == {"validation": [2, 2], "train: main": [4, 4]}
+    assert report["counts"] == {"validation": [2, 2], "train: mine": [4, 4]}
 
 
 def test_the_other_formats_are_still_recognised_and_errors_list_the_new_one(tmp_path, with_toy, zips):
@@ -78,7 +79,7 @@ def test_a_format_that_reads_no_columns_is_not_tried_with_named_columns(tmp_path
     path = tmp_path / "mine.toy"
     path.write_text("0\n1")
     with pytest.raises(UsageError, match=r"mine\.toy: not a zip archive"):
-        detect.recognise(str(path), columns=Columns(label="kind"))
+        detect.recognise(str(path), options=ReadOptions(columns=Columns(label="kind")))
 
 
 def test_the_formats_are_tried_in_a_documented_order():

@@ -10,6 +10,7 @@ from dr import UsageError
 from dr.sources.archive import Archive
 from dr.sources.csv_tables import read_grades
 from dr.sources.kaggle import competition, eyepacs_2015
+from dr.sources.patients import find_patients
 
 ROWS = {"aa": 0, "bb": 2, "cc": 4}
 
@@ -91,8 +92,8 @@ def test_a_wrong_table_is_refused_with_its_row_and_column(text, message):
 
 
 def test_a_table_in_another_encoding_is_refused():
-    with pytest.raises(UsageError, match=r"train\.csv: not UTF-8 text \(byte 0\); save it as CSV in UTF-8"):
-        grades("id_code,diagnosis\naa,1\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"train\.csv: not UTF-8 text \(byte 18\); save it as CSV in UTF-8"):
+        grades("id_code,diagnosis\nä,1\n".encode("latin-1"))
 
 
 # --- archives -------------------------------------------------------------------------------------
@@ -104,9 +105,8 @@ def test_the_wrapping_folder_and_the_case_of_suffixes_do_not_matter(tmp_path, fo
     archive = Archive(write_zip(tmp_path / "a.zip", members(folder=folder, suffix=suffix)))
     expected = pd.DataFrame(
         {
-            "source": "main",
             "original": list(ROWS),
-            "patient": list(ROWS),
+            "patient": None,
             "diagnosis": list(ROWS.values()),
             "member": [f"{folder}train/{name}{suffix}" for name in ROWS],
             "source_split": None,
@@ -120,9 +120,8 @@ def test_both_eyes_of_2015_belong_to_one_patient(tmp_path):
     images = {f"train/{name}.jpeg": b"pixels" for name in rows}
     archive = Archive(write_folder(tmp_path / "a", {"trainLabels.csv": table("image,level", rows)} | images))
     read = eyepacs_2015(archive).table
-    assert read["source"].unique().tolist() == ["2015"]
     assert read["original"].tolist() == ["10_left", "10_right", "7_left"]
-    assert read["patient"].tolist() == ["10", "10", "7"]
+    assert find_patients(read, pattern=None, place="a").patient.tolist() == ["10", "10", "7"]
     assert read["diagnosis"].tolist() == [0, 1, 4]
 
 

@@ -24,6 +24,7 @@ def epochs_only(no_report, monkeypatch):
         return {}
 
     monkeypatch.setattr("dr.training.finish.finish", finish)
+    monkeypatch.setattr("dr.training.out_of_fold.write", lambda paths, best: None)
     monkeypatch.setattr("dr.training.runs_csv.summary", lambda run, *, best: {"epochs": run.epoch})
 
 

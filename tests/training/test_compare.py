@@ -54,7 +54,7 @@ def lines(text: str) -> dict[str, list[list[str]]]:
     for line in text.splitlines():
         if line.startswith("| "):
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-            rows.setdefault(cells[0].removesuffix(" †"), []).append(cells)
+            rows.setdefault(cells[0].rstrip(" †‡"), []).append(cells)
     return rows
 
 
@@ -73,7 +73,13 @@ def test_every_run_is_a_row_best_first_with_its_interval(folder, compared):
         assert f"{row.macro_f1_cross_fitted:.3f} ({low:.3f} to {high:.3f})" in rows[row.name][0][2]
         assert rows[row.name][0][1] == f"{row.data_fingerprint[:8]}, {2 if row.name == 'two_classes' else 5} classes"
         below_majority = row.accuracy <= row.majority or row.test_accuracy <= row.test_majority
-        assert rows[row.name][0][0] == (f"{row.name} †" if below_majority else row.name)
+        assert ("†" in rows[row.name][0][0]) == below_majority
+        missed = {getattr(row, name, np.nan) for name in ("missed_classes", "test_missed_classes")}
+        assert ("‡" in rows[row.name][0][0]) == any(isinstance(text, str) for text in missed)
+        cells = dict(zip(rows["run"][0], rows[row.name][0], strict=True))
+        assert cells["lowest recall, cross-fitted"].endswith(f") {row.lowest_recall_cross_fitted_class}")
+        has_referable = row.name != "two_classes"  # of the others, classes are the DR grades
+        assert bool(cells["referable sensitivity, cross-fitted"]) == has_referable
         assert rows[row.name][0][-1] == r"tiny a\|b"
 
 
@@ -88,10 +94,10 @@ def test_the_differences_are_those_of_the_reported_metrics(folder, compared):
         paired = dict(zip(columns, rows[name][1], strict=True))
         assert paired["note"] == f"compared with {best}"
         for column, metric in {
-            "validation macro-F1": "macro_f1_cross_fitted",
-            "validation kappa": "kappa_cross_fitted",
+            "validation macro-F1, cross-fitted": "macro_f1_cross_fitted",
+            "validation quadratic kappa, cross-fitted": "kappa_cross_fitted",
             "test macro-F1": "test_macro_f1",
-            "test kappa": "test_kappa",
+            "test quadratic kappa": "test_kappa",
             "test accuracy": "test_accuracy",
         }.items():
             shown = float(re.match(r"\**([+-][\d.]+) ", paired[column])[1])
@@ -142,7 +148,10 @@ def test_folds_of_one_dataset_are_pooled_with_every_image_once(tmp_path):
     truth, grades = (np.concatenate([test[name].numpy() for test in tests]) for name in ("truth", "grades"))
     kappa = cohen_kappa_score(truth, grades, weights="quadratic")
     each = [cohen_kappa_score(test["truth"], test["grades"], weights="quadratic") for test in tests]
-    assert re.match(rf"{kappa:.3f} \(.* to .*\); {np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}$", row["kappa"])
+    shown = rf"{kappa:.3f} \(.* to .*\); {np.mean(each):.3f} ± {np.std(each, ddof=1):.3f}$"
+    assert re.match(shown, row["quadratic kappa"])
+    assert re.match(r"\d\.\d{3} \(.*\) [A-Z].*; ", row["lowest recall"])  # with its class
+    assert row["referable sensitivity"]
     assert "a\\|b --fold 1/2" in text
     (tmp_path / "weights" / "other_recipe__best.pt").unlink()
     assert "Left out: other_recipe: its checkpoint was deleted" in compare.compare(str(tmp_path / "weights"))

@@ -32,7 +32,7 @@ def test_a_run_writes_all_its_files_and_no_others(finished):
     folder, _ = finished
     assert {path.name for path in folder.iterdir()} == {"run__best.pt", "run__last.pt", "runs.csv", "run"}
     plots = {f"{name}.png" for name in ("curves", "confusion", "scores", "reliability", "classes", "split")}
-    names = {"history.csv", "classes.csv", "card.md", "report.html"}
+    names = {"history.csv", "classes.csv", "predictions_val.csv", "card.md", "report.html"}
     assert {path.name for path in (folder / "run").iterdir()} == names | plots
     for name in plots:
         assert (folder / "run" / name).read_bytes().startswith(b"\x89PNG")
@@ -65,7 +65,7 @@ def test_the_best_checkpoint_holds_tensors_and_primitives_and_every_field(finish
 def test_the_history_has_a_row_for_each_epoch_with_every_metric(finished):
     history = pd.read_csv(finished[0] / "run/history.csv")
     assert history["epoch"].tolist() == [1, 2]
-    names = ["macro_f1_rounded", "macro_f1_optimal", "macro_f1_cross_fitted", "kappa", "accuracy"]
+    names = ["macro_f1_rounded", "macro_f1_optimal", "macro_f1_cross_fitted", "kappa_applied", "accuracy"]
     recalls = [f"recall_{grade}" for grade in range(5)]
     for name in ("train_loss", "val_loss", "lr", *names, *recalls):
         assert history[name].notna().all(), name
@@ -172,10 +172,19 @@ def test_the_first_line_describes_the_training(data, tmp_path, capsys):
 
 @pytest.mark.parametrize(("objective", "noted"), [("ordinal", True), ("classification", False)])
 def test_unordered_classes_with_an_ordered_objective_are_noted(tmp_path, capsys, objective, noted):
-    data = read_preprocessed(write_preprocessed(tmp_path / "data", classes=("daisy", "rose", "tulip")))
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", classes=("daisy", "iris", "lily", "rose", "tulip")))
     run(data, tmp_path, recipe=tiny(epochs=1, objective=objective))
-    note = f"note: {objective} treats the classes as ordered: daisy, rose, tulip; if they are not, use --set objective="
+    note = (
+        f"note: {objective} treats the classes as ordered: daisy, iris, lily, rose, tulip; if they are not, use --set "
+    )
     assert (note in capsys.readouterr().out) == noted
+
+
+@pytest.mark.parametrize("objective", ["regression", "ordinal", "binary"])
+def test_a_class_of_ungradable_images_is_refused_as_a_rank(tmp_path, objective):
+    data = read_preprocessed(write_preprocessed(tmp_path / "data", classes=("No DR", "Mild", "Ungradable")))
+    with pytest.raises(UsageError, match=r"but 'Ungradable' is none; use --set objective=classif"):
+        run(data, tmp_path, recipe=tiny(epochs=1, objective=objective))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +201,9 @@ def test_unordered_classes_with_an_ordered_objective_are_noted(tmp_path, capsys,
 def test_every_objective_trains_and_is_tested_with_its_metrics(tmp_path, options, names):
     data = read_preprocessed(write_preprocessed(tmp_path / "data", test=10))
     row = run(data, tmp_path / "w", recipe=tiny(tta="flips", normalisation="dataset", **options))
-    assert names | {"kappa", "accuracy", "auc", "test_loss", "test_accuracy", "test_auc", "test_kappa"} <= set(row)
+    assert names | {"kappa_applied", "accuracy", "auc", "test_loss", "test_accuracy", "test_auc", "test_kappa"} <= set(
+        row
+    )
     assert 0 <= row["test_macro_f1_low"] <= row["test_macro_f1"] <= row["test_macro_f1_high"] <= 1
     best = torch.load(tmp_path / "w" / "run__best.pt", weights_only=True)
     assert best["recipe"]["mean"] == torch_datasets.channel_mean_std(data, TINY)[0]
@@ -270,9 +281,13 @@ def test_the_best_epoch_is_selected_by_the_metric_of_the_recipe(data, tmp_path, 
 def test_a_network_no_better_than_the_majority_class_is_noted(data, tmp_path):
     row = run(data, tmp_path, recipe=tiny(lr=1e-9, epochs=1, thresholds="round"))  # it learns nothing
     lines = runs_csv.summary_lines(row)
-    assert len(lines) == 2  # a single epoch is not selected
+    assert len(lines) == 3  # a single epoch is not selected
     assert lines[0].startswith("best epoch 1: macro-F1, cross-fitted 0.")
+    assert "lowest recall, cross-fitted 0.000 (0.000 to 0.561) Proliferative DR" in lines[0]
     assert lines[1] == (
+        "note: validation recall is 0 for Proliferative DR (0 of 3), Severe (0 of 3), Moderate (0 of 3), Mild (0 of 3)"
+    )
+    assert lines[2] == (
         f"note: validation accuracy {row['accuracy']:.3f} does not exceed the majority-class baseline 0.200"
     )
 

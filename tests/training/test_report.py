@@ -36,6 +36,12 @@ def page_of(finished) -> str:
     return (finished[0] / "run/report.html").read_text()
 
 
+def errors_of(text: str) -> list[str]:
+    """The cards of the worst errors on a page; those of labels that look wrong follow."""
+    section = text.partition("Worst errors")[2].partition("Labels that look wrong")[0]
+    return re.findall(r'<li class="card">(.*?)</li>', section, flags=re.DOTALL)
+
+
 def test_the_page_holds_every_plot_of_the_run_and_needs_no_other_file(finished):
     text = page_of(finished)
     sources = re.findall(r'src="([^"]+)"', text)
@@ -67,7 +73,7 @@ def test_the_worst_errors_are_of_the_test_and_shown_with_truth_and_grade(finishe
     _, data, best, _ = finished
     graded = best.graded_splits()[-1]
     wrong = graded.truth != graded.grades
-    cards = re.findall(r'<li class="card">(.*?)</li>', page_of(finished), flags=re.DOTALL)
+    cards = errors_of(page_of(finished))
     assert len(cards) == min(worst_errors.MAX_ERRORS, wrong.sum())
     rows = worst_errors.worst(best.objective, graded)
     for text, row in zip(cards, rows, strict=True):
@@ -85,7 +91,12 @@ def test_images_are_counted_by_split_class_source_and_patients():
     assert counts.loc[("training", "main")].tolist() == [1, 1, 1]
     assert counts.loc[("training", "x")].tolist() == [1, 1, 2]
     assert counts.loc[("validation", "main")].tolist() == [1, 0, 1]
-    assert summary.patient_overlap(data) == "No known patient has images in more than one split."
+    assert summary.patient_overlap(data) == "No patient has images in more than one split."
+    partly = read_like(table.assign(patient=["p", "p", "", ""]), table[:1])
+    assert summary.patient_overlap(partly) == (
+        "Patients are known for 3 of 5 images (60 %). Overlap between splits was checked for these alone: 1 patient "
+        "has images in more than one split."
+    )
     assert summary.patient_overlap(read_like(table, table[:1])) == "1 patient has images in more than one split."
     unknown = table.drop(columns="patient")
     assert "are not known" in summary.patient_overlap(read_like(unknown, unknown[:1]))
@@ -96,6 +107,20 @@ def test_images_are_counted_by_split_class_source_and_patients():
         summary.patient_overlap(read_like(sourceless, sourceless[:1])) == "1 patient has images in more than one split."
     )
     assert summary.composition(read_like(unknown, unknown[:1]))["patients"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("patients", "kept"),
+    [
+        (list("ppqr"), "by whole patients."),
+        (["p", "", "q", "r"], "by whole patients where they are known, else by image."),
+    ],
+)
+def test_the_card_does_not_claim_that_unknown_patients_were_held_out(patients, kept):
+    table = pd.DataFrame({"path": list("abcd"), "diagnosis": [0, 1, 1, 0], "patient": patients})
+    known = summary.patients_known(read_like(table, table[:1]))
+    assert f"by {model_card._held_out_by(known)}." == kept
+    assert model_card._held_out_by(0.0) == "image, because patients are not known"
 
 
 def read_like(train, val):
@@ -127,7 +152,7 @@ def test_every_objective_has_its_page_and_card(finished, tmp_path, options):
     best = Checkpoint.load(tmp_path / "run__best.pt")
     graded = best.graded_splits()[-1]
     wrong = int((graded.truth != graded.grades).sum())
-    assert text.count('<li class="card">') == min(12, wrong)
+    assert len(errors_of(text)) == min(12, wrong)
     assert ("probability 0." in text) == (options["objective"] == "classification")
     written = (tmp_path / "run/card.md").read_text()
     for name in best.classes:

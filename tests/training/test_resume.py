@@ -2,6 +2,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -94,6 +95,28 @@ def test_resuming_without_the_best_checkpoint_names_the_missing_file(data, tmp_p
         run(data, tmp_path, recipe=tiny(epochs=1), resume=True)
 
 
+def test_the_training_state_of_a_finished_run_is_removed_at_the_very_end_unless_it_is_kept(data, tmp_path, monkeypatch):
+    last = tmp_path / "run__last.pt"
+    seen = []
+    monkeypatch.setattr("dr.training.report.write", lambda *_, **__: seen.append(last.is_file()))
+    run(data, tmp_path, recipe=tiny(epochs=1), keep_last=False)
+    assert seen == [True]
+    assert not last.exists()
+    assert (tmp_path / "run__best.pt").is_file()
+    run(data, tmp_path, recipe=tiny(epochs=1), keep_last=True)
+    assert last.is_file()
+
+
+def test_a_run_that_is_stopped_before_its_end_keeps_its_training_state(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as failing:
+        failing.setattr("dr.training.report.write", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run(data, tmp_path, recipe=tiny(epochs=1), keep_last=False)
+    assert (tmp_path / "run__last.pt").is_file()
+    run(data, tmp_path, recipe=tiny(epochs=1), keep_last=False, resume=True)
+    assert not (tmp_path / "run__last.pt").exists()
+
+
 def test_a_new_run_with_an_old_name_keeps_the_old_files(data, tmp_path):
     (tmp_path / "run__best.pt").write_bytes(b"hours of work")
     (tmp_path / "run__longer__best.pt").write_bytes(b"another run")
@@ -125,3 +148,15 @@ def test_a_run_with_the_name_of_one_in_training_is_refused(data, tmp_path):
         root = Path(__file__).parents[2]
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert "run__last.pt: another process writes it; wait until it ends, or pass another --name" in ended.stderr
+
+
+def test_the_time_of_a_run_counts_from_its_start_and_adds_the_epochs_before_it_was_resumed(data, tmp_path, monkeypatch):
+    seconds = []
+    monkeypatch.setattr("dr.training.runs_csv.summary", lambda run, *, best: {"seconds": seconds.append(run.seconds)})
+    started = time.monotonic() - 1000
+    monkeypatch.setattr("dr.training.loop.processes.work_started", lambda: started)
+    run(data, tmp_path, recipe=tiny(epochs=1, scheduler="none"), keep_last=True)
+    run(data, tmp_path, recipe=tiny(epochs=1, scheduler="none"), keep_last=True, resume=True)
+    [epoch] = torch.load(tmp_path / "run__last.pt", weights_only=True)["training_state"]["history"]
+    assert 1000 < seconds[0] < seconds[1]
+    assert seconds[1] > 1000 + epoch["seconds"]

@@ -1,7 +1,9 @@
+import pandas as pd
 import pytest
 
 from dr import UsageError
-from dr.training.run_files import RunFiles, check_name
+from dr.training import runs_csv
+from dr.training.run_files import RunFiles, check_name, runs_csv_path
 
 
 def write(folder, *names):
@@ -57,3 +59,24 @@ def test_a_file_or_folder_that_no_run_wrote_is_left_alone(tmp_path):
         RunFiles(tmp_path, "file").check_folder()
     with pytest.raises(UsageError, match="photos: not the folder of a run; use another --name"):
         RunFiles(tmp_path, "photos").check_folder()
+
+
+def test_a_rerun_replaces_its_row_and_the_row_of_the_old_files_follows_them(tmp_path):
+    path, paths = runs_csv_path(tmp_path), RunFiles(tmp_path, "run")
+    for number in range(3):
+        runs_csv.keep_previous(paths)
+        write(tmp_path, "run__best.pt")
+        runs_csv.append_run(path, {"name": "run", "finished": str(number), "lr": 0.1})
+        runs_csv.append_run(path, {"name": "another", "finished": "9", "new_column": "x"})
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("name")
+    names = {"run": "2", "run__previous_2": "1", "run__previous_1": "0", "another": "9"}
+    assert table["finished"].to_dict() == names
+    assert table.loc["run", "lr"] == "0.1"
+
+
+def test_a_row_whose_files_were_removed_is_replaced(tmp_path):
+    path = runs_csv_path(tmp_path)
+    for number in range(2):
+        runs_csv.keep_previous(RunFiles(tmp_path, "run"))
+        runs_csv.append_run(path, {"name": "run", "finished": str(number)})
+    assert path.read_text() == "name,finished\nrun,1\n"

@@ -3,6 +3,7 @@
 Nothing here takes long to import: train.py plans its runs and reports wrong flags before it imports torch.
 """
 
+import argparse
 import itertools
 import re
 from collections.abc import Iterable
@@ -10,26 +11,48 @@ from dataclasses import dataclass
 from typing import Any
 
 from dr import UsageError
+from dr.cli.flags import parse_fold
 from dr.recipes.load import load_recipe, option_text, parse_override
 from dr.recipes.schema import Recipe
 from dr.training.run_files import check_name
 
+FOLD = "fold"  # swept like an option: --sweep fold=1/5,2/5
 LONGEST_NAME = 200  # of the 255 bytes that file systems allow: endings and numbers follow
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One planned run: its name and recipe, the values of the swept options as text, and the columns of runs.csv that
-    record its command."""
+    """One planned run: its name and recipe, the values of the swept options as text, the columns of runs.csv that
+    record its command, and the fold that it holds out, if folds are swept."""
 
     name: str
     recipe: Recipe
     swept: dict[str, str]
     recorded: dict[str, str]
+    fold: tuple[int, int] | None = None
+
+    @property
+    def start(self) -> tuple[Recipe, dict[str, str]]:
+        """Its recipe and the columns that record its command."""
+        return self.recipe, self.recorded
+
+
+def _text(key: str, value: Any) -> str:
+    return f"{value[0]}/{value[1]}" if key == FOLD else option_text(value)
 
 
 def _joined(options: dict[str, Any]) -> str:
-    return " ".join(f"{key}={option_text(value)}" for key, value in options.items())
+    return " ".join(f"{key}={_text(key, value)}" for key, value in options.items())
+
+
+def _parse_value(key: str, text: str) -> tuple[str, Any]:
+    """-> the option and its value. Raises UsageError."""
+    if key.strip() != FOLD:
+        return parse_override(f"{key}={text}")
+    try:
+        return FOLD, parse_fold(text.strip())
+    except argparse.ArgumentTypeError as exc:
+        raise UsageError(f"--sweep fold: {exc}") from exc
 
 
 def _parse(text: str) -> tuple[str, list[Any]]:
@@ -39,13 +62,14 @@ def _parse(text: str) -> tuple[str, list[Any]]:
     if not all(part.strip() for part in parts):
         raise UsageError(f"--sweep {text}: expected KEY=VALUE,VALUE")
     try:
-        values = [parse_override(f"{key}={part}")[1] for part in parts]
+        parsed = [_parse_value(key, part) for part in parts]
     except UsageError as exc:
         raise UsageError(str(exc).replace("--set", "--sweep", 1)) from exc
+    name, values = parsed[0][0], [value for _, value in parsed]
     for number, value in enumerate(values):
         if value in values[:number]:
-            raise UsageError(f"--sweep {text}: the value {option_text(value)} is repeated; list each value once")
-    return key.strip(), values
+            raise UsageError(f"--sweep {text}: the value {_text(name, value)} is repeated; list each value once")
+    return name, values
 
 
 def _parse_all(texts: Iterable[str], overrides: dict[str, Any]) -> dict[str, list[Any]]:
@@ -62,15 +86,16 @@ def _parse_all(texts: Iterable[str], overrides: dict[str, Any]) -> dict[str, lis
 
 
 def _trial(name: str, *, recipe: str | None, overrides: dict[str, Any], swept: dict[str, Any]) -> Trial:
+    options = {key: value for key, value in swept.items() if key != FOLD}
     try:
-        loaded = load_recipe(recipe, overrides=overrides | swept)
+        loaded = load_recipe(recipe, overrides=overrides | options)
     except UsageError as exc:
         reason = str(exc).removeprefix("--set: ")
         raise UsageError(f"--sweep {_joined(swept)}: {reason}" if swept else str(exc)) from exc
-    texts = {key: option_text(getattr(loaded, key)) for key in swept}
+    texts = {key: _text(key, value if key == FOLD else getattr(loaded, key)) for key, value in swept.items()}
     parts = [f"{key}_{re.sub('[^A-Za-z0-9.+-]+', '_', text).strip('_')}" for key, text in texts.items()]
-    recorded = {"recipe": recipe or "published", "overrides": _joined(overrides | swept)}
-    return Trial("__".join([name, *parts]), loaded, texts, recorded)
+    recorded = {"recipe": recipe or "published", "overrides": _joined(overrides | options)}
+    return Trial("__".join([name, *parts]), loaded, texts, recorded, swept.get(FOLD))
 
 
 def _check_names(trials: list[Trial], name: str) -> None:

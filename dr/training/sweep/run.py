@@ -11,11 +11,12 @@ from typing import Any
 
 from dr import UsageError
 from dr.core import distributed
+from dr.grading import baseline
 from dr.recipes.schema import Recipe
 from dr.training.options import RunOptions
 from dr.training.run_files import RunFiles
-from dr.training.sweep.plan import Trial
-from dr.training.sweep.table import MAJORITY, markdown, metric_columns
+from dr.training.sweep.plan import FOLD, Trial
+from dr.training.sweep.table import markdown, metric_columns
 
 # column: a hash of recipe, data and initial weights; a trial is finished if the table has a row with its hash
 FINGERPRINT = "fingerprint"
@@ -27,8 +28,8 @@ NETWORK = (  # options that decide the network
 
 def _measured() -> list[str]:
     """The columns of a run's row of runs.csv that its row of the sweep repeats."""
-    metrics = [f"{key}{end}" for key in metric_columns() for end in ("", "_low", "_high")]
-    return ["best_epoch", *metrics, *MAJORITY.values(), "minutes"]
+    metrics = [f"{key}{end}" for key in metric_columns() for end in ("", "_low", "_high", "_class")]
+    return ["best_epoch", *metrics, *baseline.MAJORITY.values(), "minutes"]
 
 
 def _columns() -> list[str]:
@@ -101,6 +102,15 @@ def _can_resume(paths: RunFiles, recipe: Recipe, data_fingerprint: str) -> bool:
     return mismatch(saved, recipe=recipe, fingerprint=data_fingerprint) is None
 
 
+def _data_of(trials: list[Trial], data: Any) -> dict[str, Any]:
+    """-> the data of each trial by its name: a fold of `data` where folds are swept. Raises UsageError."""
+    from dr.datasets.folds import fold
+
+    if any(trial.fold for trial in trials) and data.fold is not None:
+        raise UsageError("--sweep fold: --fold already holds out a fold; leave out --fold")
+    return {trial.name: data if trial.fold is None else fold(data, *trial.fold) for trial in trials}
+
+
 def _train_trial(trial: Trial, *, data: Any, options: RunOptions) -> dict[str, str]:
     """Trains -> the row of the run: its metrics, or the error that ended it."""
     import torch
@@ -126,12 +136,12 @@ def _train_trial(trial: Trial, *, data: Any, options: RunOptions) -> dict[str, s
     return trial.swept | measured | {"error": ""} | identity
 
 
-def _finished(trials: list[Trial], earlier: list[dict[str, str]], data_fingerprint: str) -> dict[str, dict[str, str]]:
+def _finished(trials: list[Trial], earlier: list[dict[str, str]], data_of: dict[str, Any]) -> dict[str, dict[str, str]]:
     """-> the rows of trials that an earlier sweep has finished, by the trial's name."""
     known = {row[FINGERPRINT]: row for row in earlier if not row["error"]}
     columns, rows = _columns(), {}
     for trial in trials:
-        if row := known.get(_fingerprint(trial.recipe, data_fingerprint)):
+        if row := known.get(_fingerprint(trial.recipe, data_of[trial.name].fingerprint)):
             rows[trial.name] = trial.swept | {key: row[key] for key in columns if key in row}
     return rows
 
@@ -148,7 +158,8 @@ def train_all(trials: list[Trial], *, data: Any, options: RunOptions, command: s
     paths = RunFiles(options.folder, options.name)
     paths.check_folder()
     earlier = _read(paths.sweep_csv)
-    rows = _finished(trials, earlier, data.fingerprint)
+    data_of = _data_of(trials, data)
+    rows = _finished(trials, earlier, data_of)
     names = {trial.name for trial in trials} | {row["name"] for row in rows.values()}
     others = [row for row in earlier if row["name"] not in names]  # a later sweep may need them
     _check_machine([trial for trial in trials if trial.name not in rows], options.device)
@@ -159,11 +170,24 @@ def train_all(trials: list[Trial], *, data: Any, options: RunOptions, command: s
         known = trial.name in rows
         print(f"run {number} of {len(trials)}: {trial.name}{', already finished' if known else ''}", flush=True)
         if not known:
-            rows[trial.name] = _train_trial(trial, data=data, options=options)
+            rows[trial.name] = _train_trial(trial, data=data_of[trial.name], options=options)
         done = [rows[trial.name] for trial in trials if trial.name in rows]
         if distributed.is_main:
             _write(paths, done, others, markdown(trials, done, name=options.name, command=command))
+    if distributed.is_main:
+        _keep_out_of_fold(paths, trials, done)
     return done
+
+
+def _keep_out_of_fold(paths: RunFiles, trials: list[Trial], rows: list[dict[str, str]]) -> None:
+    """Writes NAME/oof.csv of a sweep over nothing but folds and seeds: that of its finished runs, which is the same for
+    all of them."""
+    from dr.core import files
+
+    tables = [RunFiles(paths.folder, row["name"]).oof for row in rows if not row["error"]]
+    existing = [table for table in tables if table.is_file()]
+    if {FOLD} <= trials[0].swept.keys() <= {FOLD, "seed"} and existing:
+        files.write_bytes(paths.oof, existing[-1].read_bytes())
 
 
 def report_failures(rows: list[dict[str, str]]) -> int:

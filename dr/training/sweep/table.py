@@ -2,9 +2,10 @@
 
 import statistics
 
-from dr.training.sweep.plan import Trial
+from dr.grading import baseline
+from dr.training.sweep.plan import FOLD, Trial
 
-MAJORITY = {"accuracy": "majority", "test_accuracy": "test_majority"}  # accuracy of the majority-class baseline
+REPEATS = ("seed", FOLD)  # swept options over which metrics are averaged
 
 
 def metric_columns() -> list[str]:
@@ -21,18 +22,19 @@ def metric_value(row: dict[str, str], key: str) -> float | None:
 
 
 def metric_text(row: dict[str, str], key: str) -> str:
-    """'0.512 (0.430 to 0.591)': with the 95 % interval where there is one, and with † at or below the baseline."""
+    """'0.512 (0.430 to 0.591)': with the 95 % interval where there is one, with † at or below the baseline, and with
+    the class of a metric that is that of one class."""
     value, low, high = (metric_value(row, f"{key}{end}") for end in ("", "_low", "_high"))
     if value is None:
         return ""
     mark = "†" if below_majority(row, key) else ""
-    return f"{value:.3f}{mark}" if low is None or high is None else f"{value:.3f}{mark} ({low:.3f} to {high:.3f})"
+    interval = "" if low is None or high is None else f" ({low:.3f} to {high:.3f})"
+    return f"{value:.3f}{mark}{interval} {row.get(f'{key}_class', '')}".rstrip()
 
 
 def below_majority(row: dict[str, str], key: str) -> bool:
-    """Whether an accuracy does not exceed the majority-class baseline."""
-    value, baseline = metric_value(row, key), metric_value(row, MAJORITY.get(key, ""))
-    return value is not None and baseline is not None and value <= baseline
+    """Whether the column of a row is an accuracy that does not exceed the majority-class baseline."""
+    return baseline.below_majority(metric_value(row, key), metric_value(row, baseline.MAJORITY.get(key, "")))
 
 
 def _comparison_metric(trials: list[Trial]) -> str:
@@ -54,8 +56,13 @@ def _best(trials: list[Trial], rows: list[dict[str, str]]) -> dict[str, str] | N
 
 
 def best_summary(trials: list[Trial], rows: list[dict[str, str]]) -> str:
-    """One line about the best run."""
+    """One line about the best run, or about the mean of runs that differ in seed and fold alone."""
     key, best = _comparison_metric(trials), _best(trials, rows)
+    swept = list(trials[0].swept)
+    finished = [value for row in rows if (value := metric_value(row, key)) is not None]
+    if set(swept) <= set(REPEATS) and len(finished) > 1:
+        mean, deviation = statistics.mean(finished), statistics.stdev(finished)
+        return f"over {len(finished)} {_repeated(swept)}s: {key} {mean:.3f} ± {deviation:.3f}"
     return "no run was finished" if best is None else f"best run {best['name']}: {key} {metric_text(best, key)}"
 
 
@@ -65,9 +72,9 @@ def markdown_table(header: list[str], lines: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def _over_seeds(rows: list[dict[str, str]], *, swept: list[str], metrics: list[str]) -> str:
-    """Runs that differ in their seed only as one line: mean and sample standard deviation of each metric."""
-    others = [key for key in swept if key != "seed"]
+def _over_repeats(rows: list[dict[str, str]], *, swept: list[str], metrics: list[str]) -> str:
+    """Runs that differ in seed and fold only as one line: mean and sample standard deviation of each metric."""
+    others = [key for key in swept if key not in REPEATS]
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in others), []).append(row)
@@ -83,7 +90,13 @@ def _over_seeds(rows: list[dict[str, str]], *, swept: list[str], metrics: list[s
     for key, group in groups.items():
         finished = [row for row in group if not row["error"]]
         lines.append([*key, str(len(finished)), *(spread(finished, metric) for metric in metrics)])
-    return markdown_table([*others, "seeds", *metrics], lines)
+    return markdown_table([*others, f"{_repeated(swept)}s", *metrics], lines)
+
+
+def _repeated(swept: list[str]) -> str:
+    """The swept option of REPEATS, "run" if both are."""
+    found = [key for key in swept if key in REPEATS]
+    return found[0] if len(found) == 1 else "run"
 
 
 def markdown(trials: list[Trial], rows: list[dict[str, str]], *, name: str, command: str) -> str:
@@ -91,18 +104,20 @@ def markdown(trials: list[Trial], rows: list[dict[str, str]], *, name: str, comm
     swept = list(trials[0].swept)
     metrics = [key for key in metric_columns() if any(metric_value(row, key) is not None for row in rows)]
     errors = ["error"] if any(row["error"] for row in rows) else []
-    best, lines = _best(trials, rows), []
+    best, lines = None if set(swept) <= set(REPEATS) else _best(trials, rows), []
     for row in rows:
         start, end = [row[key] for key in swept] + [row.get("best_epoch", "")], [row.get("minutes", "")]
         line = [*start, *(metric_text(row, key) for key in metrics), *end, *(row[key] for key in errors)]
         lines.append([f"**{cell}**" if cell and row is best else cell for cell in line])
-    marked = any(below_majority(row, key) for row in rows for key in MAJORITY)
+    marked = any(below_majority(row, key) for row in rows for key in baseline.MAJORITY)
     note = "† accuracy does not exceed the majority-class baseline.\n\n" if marked else ""
+    bold = "" if best is None else f"In bold: the best run by {_comparison_metric(trials)}. "
     text = (
-        f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs. In parentheses: 95 % intervals. "
-        f"In bold: the best run by {_comparison_metric(trials)}. Metrics without test_ are those of the validation "
-        f"split.\n\n{note}{markdown_table([*swept, 'best_epoch', *metrics, 'minutes', *errors], lines)}"
+        f"# Sweep {name}\n\n`{command}`\n\n{len(rows)} of {len(trials)} runs. In parentheses: 95 % intervals. {bold}"
+        "Metrics without test_ are those of the validation split.\n\n"
+        f"{note}{markdown_table([*swept, 'best_epoch', *metrics, 'minutes', *errors], lines)}"
     )
-    if "seed" in swept:
-        text += f"\nOver seeds, mean ± standard deviation:\n\n{_over_seeds(rows, swept=swept, metrics=metrics)}"
+    if {*swept} & {*REPEATS}:
+        repeats = _over_repeats(rows, swept=swept, metrics=metrics)
+        text += f"\nOver {_repeated(swept)}s, mean ± standard deviation:\n\n{repeats}"
     return text

@@ -24,6 +24,16 @@ def test_without_a_sweep_the_plan_is_one_run():
     assert trial.recorded == {"recipe": "lite0", "overrides": "epochs=3 ema_decay=none"}
 
 
+def test_folds_are_swept_like_an_option_but_are_none_of_the_recipe():
+    trials = planned("fold=1/5, 2/5", "lr=0.1")
+    assert [trial.fold for trial in trials] == [(1, 5), (2, 5)]
+    assert [trial.name for trial in trials] == ["run__fold_1_5__lr_0.1", "run__fold_2_5__lr_0.1"]
+    assert trials[0].swept == {"fold": "1/5", "lr": "0.1"}
+    assert trials[0].recorded == trials[1].recorded
+    assert "fold" not in trials[0].recorded["overrides"]
+    assert trials[0].recipe == trials[1].recipe
+
+
 def test_commas_within_brackets_do_not_separate_values():
     trials = planned("milestones=[30, 45],[10,20],[5]", milestones=None)
     assert [trial.recipe.milestones for trial in trials] == [(30, 45), (10, 20), (5,)]
@@ -44,6 +54,8 @@ def test_names_have_only_characters_that_are_safe_in_file_names():
         (["lr"], r"--sweep lr: expected KEY=VALUE,VALUE"),
         (["lr="], r"--sweep lr=: expected KEY=VALUE,VALUE"),
         (["lr=1e-3,"], r"--sweep lr=1e-3,: expected KEY=VALUE,VALUE"),
+        (["fold=1/2,3/2"], r"^--sweep fold: expected K/N as 1/5, K from 1 to N and N at least 2, got '3/2'"),
+        (["fold=1/2,1/2"], r"^--sweep fold=1/2,1/2: the value 1/2 is repeated; list each value once"),
         (["learning=1"], r"^--sweep learning=1: unknown option 'learning'; "),
         (["lr=1e-3,0.001"], r"--sweep lr=1e-3,0\.001: the value 0\.001 is repeated; list each value once"),
         (["lr=1,2", "lr=3"], r"--sweep lr=3: lr is swept twice; list all its values in one --sweep"),

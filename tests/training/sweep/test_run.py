@@ -417,3 +417,23 @@ def test_a_stopped_real_run_continues_after_its_last_finished_epoch(script, tmp_
     assert not list((tmp_path / "out").glob("*previous*"))
     history = pd.read_csv(tmp_path / "out" / "run__lr_0.01/history.csv")
     assert history["epoch"].tolist() == [1, 2]
+
+
+def test_a_sweep_over_folds_holds_out_each_fold_and_joins_their_predictions(script, tmp_path, preprocessed):
+    code, out, err = script("--sweep", "fold=1/2,2/2")
+    assert code == 0, err
+    names = ["run__fold_1_2", "run__fold_2_2"]
+    assert "wrote out/run/oof.csv: out-of-fold predictions of folds 1, 2 of 2\n" in out
+    assert pd.read_csv(tmp_path / "out" / "runs.csv")["fold"].tolist() == ["1/2", "2/2"]
+    assert table(tmp_path / "out")["name"].tolist() == names
+    text = (tmp_path / "out/run/sweep.md").read_text()
+    assert "Over folds, mean ± standard deviation:" in text
+    joined = pd.read_csv(tmp_path / "out/run/oof.csv")
+    assert len(joined) == 30
+    assert joined["path"].is_unique
+    assert joined.equals(pd.read_csv(tmp_path / f"out/{names[1]}/oof.csv"))
+    assert not list((tmp_path / "out").glob("*__last.pt"))
+    code, out, _ = script("--sweep", "fold=1/2,2/2")
+    assert out.count("already finished") == 2
+    code, _, err = script("--sweep", "fold=1/2", "--fold", "1/2")
+    assert (code, err) == (2, "error: --sweep fold: --fold already holds out a fold; leave out --fold\n")
