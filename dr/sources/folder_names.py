@@ -52,8 +52,9 @@ def _kind(names: list[str]) -> str | None:
     words = [{*words_of(name)} for name in names]
     if all(each & _IMAGE_TYPES for each in words):
         return "types of images"
-    if all((eye := eye_of(name)) and not eye.before + eye.after for name in names):
-        return "eyes"
+    eyes = [eye_of(name) for name in names]
+    if all(eye and not eye.before + eye.after for eye in eyes) and len({eye.eye for eye in eyes if eye}) == 2:
+        return "eyes"  # R0 to R4 are grades
     if all(each & _PLACES for each in words) or all(map(_VISIT.fullmatch, names)):
         return "hospitals, cameras or visits"
     if all(each & _PATIENTS for each in words):
@@ -79,6 +80,8 @@ def _numbered(names: list[str]) -> bool:
     if len(names) < 3 or len(frames) > 1 or "#" not in frames.pop():
         return False
     if {*words_of(names[0])} & _CLASS_WORDS:
+        return False
+    if {"0", "1", "2"} <= set(names):  # grades, and a number that is none
         return False
     numbers = sorted(int(number) for name in names for number in re.findall(r"\d+", name)[-1:])
     return not (

@@ -20,6 +20,8 @@ from dr.sources.table import ImageNames
 from dr.sources.table_choice import choose_tables
 from dr.sources.table_labels import index_labels, label_texts
 
+MAX_NAMED = 3  # tables in a line
+
 
 @dataclass(frozen=True)
 class Part:
@@ -194,7 +196,10 @@ def _described(chosen: list[tuple[str | None, LabelledTable]], parts: list[Part]
     members: dict[str, list[str]] = {}
     for _, each in chosen:
         members.setdefault(str(each.columns), []).append(short[each.member] if unique else each.member)
-    lines = [f"{', '.join(names)}: {columns}" for columns, names in members.items()]
+    lines = []
+    for columns, names in members.items():
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED + 1 else ""
+        lines.append(f"{', '.join(names[:MAX_NAMED] if more else names)}{more}: {columns}")
     used = [part.split for part in parts if part.split]
     return lines + ([f"splits of the source: {', '.join(dict.fromkeys(used))}"] if used else [])
 

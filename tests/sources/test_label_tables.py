@@ -479,3 +479,19 @@ def test_the_order_of_unknown_words_is_said_for_tables_and_folders(tmp_path):
     line = "classes in alphabetical order: brak, ciężka, łagodna; rename them 0_..., 1_... if they are ranks"
     assert line in tables.notes
     assert line in folders.notes
+
+
+def test_numbers_and_letters_of_grades_are_neither_eyes_nor_patients(tmp_path):
+    for root, folders, reason in (
+        ("a", ("R0", "R1", "R2", "R3", "R4", "R6"), "'R6'"),
+        ("b", "012349", "the class '9'"),
+    ):
+        write(tmp_path / root, images=[f"{folder}/{folder}_{n}" for folder in folders for n in range(3)])
+        assert reason in refusal(tmp_path / root)
+
+
+def test_of_many_tables_the_first_are_named(tmp_path):
+    for place in range(6):
+        write(tmp_path, images=[f"P{place}/{place}{n}" for n in range(5)])
+        (tmp_path / f"P{place}" / "g.csv").write_text(rows("image,level", *(f"{place}{n},{n}" for n in range(5))))
+    assert read(tmp_path).notes[0].startswith("P0/g.csv, P1/g.csv, P2/g.csv and 3 more: image 'image', label 'level'")
