@@ -79,6 +79,10 @@ def _why_unrecognised(candidate: Candidate) -> str:
     if problem := next(iter(candidate.table_problems.values()), None):
         return problem
     candidate.check_readable()
+    for member, table in candidate.tables.items():
+        for column in table.header:
+            if fault := candidate.image_names.lost_zeros(table.values(column)):
+                return f"{archive.path}: {member}: {column} names no image: {fault}"
     headers = {member: table.header for member, table in candidate.tables.items() if not member.endswith(".txt")}
     tables = [f"{member} has {','.join(header[:6]) or 'none'}" for member, header in headers.items()]
     shown = f" ({'; '.join(tables[:3])})" if tables else ""

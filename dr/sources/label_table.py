@@ -126,10 +126,12 @@ def _with_members(archive: Archive, part: Part) -> pd.DataFrame:
     table = part.rows
     members = _members(archive, part)
     if not members:
-        examples = f"{table['path'].iloc[0]} does not match {archive.images()[0]}"
+        lost = ImageNames(archive.images()).lost_zeros(table["path"])
+        remedy = lost or (
+            f"{table['path'].iloc[0]} does not match {archive.images()[0]}; pass the folder that holds table and images"
+        )
         raise UsageError(
-            f"{table['table'].iloc[0]}: none of the {len(table)} listed images is in {archive.path} ({examples}); "
-            "pass the folder that holds table and images"
+            f"{table['table'].iloc[0]}: none of the {len(table)} listed images is in {archive.path}: {remedy}"
         )
     original = table["original"].str.replace("/", "_")  # part of a file name
     return table.assign(original=original, member=table["path"].map(members), source_split=part.split)

@@ -35,6 +35,18 @@ class ImageNames:
                 return stem.casefold()
         return None
 
+    def lost_zeros(self, values: Iterable[str]) -> str | None:
+        """Fault and remedy in one line if numbers name images only with leading zeros, which Excel drops; else None."""
+        full = {stem.lstrip("0") or "0": stem for stem in self.stems if stem.isdecimal()}
+        lost = sorted(
+            {value for value in values if value.isdecimal() and self.stem_of(value) is None and value in full}
+        )
+        if not lost:
+            return None
+        return (
+            f"{lost[0]} lacks the leading zeros of the image {full[lost[0]]}; format the column as text and save again"
+        )
+
     def count(self, values: Iterable[str]) -> int:
         """How many different images the values name."""
         return len({self.stem_of(value) for value in set(values)} - {None})

@@ -600,10 +600,10 @@ def test_images_outside_the_folders_of_the_table_are_found_by_name(tmp_path, no_
 
 
 def test_a_table_that_matches_no_image_is_refused_with_an_example_of_each(tmp_path):
-    folder = write_folder(tmp_path / "mine", {"000.png": png(0), "001.png": png(1)})
+    folder = write_folder(tmp_path / "mine", {"x00.png": png(0), "x01.png": png(1)})
     (folder / "labels.csv").write_text("id_code,diagnosis\n0,1\n1,0\n")
     assert "none of the 2 listed images is in" in refusal(folder)
-    assert "(0 does not match 000.png)" in refusal(folder)
+    assert ": 0 does not match x00.png; pass the folder" in refusal(folder)
 
 
 def test_folders_that_are_no_classes_beside_a_table_of_unknown_columns_are_refused_with_its_columns(tmp_path):

@@ -495,3 +495,12 @@ def test_of_many_tables_the_first_are_named(tmp_path):
         write(tmp_path, images=[f"P{place}/{place}{n}" for n in range(5)])
         (tmp_path / f"P{place}" / "g.csv").write_text(rows("image,level", *(f"{place}{n},{n}" for n in range(5))))
     assert read(tmp_path).notes[0].startswith("P0/g.csv, P1/g.csv, P2/g.csv and 3 more: image 'image', label 'level'")
+
+
+def test_numbers_that_lost_their_leading_zeros_are_named_as_that(tmp_path):
+    write(tmp_path, images=[f"{n:04d}" for n in range(1, 21)])
+    for header in ("image,grade", "image,level"):
+        message = refusal(write(tmp_path, labels_csv=rows(header, *(f"{n},{n % 5}" for n in range(1, 21)))))
+        assert message.startswith("labels.csv: ")
+        assert "lacks the leading zeros of the image 00" in message
+        assert "format the column as text" in message
