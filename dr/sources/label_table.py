@@ -61,6 +61,8 @@ class LabelTableFormat:
         table = pd.concat([_with_members(archive, part) for part in rows if len(part.rows)], ignore_index=True)
         table, more = _with_folder_splits(table)
         notes += more
+        if lost := candidate.image_names.lost_zeros(table.loc[table["member"].isna(), "path"]):
+            notes.append(f"some listed images are missing: {lost}")
         table = _with_unique_names(table)
         for column, problem in (("member", "are one image"), ("original", "would have one name")):
             _refuse_repeated(table, column, problem=problem)

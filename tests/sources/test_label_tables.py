@@ -504,3 +504,9 @@ def test_numbers_that_lost_their_leading_zeros_are_named_as_that(tmp_path):
         assert message.startswith("labels.csv: ")
         assert "lacks the leading zeros of the image 00" in message
         assert "format the column as text" in message
+    write(tmp_path, images=[f"{n:02d}" for n in range(8, 13)])
+    for n in range(1, 21):
+        (tmp_path / f"{n:04d}.png").unlink()
+    source = read(write(tmp_path, labels_csv=rows("image,level", *(f"{n},{n % 5}" for n in range(8, 13)))))
+    assert source.table["member"].isna().sum() == 2
+    assert any("8 lacks the leading zeros of the image 08" in note for note in source.notes)
