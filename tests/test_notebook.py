@@ -256,10 +256,17 @@ def test_a_script_that_fails_stops_the_notebook(inputs, tmp_path, capsys):
     assert "error: argument --size: invalid int value: 'few'" in capsys.readouterr().out
 
 
+# One call writes the whole line: those of two processes must not mix
+ONE_LINE_EACH = """
+import os
+os.write(1, f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']}\\n".encode())
+"""
+
+
 @pytest.mark.slow
 def test_processes_are_started_by_torchrun(tmp_path, capsys):
     script = tmp_path / "script.py"
-    script.write_text("import os; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])")
+    script.write_text(ONE_LINE_EACH)
     space = {"WORKING": tmp_path, "REPOSITORY": tmp_path}
     source = code(FIND)
     exec(f"import os, shlex, subprocess, sys\n{source[source.index('def run(') : source.index('def show(')]}", space)

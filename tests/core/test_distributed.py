@@ -44,6 +44,9 @@ def main():
             code = {{"data": data.main, "train": train.main, "predict": predict.main}}[script]()
             print("=== code", code, flush=True)
     distributed.destroy()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # as the commands end: threads of libraries may abort the end of an interpreter
 
 if __name__ == "__main__":
     main()
