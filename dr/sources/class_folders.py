@@ -46,11 +46,9 @@ class ClassFoldersFormat:
             if problem is None:
                 raise
             raise UsageError(f"{exc}; or {problem.removeprefix(f'{candidate.archive.path}: ')}") from exc
-        return (
-            None
-            if source is None
-            else replace(source, notes=(*source.notes, *candidate.unused_notes(known=TINY_TABLES)))
-        )
+        if source is None:
+            return None
+        return replace(source, notes=(*source.notes, *candidate.unused_notes(known=TINY_TABLES)))
 
 
 def class_folders(archive: Archive, *, ungradable: str = "drop") -> LabelledImages | None:

@@ -24,7 +24,7 @@ _MONTHS = frozenset({"jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "se
 _PATIENTS = frozenset({"patient", "patients", "pat", "subject", "subj", "case", "person", "pid"})
 _CLASS_WORDS = frozenset({"class", "grade", "stage", "level", "dr", "r", "c", "label", "category", "type", "severity"})
 _DATE = re.compile(r"(?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}|\d{1,2}[-_.]\d{1,2}[-_.](?:19|20)?\d{2}")
-_SIZE = re.compile(r"\d{2,4}(?:x\d{2,4}|px)?|\d{2,4}x\d{2,4}")
+_SIZE = re.compile(r"\d{2,4}x\d{2,4}")
 _VISIT = re.compile(r"(?i)v(?:isit)?[ _-]?\d{1,2}")
 _FEW = 4  # images of one patient: two eyes, two fields
 _MANY = 30  # more than a patient has
@@ -63,7 +63,7 @@ def _kind(names: list[str]) -> str | None:
         each & _MONTHS and re.search(r"\d", n) for each, n in zip(words, names, strict=True)
     ):
         return "dates"
-    if len(names) < 5 and all("x" in name and _SIZE.fullmatch(name) for name in names):
+    if all(map(_SIZE.fullmatch, names)):
         return "sizes of images"
     return None
 

@@ -17,9 +17,7 @@ _GRADES = frozenset({
     "icdr",
 })  # fmt: skip
 _JOINED = re.compile(r"((?:diabetic)?(?:dr|icdr|retinopathy))((?:grad|level|label|class|stag|severit|scale)[a-z]*)")
-_GENERIC = frozenset({
-    "class", "label", "labels", "target", "category", "classname", "y",
-})  # fmt: skip
+_GENERIC = frozenset({"class", "label", "labels", "target", "category", "classname", "y"})
 # What tables hold beside the grade of retinopathy in few numbers or words, and grades that nobody gave
 _OTHER = frozenset({
     "quality", "gradable", "gradability", "clarity", "artifact", "artefact", "field", "definition", "macular",
@@ -86,8 +84,13 @@ def _is_grade_of_patient(name: str) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    words = [word for word in words_of(name) if word not in ("has", "diabetic", "any")]
-    return _plain(name) in STANDARD or (len(words) == 1 and words[0] in _DR | _GRADES - {"class", "label", "labels"})
+    return _plain(name) in STANDARD or _only_word(name) in _DR | _GRADES - {"class", "label", "labels"}
+
+
+def _only_word(name: str) -> str | None:
+    """'has diabetic retinopathy' -> retinopathy; None for a name of several words."""
+    words = [word for word in words_of(name) if word not in ("has", "any", "diabetic")]
+    return words[0] if len(words) == 1 else None
 
 
 def _is_generic(name: str) -> bool:
@@ -122,8 +125,7 @@ def _eyes(names: Sequence[str]) -> dict[str, str]:
 
 def _numbers(table: Table, label: tuple[str, ...], *, generic: bool) -> str:
     values = {value for name in label for value in table.values(name) if not is_ungradable(value)}
-    words = [word for word in words_of(label[0]) if word not in ("has", "any", "diabetic")]
-    if {value.rstrip("0").rstrip(".") or "0" for value in values} <= {"0", "1"} and len(words) == 1 and words[0] in _DR:
+    if {value.rstrip("0").rstrip(".") or "0" for value in values} <= {"0", "1"} and _only_word(label[0]) in _DR:
         return "binary"
     return "grades" if _plain(label[0]) in STANDARD or (not generic and up_to_five(values)) else "classes"
 

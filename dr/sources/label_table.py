@@ -25,11 +25,11 @@ MAX_NAMED = 3  # tables in a line
 
 @dataclass(frozen=True)
 class Part:
-    """The rows of one table in one split: `path` as written but without suffix, `original` (the same, with folders only
-    if names alone are not unique), `label` and `patient` as text, `row`, `table` (for messages)."""
+    """The rows of the table `member` in one split: `path` as written but without suffix, `original` (the same, with
+    folders only if names alone are not unique), `label` and `patient` as text, `row`, `table` (for messages)."""
 
     split: str | None
-    beside: str  # the table
+    member: str
     rows: pd.DataFrame
 
 
@@ -52,12 +52,12 @@ class LabelTableFormat:
         parts = [part for split, table in chosen for part in _parts(table, split=split, given=candidate.columns)]
         if not any(part.split == "train" for part in parts):  # retinopathy_solution.csv alone is no test
             _refuse_unlabelled_training(candidate, parts)
-            parts = [Part(None, part.beside, part.rows) for part in parts]
+            parts = [Part(None, part.member, part.rows) for part in parts]
         columns = chosen[0][1].columns
         labels = index_labels(
             [(part.split, part.rows) for part in parts], columns, keep=candidate.options.ungradable == "keep"
         )
-        rows = [Part(part.split, part.beside, kept) for part, kept in zip(parts, labels.tables, strict=True)]
+        rows = [Part(part.split, part.member, kept) for part, kept in zip(parts, labels.tables, strict=True)]
         table = pd.concat([_with_members(archive, part) for part in rows if len(part.rows)], ignore_index=True)
         table, more = _with_folder_splits(table)
         notes += more
@@ -78,10 +78,10 @@ class LabelTableFormat:
 def _refuse_unlabelled_training(candidate: Candidate, parts: list[Part]) -> None:
     """Raises UsageError for a test table that would be trained on because the training table has no labels."""
     problems = candidate.table_problems
-    names = {posixpath.basename(member): member for member in (*problems, *(part.beside for part in parts))}
+    names = {posixpath.basename(member): member for member in (*problems, *(part.member for part in parts))}
     splits = {names[name]: split for name, split in splits_of(names).items()}
     unlabelled = next((member for member in problems if splits.get(member) == "train"), None)
-    if unlabelled and not candidate.is_named() and any(splits.get(part.beside) for part in parts):
+    if unlabelled and not candidate.is_named() and any(splits.get(part.member) for part in parts):
         raise UsageError(problems[unlabelled])
 
 
@@ -155,18 +155,22 @@ def _with_folder_splits(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     if (splits.map(len) != 1).any():
         return table, [f"folders {shown}: not used as splits, as not every labelled image is in one of them"]
     split = splits.map(lambda names: next(iter(names))).reindex(table.index)
-    table = table[split.notna()].assign(source_split=split.dropna())  # a row without its image has no folder
-    return table, [f"splits of the folders {shown}: {', '.join(name for name in SPLITS if name in used)}"]
+    # a row without its image has no folder; in training it is reported as missing
+    return table.assign(source_split=split.fillna("train")), [
+        f"splits of the folders {shown}: {', '.join(name for name in SPLITS if name in used)}"
+    ]
 
 
 def _with_unique_names(table: pd.DataFrame) -> pd.DataFrame:
     """`original` with its split in front, or with its folders, where two images have one name: IDRiD's splits, and
     hospitals with a table each, count from 1."""
     members = table.dropna(subset="member")
-    if not (members.groupby("original")["member"].nunique() > 1).any() or members["table"].nunique() < 2:
+    if not (members.groupby("original")["member"].nunique() > 1).any():
         return table
     if table["source_split"].notna().all():
         return table.assign(original=table["source_split"] + "_" + table["original"])
+    if members["table"].nunique() < 2:  # a name that only its table can distinguish
+        return table
     paths = table["member"].map(lambda member: normal_path(member).replace("/", "_"), na_action="ignore")
     return table.assign(original=paths.fillna(table["original"]))
 
@@ -175,11 +179,11 @@ def _members(archive: Archive, part: Part) -> dict[str, str]:
     """{path of a table: its image}, searched outside the folders of other splits, or in all folders if none is found
     there."""
     images, paths = archive.images(), part.rows["path"]
-    folder = posixpath.dirname(part.beside)
+    folder = posixpath.dirname(part.member)
     near = [image for image in images if image.startswith(f"{folder}/")] if folder else []
     if near and ImageNames(near).count(paths) == paths.nunique():  # each hospital may have its table and count from 1
         images = near
-    own = images_of_split(archive, part.split, beside=part.beside) if part.split else images
+    own = images_of_split(archive, part.split, beside=part.member) if part.split else images
     return by_path_ends(paths, own, place=str(archive.path)) or by_path_ends(paths, images, place=str(archive.path))
 
 
@@ -188,7 +192,7 @@ def _ungradable(archive: Archive, parts: list[Part], rows: list[pd.DataFrame]) -
     found = [pd.DataFrame(columns=list(UNGRADABLE_COLUMNS))]
     for part, table in zip(parts, rows, strict=True):
         if len(table) and not (part.split and len(table) == len(part.rows)):  # else a split without labels
-            members = _members(archive, Part(part.split, part.beside, table))
+            members = _members(archive, Part(part.split, part.member, table))
             found.append(table.assign(member=table["path"].map(members))[list(UNGRADABLE_COLUMNS)])
     return pd.concat(found, ignore_index=True).dropna(subset="member")
 

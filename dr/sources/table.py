@@ -23,7 +23,7 @@ class ImageNames:
         counts = Counter(without_suffix(posixpath.basename(name)) for name in without_copies(members))
         self.stems = set(counts)
         self.repeated = {stem for stem, count in counts.items() if count > 1}  # in several folders
-        self._folded = {stem.casefold() for stem in self.stems}
+        self._folded = {stem.casefold(): stem for stem in self.stems}
 
     def stem_of(self, value: str) -> str | None:
         """The name that a value (a name or path, with or without suffix, in any case) shares with an image, or None."""
@@ -32,7 +32,7 @@ class ImageNames:
             if stem in self.stems:
                 return stem
             if stem.casefold() in self._folded:
-                return stem.casefold()
+                return self._folded[stem.casefold()]
         return None
 
     def lost_zeros(self, values: Iterable[str]) -> str | None:

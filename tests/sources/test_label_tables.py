@@ -510,3 +510,26 @@ def test_numbers_that_lost_their_leading_zeros_are_named_as_that(tmp_path):
     source = read(write(tmp_path, labels_csv=rows("image,level", *(f"{n},{n % 5}" for n in range(8, 13)))))
     assert source.table["member"].isna().sum() == 2
     assert any("8 lacks the leading zeros of the image 08" in note for note in source.notes)
+
+
+def test_a_listed_image_that_is_missing_stays_listed_where_folders_are_the_splits(tmp_path):
+    write(tmp_path, images=[*(f"train/{n}" for n in "abc"), *(f"test/{n}" for n in "de")])
+    source = read(write(tmp_path, labels_csv=rows("image,level", *(f"{n},{k % 5}" for k, n in enumerate("abcdez")))))
+    assert source.table["original"][source.table["member"].isna()].tolist() == ["z"]
+    assert source.table["source_split"].tolist() == ["train", "train", "train", "test", "test", "train"]
+
+
+def test_two_splits_of_one_table_may_use_a_name_twice(tmp_path):
+    write(tmp_path, images=[f"{split}/{n}" for split in ("train", "test") for n in range(3)])
+    values = [f"{n},{n},{split}" for split in ("train", "test") for n in range(3)]
+    source = read(write(tmp_path, labels_csv=rows("image,level,split", *values)))
+    assert source.table["member"].tolist() == [f"{split}/{n}.png" for split in ("train", "test") for n in range(3)]
+    assert source.table["original"].tolist() == [f"{split}_{n}" for split in ("train", "test") for n in range(3)]
+
+
+def test_case_alone_does_not_make_two_columns_differ(tmp_path):
+    table = rows("Bild,Name des Bildes,Grad", *(f"{n},{n.upper()},{k}" for k, n in enumerate("abcde")))
+    source = read(write(tmp_path, images=[f"photos/{n.upper()}" for n in "abcde"], labels_csv=table))
+    assert source.table.set_index("member")["diagnosis"].to_dict() == {
+        f"photos/{n}.png": k for k, n in enumerate("ABCDE")
+    }
