@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dr import UsageError
-from dr.sources.archive import nfc
 from dr.sources.label_columns import choose_label, of_retinopathy, up_to_five
 from dr.sources.split_names import splits_of_values, words_of
 from dr.sources.table import ImageNames, Table
@@ -64,9 +63,11 @@ def recognise_columns(table: Table, *, images: ImageNames, given: Columns | None
     """The columns of a label table. Raises UsageError that names the candidates and the flag, where there is no label
     column or no image column, or several that could be."""
     given = given or Columns()
-    id_column = _named(table, given.id) if given.id else _id_column(table, images=images)
-    patient = _named(table, given.patient) if given.patient else _patient(table, without=id_column)
-    label = (_named(table, given.label),) if given.label else None
+    id_column = table.named(given.id, flag="--id_column") if given.id else _id_column(table, images=images)
+    patient = (
+        table.named(given.patient, flag="--patient_column") if given.patient else _patient(table, without=id_column)
+    )
+    label = (table.named(given.label, flag="--label_column"),) if given.label else None
     split = _split(table, without=[id_column, patient, *(label or ())])
     if label is None:
         free = [name for name in table.header if name not in (id_column, patient, split)]
@@ -89,18 +90,6 @@ def recognise_columns(table: Table, *, images: ImageNames, given: Columns | None
 
 def _plain(name: str) -> str:
     return "".join(words_of(name))
-
-
-def _named(table: Table, name: str) -> str:
-    """A column that the user named, in any case. Raises UsageError."""
-    name = nfc(name.strip())
-    alike = [column for column in table.header if column.casefold() == name.casefold()]
-    if name in table.header:
-        return name
-    if len(alike) != 1:
-        shown = ",".join(table.header) if table.has_header else f"none; its columns are {', '.join(table.header)}"
-        raise UsageError(f"{table.place}: no column {name!r} (the header is {shown}); add or rename it")
-    return alike[0]
 
 
 def _id_column(table: Table, *, images: ImageNames) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from dr import UsageError
-from dr.sources.archive import is_image
+from dr.sources.archive import is_image, nfc
 from dr.sources.class_names import is_number
 from dr.sources.copies import without_copies
 from dr.sources.csv_tables import read_sheets, without_suffix
@@ -62,6 +62,17 @@ class Table:
     rows: Sequence[Sequence[str]]
     numbers: Sequence[int]
     has_header: bool = True
+
+    def named(self, name: str, *, flag: str) -> str:
+        """The column that the user named, in any case. Raises UsageError that names the flag."""
+        name = nfc(name.strip())
+        if name in self.header:
+            return name
+        alike = [column for column in self.header if column.casefold() == name.casefold()]
+        if len(alike) != 1:
+            header = "the header is" if self.has_header else "no header: its columns are"
+            raise UsageError(f"{self.place}: no column {name!r} ({header} {','.join(self.header)}); correct {flag}")
+        return alike[0]
 
     def column(self, name: str) -> list[str]:
         """The values of one column. Raises UsageError for a row that is too short to have one."""

@@ -265,7 +265,7 @@ def write_bad_archives(folder, main_members):
         (["--conflicts", "ask"], "argument --conflicts: invalid choice: 'ask'"),
         (
             ["-m", "good.zip", "--label_column", "kind"],
-            "kaggle_retina/train.csv: no column 'kind' (the header is id_code,diagnosis); add or",
+            "kaggle_retina/train.csv: no column 'kind' (the header is id_code,diagnosis); correct",
         ),
         (["--workers", "0"], "--workers must be at least 1, got 0"),
         (["--sise", "64"], "unrecognised flag --sise; use --size 64; see data.py --help"),

@@ -529,7 +529,11 @@ def test_labels_are_numbers_or_words(tmp_path, labels, classes, numbers):
         ("id_code,diagnosis\na,cat\na,dog", {}, "labels.csv, row 3: a has diagnosis dog, but cat in row 2; keep one"),
         ("id_code,diagnosis\nx,0\ny,1", {}, "labels.csv: none of the 2 listed images is in"),
         ("name,kind\na,0", {}, "labels.csv: no column looks like grades (name,kind); name it with --label_column"),
-        ("name,kind\na,0", {"id": "file"}, "labels.csv: no column 'file' (the header is name,kind); add or rename it"),
+        (
+            "name,kind\na,0",
+            {"id": "file"},
+            "labels.csv: no column 'file' (the header is name,kind); correct --id_column",
+        ),
         ("id_code,k\na,0\nb,2", {"label": "k"}, "labels.csv: k: no training image has the label 1, but some"),
         ("id_code,k\na,0\nb,-2", {"label": "k"}, "labels.csv, row 3: k is '-2', expected a whole number from 0"),
         ("image,level,p\na,0,1\nb,1,", {"patient": "p"}, "labels.csv, row 3: p is empty"),
