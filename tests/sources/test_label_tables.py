@@ -1,44 +1,14 @@
 """What a table beside images is taken for: its columns, its split, which of several, and what its labels mean."""
 
 import pytest
-from conftest import draw_retina, encode
+from labelled_folders import labels, read, refusal, write
 
-from dr import GRADES, UsageError
-from dr.sources.candidate import ReadOptions
+from dr import GRADES
 from dr.sources.columns import Columns
-from dr.sources.detect import recognise
-
-IMAGE = encode(draw_retina()[0])
-
-
-def write(root, *, images=(), **tables):
-    """A folder with images of these names and tables, `labels_csv="..."` as labels.csv."""
-    for name in images:
-        path = root / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(IMAGE)
-    for name, text in tables.items():
-        (root / name.replace("_csv", ".csv").replace("_txt", ".txt")).write_text(text)
-    return root
-
-
-def read(folder, **options):
-    return recognise(str(folder), options=ReadOptions(**options))
-
-
-def refusal(folder, **options) -> str:
-    with pytest.raises(UsageError) as refused:
-        read(folder, **options)
-    assert "\n" not in str(refused.value)
-    return str(refused.value).removeprefix(f"{folder}: ")
 
 
 def rows(header, *values) -> str:
     return "\n".join([header, *values]) + "\n"
-
-
-def labels(source) -> dict[str, int]:
-    return dict(zip(source.table["original"], source.table["diagnosis"], strict=True))
 
 
 ABCDE = [f"photos/{name}" for name in "abcde"]
