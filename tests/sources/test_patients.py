@@ -127,16 +127,13 @@ def test_a_visit_before_the_eye_is_no_part_of_the_patient(name, visits):
     assert note.startswith("patients: 10, from the names")
 
 
-DATES = pytest.mark.parametrize("name", ["{d}_P{p}_{e}.jpg", "P{p}_{e}_{d}.jpg", "{e}_P{p}_{d}.jpg", "{e}_{p}_{d}.jpg"])
-
-
 def test_a_patient_of_many_visits_does_not_hide_those_of_others():
     eyes, names = ("OD", "OS"), [(p, v) for p in range(1000, 1012) for v in range(1, 30 if p == 1000 else 3)]
     patients, _ = found([f"P{p}_v{v}_{eye}.jpg" for p, v in names for eye in eyes])
     assert patients == [f"P{p}" for p, _ in names for _ in eyes]
 
 
-@DATES
+@pytest.mark.parametrize("name", ["{d}_P{p}_{e}.jpg", "P{p}_{e}_{d}.jpg", "{e}_P{p}_{d}.jpg", "{e}_{p}_{d}.jpg"])
 def test_a_date_elsewhere_in_the_name_is_no_part_of_the_patient_either(name):
     dates = "20180304", "20200512"
     paths = [name.format(p=1000 + k // 4, d=dates[k // 2 % 2], e=("OD", "OS")[k % 2]) for k in range(40)]
@@ -205,7 +202,7 @@ def test_pairs_of_names_are_patients(name):
         [f"image_{k}_{('left', 'right')[k % 2]}.jpg" for k in range(60)],  # running numbers
         [f"{k:03d}/image.jpg" for k in range(20)],
         [f"IMG_{k:04d}_{('OD', 'OS')[k % 2]}.jpg" for k in range(12)],
-        [f"P{k}_{('OI', 'OI')[k % 2]}.jpg" for k in range(12)],
+        [f"P{k}_OI.jpg" for k in range(12)],
     ],
     ids=lambda paths: paths[-1],
 )
