@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dr import UsageError
+from dr.sources.archive import NOT_A_ZIP
 from dr.sources.packed_tables import ZIP, open_zip
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def is_workbook(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             return any(name.lower() == "xl/workbook.xml" for name in packed.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError):
-        return False  # the one who unpacks it reports it
+    except NOT_A_ZIP:
+        return False  # `open_zip` reports it
 
 
 @lru_cache(maxsize=4)  # a format asks for the header, then for the columns: 35,000 rows take two seconds
