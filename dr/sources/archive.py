@@ -161,6 +161,7 @@ class Archive:
         if self._split is not None:
             self.path, names = self._split.path, None
         self.names = self._checked_zip_names() if names is None else names
+        self._images = [name for name in self.names if is_image(name)]
 
     def _folder_names(self) -> list[str]:
         names, visited = [], set()
@@ -170,7 +171,9 @@ class Archive:
                 subfolders.clear()
                 continue
             visited.add(real)
-            names += [(Path(folder) / name).relative_to(self.path).as_posix() for name in files]
+            inner = Path(folder).relative_to(self.path)
+            prefix = "" if inner == Path() else f"{inner.as_posix()}/"
+            names += [prefix + name for name in files]
         for name in names:
             if not name.isascii() and is_image(name) and not _is_utf8(name):
                 raise UsageError(f"{self.path}: the file name {name!r} is not UTF-8; rename it")
@@ -252,9 +255,10 @@ class Archive:
         """The same archive without some of its members."""
         other, kept = copy.copy(self), [name not in names for name in self.names]
         other.names = [name for name, keep in zip(self.names, kept, strict=True) if keep]
+        other._images = [name for name in self._images if name not in names]
         other._members = self._members[np.array(kept, bool)] if len(self._members) else self._members
         return other
 
     def images(self) -> list[str]:
-        """Names of the members with the suffix of an image."""
-        return [name for name in self.names if is_image(name)]
+        """Names of the members with the suffix of an image. The list is shared: copy it before a change."""
+        return self._images
