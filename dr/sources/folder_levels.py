@@ -20,7 +20,7 @@ MOSTLY = 0.9  # share of images in a folder of a patient, and of names that are 
 
 class Folders:
     """The levels of folders around images, below those that all share. `eyes`: the eye of each image where a level of
-    folders tells it, else empty. `visits`: its folders of dates, visits and kinds of images."""
+    folders shows it, else empty. `visits`: its folders of dates, visits and kinds of images."""
 
     def __init__(self, paths: Sequence[str], diagnoses: Sequence[object]):
         parts = [path.split("/")[:-1] for path in paths]
@@ -29,13 +29,13 @@ class Folders:
             shared += 1
         depth = max(map(len, parts), default=0)
         levels = [[each[k] if k < len(each) else "" for each in parts] for k in range(shared, depth)]
-        meanings = [_meaning(level, diagnoses) for level in levels]
-        self._free = [level for level, meaning in zip(levels, meanings, strict=True) if meaning is None]
-        self._dates = [level for level, meaning in zip(levels, meanings, strict=True) if meaning and are_dates(level)]
-        visits = [level for level, meaning in zip(levels, meanings, strict=True) if meaning == "visit"]
+        found: dict[str | None, list[list[str]]] = {}
+        for level in levels:
+            found.setdefault(_meaning(level, diagnoses), []).append(level)
+        self._free, visits, eyes = (found.get(meaning, []) for meaning in (None, "visit", "eye"))
+        self._dates = list(filter(are_dates, visits))
         self.visits = ["/".join(names) for names in zip(*visits, strict=True)] or [""] * len(paths)
-        eyes = [level for level, meaning in zip(levels, meanings, strict=True) if meaning == "eye"]
-        self.eyes = [found.eye if (found := eye_of(name)) else None for name in eyes[-1]] if eyes else []
+        self.eyes = [eye.eye if (eye := eye_of(name)) else None for name in eyes[-1]] if eyes else []
         self.sites = ["/".join(filter(None, names)) for names in zip(*self._free, strict=True)] or [""] * len(paths)
         self.whole = ["/".join(each[shared:]) for each in parts]
 
@@ -48,10 +48,10 @@ class Folders:
             whole = ["/".join(filter(None, names)) for names in zip(*levels[:depth], strict=True)]
             sizes = Counter(key for key, name in zip(whole, level, strict=True) if name)
             images = sum(sizes.values())
-            # a folder for each image says nothing
             numbered = all(_NUMBERED.fullmatch(name) for name in level if name)
             mean = MEAN_IF_NUMBERED if numbered else MEAN_OF_A_PATIENT
             most = MAX_IF_NUMBERED if numbered else MAX_OF_A_PATIENT
+            # a folder for each image is no patient
             few = len(sizes) < images <= mean * len(sizes) and max(sizes.values()) <= most
             if len(set(level) - {""}) >= (2 if bare else MIN_FOLDERS) and images >= MOSTLY * len(level) and few:
                 named = zip(splits, whole, level, strict=True)
