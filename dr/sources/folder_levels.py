@@ -8,6 +8,7 @@ from typing import NamedTuple
 from dr.sources.eyes import eye_of
 from dr.sources.grade_words import grade_of
 from dr.sources.source import SPLIT_OF
+from dr.sources.split_names import splits_of, words_of
 from dr.sources.ungradable import is_ungradable
 from dr.sources.visits import are_dates, are_visits
 
@@ -62,7 +63,8 @@ class Folders:
 def _meaning(level: list[str], diagnoses: Sequence[object]) -> str | None:
     """The folders of one level -> "split", "eye", "visit" or "class"; None for others."""
     names = {*level} - {""}
-    if all({*re.findall("[a-z]+", name.lower())} & SPLIT_OF.keys() for name in names):
+    splits = splits_of(names)
+    if all(name in splits or not SPLIT_OF.keys().isdisjoint(words_of(name)) for name in names):  # train_val, too
         return "split"
     if all((eye := eye_of(name)) and not eye.before + eye.after for name in names):
         return "eye"

@@ -115,6 +115,15 @@ def test_a_folder_for_each_patient_below_its_class_is_read():
     assert patients == [f"P{k // 3 // 2}" for k in range(48)]
 
 
+@pytest.mark.parametrize("names", [("trainset", "testset"), ("entrenamiento", "prueba"), ("train_val", "test")])
+def test_folders_of_splits_by_any_of_their_names_do_not_part_a_patient(names):
+    paths = [f"{names[k % 2]}/P{k // 4}/{k}.jpg" for k in range(80)]
+    patients, _ = found(
+        paths, diagnosis=[k % 5 for k in range(80)], splits=[("train", "test")[k % 2] for k in range(80)]
+    )
+    assert patients == [f"P{k // 4}" for k in range(80)]
+
+
 VISITS = ("20180304", "20200512"), ("v1", "v2"), ("1", "2"), ("baseline", "follow-up"), ("04.03.2018", "12.5.2020")
 
 
