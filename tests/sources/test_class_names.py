@@ -56,6 +56,7 @@ from dr.sources.class_names import (
         (["DR", "negative"], ("negative", "DR")),
         (["Ja", "Nein"], ("Nein", "Ja")),
         (["cataract", "no cataract"], ("no cataract", "cataract")),
+        (["avec cataracte", "pas de cataracte"], ("pas de cataracte", "avec cataracte")),
         (["RDR", "NRDR"], ("NRDR", "RDR")),
         (["DME_present", "DME_absent"], ("DME_absent", "DME_present")),
         (["No. 2", "No. 1"], ("No. 1", "No. 2")),
