@@ -14,6 +14,7 @@ from dr.sources.grade_words import (
     nearest,
     number_of,
     plain_word,
+    to_number,
 )
 from dr.sources.ungradable import UNGRADABLE
 
@@ -29,11 +30,7 @@ def _natural(name: str) -> tuple[list, str]:
 
 def is_number(text: str) -> bool:
     """Whether a label is a number, valid as a class or not."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return to_number(text) is not None
 
 
 def check_spelling(names: Iterable[str], *, place: str) -> None:
@@ -162,9 +159,9 @@ def class_of(word: str, classes: Sequence[str]) -> int | None:
     class. None if it matches no class, or several."""
     if word in classes:
         return classes.index(word)
-    if is_number(word):
+    if (number := to_number(word)) is not None:
         numbers = numbers_of(classes)
-        return numbers.index(float(word)) if float(word) in numbers else None
+        return numbers.index(number) if number in numbers else None
     grade = grade_of(word)
     if grade is None and (tuple(classes[: len(GRADES)]) == GRADES or means_none(word)):
         grade = 0 if means_none(word) else number_of(word)

@@ -86,6 +86,14 @@ def plain_word(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
+def to_number(text: str) -> float | None:
+    """'2' or '2.0' -> 2.0; None for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
 @cache
 def grade_of(word: str) -> int | None:
     """A name of a grade of retinopathy -> 0..4, None for other words, for words that could be two grades, and for bare
