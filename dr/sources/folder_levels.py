@@ -10,11 +10,11 @@ from dr.sources.grade_words import grade_of
 from dr.sources.source import SPLIT_OF
 from dr.sources.split_names import splits_of, words_of
 from dr.sources.ungradable import is_ungradable
-from dr.sources.visits import are_dates, are_visits
+from dr.sources.visits import MEAN_OF_A_FOLDER, MEAN_OF_VISITS, are_dates, are_visits
 
 MIN_FOLDERS = 4  # of patients; 2 if the images in them are called after the eyes alone
-MAX_OF_A_PATIENT, MEAN_OF_A_PATIENT = 20, 8.0  # images
-MAX_IF_NUMBERED, MEAN_IF_NUMBERED = 60, 20.0  # in folders that are called as patients are
+MAX_OF_A_FOLDER = 20  # images of a patient; MEAN_OF_A_FOLDER on average
+MAX_IF_NUMBERED, MEAN_IF_NUMBERED = 60, MEAN_OF_VISITS  # in folders that are called as patients are
 _NUMBERED = re.compile(r"(?i)(?:p|pt|pat|patients?|paciente|subj|subject|sub|case|person|id|pid|mrn)?[\s_.-]*\d+")
 MOSTLY = 0.9  # share of images in a folder of a patient, and of names that are told apart
 
@@ -50,8 +50,8 @@ class Folders:
             sizes = Counter(key for key, name in zip(whole, level, strict=True) if name)
             images = sum(sizes.values())
             numbered = all(_NUMBERED.fullmatch(name) for name in level if name)
-            mean = MEAN_IF_NUMBERED if numbered else MEAN_OF_A_PATIENT
-            most = MAX_IF_NUMBERED if numbered else MAX_OF_A_PATIENT
+            mean = MEAN_IF_NUMBERED if numbered else MEAN_OF_A_FOLDER
+            most = MAX_IF_NUMBERED if numbered else MAX_OF_A_FOLDER
             # a folder for each image is no patient
             few = len(sizes) < images <= mean * len(sizes) and max(sizes.values()) <= most
             if len(set(level) - {""}) >= (2 if bare else MIN_FOLDERS) and images >= MOSTLY * len(level) and few:
