@@ -34,8 +34,8 @@ def is_number(text: str) -> bool:
 
 
 def check_spelling(names: Iterable[str], *, place: str) -> None:
-    """Raises UsageError if two class names are two spellings of one word, which names of grades may be, if most are
-    grades of retinopathy and others are not, or if there is a number beside the grades 0 to 4 that is none."""
+    """Raises UsageError for class names that contradict each other: two spellings of one word (of a grade they are
+    allowed), most names grades of retinopathy but some not, or a number beyond the grades beside all of 0 to 4."""
     names = sorted(set(names), key=_natural)
     _refuse_beyond({name: int(name) if name.isdecimal() else number_of(name) for name in names}, place=place)
     grades = _grades(names)

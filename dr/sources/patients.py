@@ -182,6 +182,8 @@ def distinct_patients(sources: dict[str, Source]) -> dict[str, Source]:
     """Sources by name -> the same, with the name of the source before patients of later sources that have the name of
     an earlier one's: P1 of two clinics are two people. Only where one source has the left eye and the other the right
     are they one."""
+    if len(sources) < 2:
+        return sources
     eyes: dict[str, set[str | None]] = {}
     result = {}
     for name, source in sources.items():
