@@ -414,7 +414,7 @@ def odir(root: Path) -> Layout:
 
 def brset(root: Path) -> Layout:
     """BRSET (PhysioNet): two scales of DR and the presence of any, beside many other columns."""
-    layout, rows = Layout(root, flags=("--label_column", "DR_ICDR")), []
+    layout, rows = Layout(root), []
     header = (
         "image_id,patient_id,camera,patient_age,comorbidities,diabetes_time_y,insuline,patient_sex,exam_eye,diabetes,"
         "nationality,optic_disc,vessels,macula,DR_SDRG,DR_ICDR,focus,Illuminaton,image_field,artifacts,"
