@@ -441,7 +441,7 @@ def test_each_hospital_may_have_its_table_and_count_from_one(tmp_path):
     }
 
 
-def test_the_order_of_unknown_words_is_said_for_tables_and_folders(tmp_path):
+def test_the_order_of_unknown_words_is_reported_for_tables_and_folders(tmp_path):
     words = ["ciężka", "brak", "łagodna"] * 2
     table = rows("image,grade", *(f"{name},{word}" for name, word in zip("abcdef", words, strict=True)))
     tables = read(write(tmp_path / "tables", images=[f"photos/{name}" for name in "abcdef"], labels_csv=table))

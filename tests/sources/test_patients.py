@@ -215,13 +215,13 @@ def test_pairs_of_names_are_patients(name):
     ],
     ids=lambda paths: paths[-1],
 )
-def test_other_names_say_nothing(paths):
+def test_other_names_show_no_patients(paths):
     patients, note = found(paths, diagnosis=[k % 5 for k in range(len(paths))])
     assert set(patients) == {""}
     assert note == UNKNOWN
 
 
-def test_the_column_comes_first_and_says_for_how_many_images_it_is_empty():
+def test_the_column_comes_first_and_the_note_counts_images_without_a_patient():
     patients, note = found(["1_left.jpg", "1_right.jpg", "2_left.jpg"], patient=["a", "b", ""])
     assert patients == ["a", "b", ""]
     assert note == "patients: 2, from the column; unknown for 1 image, which counts as its own"
