@@ -16,7 +16,7 @@ MIN_FOLDERS = 4  # of patients; 2 if the images in them are called after the eye
 MAX_OF_A_FOLDER = 20  # images of a patient; MEAN_OF_A_FOLDER on average
 MAX_IF_NUMBERED, MEAN_IF_NUMBERED = 60, MEAN_OF_VISITS  # in folders that are called as patients are
 _NUMBERED = re.compile(r"(?i)(?:p|pt|pat|patients?|paciente|subj|subject|sub|case|person|id|pid|mrn)?[\s_.-]*\d+")
-MOSTLY = 0.9  # share of images in a folder of a patient, and of names that are told apart
+MOSTLY = 0.9  # share of images in a folder of a patient, and of distinct names
 
 
 class Folders:
