@@ -19,7 +19,7 @@ from dr.sources.grade_words import (
 from dr.sources.ungradable import UNGRADABLE
 
 _CODES = frozenset((6, 8, 9, 66, 77, 88, 90, 98, 99, 999))  # of forms: not gradable, not done, missing
-MOST_SHOWN = 10  # classes of retinas; objects have more
+MOST_CLASSES = 10  # of retinas; objects have more
 
 
 def _natural(name: str) -> tuple[list, str]:
@@ -143,7 +143,7 @@ def order_line(classes: Sequence[str]) -> str | None:
     """Class names in order -> one line if their order is that of the alphabet and may matter: three or more words
     that are neither ranks nor numbered; else None."""
     words = [name for name in classes if name != UNGRADABLE]
-    if not 2 < len(words) <= MOST_SHOWN or ranked(words) or all(re.search(r"\d", name) for name in words):
+    if not 2 < len(words) <= MOST_CLASSES or ranked(words) or all(re.search(r"\d", name) for name in words):
         return None
     return f"classes in alphabetical order: {', '.join(words)}; rename them 0_..., 1_... if they are ranks"
 

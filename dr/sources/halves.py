@@ -96,10 +96,6 @@ class HalvesArchive:
         """The bytes of one member. Raises OSError when they cannot be read."""
         return self.member(name).read()
 
-    def frame_of(self, name: str) -> str | None:
-        """The frame that a half is cut from, None of another member."""
-        return self._halves[name][0] if name in self._halves else None
-
 
 def with_halves(names: Sequence[str], frames: Iterable[str]) -> list[str]:
     """Names with each of `frames` replaced by its halves, in order."""
