@@ -156,9 +156,9 @@ def aptos_split(root: Path) -> Layout:
     return layout
 
 
-def aptos_gaussian(root: Path, folder: str = "gaussian_filtered_images") -> Layout:
-    """Kaggle's diabetic-retinopathy-224x224-gaussian-filtered (and its colored_images): class folders and a table."""
-    layout, rows = Layout(root), []
+def aptos_gaussian(root: Path) -> Layout:
+    """Kaggle's sovitrath/diabetic-retinopathy-224x224-gaussian-filtered: class folders and a table."""
+    layout, rows, folder = Layout(root), [], "gaussian_filtered_images"
     words = ("No_DR", "Mild", "Moderate", "Severe", "Proliferate_DR")
     for number, grade in enumerate(grades(30)):
         layout.add(f"{folder}/{folder}/{words[grade]}/{_hex(number)}.png", grade)
@@ -205,7 +205,7 @@ def idrid_kaggle(root: Path) -> Layout:
 def messidor_2(root: Path) -> Layout:
     """Messidor-2 with the adjudicated grades of Krause et al. (google-brain/messidor2-dr-grades), and the pairs of eyes
     that the images come with. Some names differ from the files in the case of their ending."""
-    layout, rows, pairs = Layout(root), [], []
+    layout, rows = Layout(root), []
     for number, grade in enumerate(grades(30)):
         file = f"20051020_{43800 + number}_0100_PP.png" if number < 20 else f"IM{3000 + number:06d}.JPG"
         layout.add(f"IMAGES/{file}", grade)
@@ -241,7 +241,10 @@ def ddr(root: Path) -> Layout:
             n = next(number)
             name = f"007-{n:04d}-000.jpg" if n % 2 else f"2017032309{n:04d}.jpg"
             path = f"DDR-dataset/DR_grading/{word}/{name}"
-            layout.reject(path) if grade == 5 else layout.add(path, grade, split)
+            if grade == 5:
+                layout.reject(path)
+            else:
+                layout.add(path, grade, split)
             rows.append((name, grade))
         layout.table(f"DDR-dataset/DR_grading/{word}.txt", None, rows, delimiter=" ")
     return layout
@@ -411,7 +414,7 @@ def odir(root: Path) -> Layout:
 
 def brset(root: Path) -> Layout:
     """BRSET (PhysioNet): two scales of DR and the presence of any, beside many other columns."""
-    layout, rows = Layout(root, flags=("--label_column", "DR_ICDR")), []
+    layout, rows = Layout(root), []
     header = (
         "image_id,patient_id,camera,patient_age,comorbidities,diabetes_time_y,insuline,patient_sex,exam_eye,diabetes,"
         "nationality,optic_disc,vessels,macula,DR_SDRG,DR_ICDR,focus,Illuminaton,image_field,artifacts,"
@@ -441,7 +444,10 @@ def mbrset(root: Path) -> Layout:
         for view in range(1, 5):
             file, unreadable = f"{patient}.{view}.jpg", patient == 15 and view > 2
             path = f"images/{file}"
-            layout.reject(path) if unreadable else layout.add(path, grade, patient=patient)
+            if unreadable:
+                layout.reject(path)
+            else:
+                layout.add(path, grade, patient=patient)
             final = ("yes", "no", "", "") if unreadable else ("no", "yes", f"{grade}.0", "no")
             rows.append((patient, 60, patient % 2, 10.0, 0, "", 1, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, file,
                          ("left", "right")[view > 2], *final))  # fmt: skip
@@ -477,8 +483,7 @@ LAYOUTS: dict[str, Callable[[Path], Layout]] = {
     write.__name__: write
     for write in (
         eyepacs_2015, eyepacs_resized, resized_2015_2019, aptos_2019, aptos_split, aptos_gaussian, unified, idrid,
-        idrid_kaggle, messidor_2, messidor_2_kaggle, ddr, deepdrid_regular, deepdrid_evaluated, deepdrid,
-        deepdrid_wide, eyeq, fgadr, rfmid,
-        odir, brset, mbrset, paraguay, retinamnist,
+        idrid_kaggle, messidor_2, messidor_2_kaggle, ddr, deepdrid_regular, deepdrid_evaluated, deepdrid, deepdrid_wide,
+        eyeq, fgadr, rfmid, odir, brset, mbrset, paraguay, retinamnist,
     )
 }  # fmt: skip

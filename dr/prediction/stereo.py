@@ -6,7 +6,7 @@ from dr import UsageError
 from dr.prediction.options import PredictOptions
 from dr.sources.archive import Archive, stem
 from dr.sources.csv_tables import without_suffix
-from dr.sources.halves import HalvesArchive, find_frames, split_names
+from dr.sources.halves import HalvesArchive, find_frames, with_halves
 from dr.sources.matching import path_ends
 
 
@@ -15,7 +15,7 @@ def split_frames(
 ) -> tuple[Archive | HalvesArchive, list[str]]:
     """The images, each frame with two retinas replaced by its halves NAME_1 and NAME_2. Raises UsageError if an id of
     a sample submission names such a frame."""
-    frames = find_frames(archive, names, workers=options.workers, shared=True)
+    frames = find_frames(archive, names, workers=options.workers)
     if not frames:
         return archive, names
     for frame in frames if wanted else ():
@@ -25,4 +25,4 @@ def split_frames(
                 f"--stereo: {frame} shows two retinas, but {options.submission} has one row for it; leave out --stereo "
                 "or --submission"
             )
-    return HalvesArchive(archive, frames), split_names(names, frames)
+    return HalvesArchive(archive, frames), with_halves(names, frames)

@@ -22,7 +22,7 @@ def split_frames(sources: dict[str, Source], *, settings: Settings, workers: int
 
 def _split(source: Source, *, workers: int) -> Source:
     members = source.table["member"].dropna().tolist()
-    frames = find_frames(source.archive, members, workers=workers, shared=True)
+    frames = find_frames(source.archive, members, workers=workers)
     table = source.table
     split = table["member"].isin(frames)
     halves = []

@@ -25,6 +25,8 @@ LOCAL_HEADER = "<4s22xHH"  # signature, lengths of name and extra field (APPNOTE
 # The fields of a ZipInfo that reading a member needs; a whole ZipInfo is sixteen times as large
 MEMBER_FIELDS = np.dtype([("header_offset", "u8"), ("compress_size", "u8"), ("file_size", "u8"), ("CRC", "u4"),
                           ("compress_type", "u2")])  # fmt: skip
+# What zipfile raises for a file that is no zip, or a damaged one
+NOT_A_ZIP = (zipfile.BadZipFile, OSError, NotImplementedError, OverflowError, ValueError, struct.error)
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".jp2", *PACKAGE_OF})
 UNSUPPORTED_SUFFIXES = frozenset({".arw", ".avif", ".cr2", ".cr3", ".dng", ".gif", ".nef"})
 # Resource forks of macOS (`._x.png`, __MACOSX), hidden folders, thumbnails of Synology devices
@@ -65,9 +67,12 @@ def stem(name: str) -> str:
 
 
 def refuse_unsafe(place: str | Path, info: zipfile.ZipInfo) -> None:
-    """Raises UsageError, which begins with `place`, for a member that leaves the archive, is encrypted or too large."""
+    """Raises UsageError, which begins with `place`, for a member that leaves the archive, is encrypted or too large, or
+    has no name."""
     # orig_filename: zipfile rewrites backslashes in filename and truncates it at NUL
     name = info.orig_filename
+    if not name:
+        raise UsageError(f"{place}: a member has no name; pack the archive again")
     outside = name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or ".." in re.split(r"[/\\]", name)
     if outside or "\0" in name:
         raise UsageError(f"{place}: member {name!r} points outside the archive; do not use this file")
@@ -156,6 +161,7 @@ class Archive:
         if self._split is not None:
             self.path, names = self._split.path, None
         self.names = self._checked_zip_names() if names is None else names
+        self._images = [name for name in self.names if is_image(name)]
 
     def _folder_names(self) -> list[str]:
         names, visited = [], set()
@@ -165,7 +171,9 @@ class Archive:
                 subfolders.clear()
                 continue
             visited.add(real)
-            names += [(Path(folder) / name).relative_to(self.path).as_posix() for name in files]
+            inner = Path(folder).relative_to(self.path)
+            prefix = "" if inner == Path() else f"{inner.as_posix()}/"
+            names += [prefix + name for name in files]
         for name in names:
             if not name.isascii() and is_image(name) and not _is_utf8(name):
                 raise UsageError(f"{self.path}: the file name {name!r} is not UTF-8; rename it")
@@ -199,7 +207,7 @@ class Archive:
             infos.sort(key=lambda info: info.filename)
             fields = [tuple(getattr(info, field) for field in MEMBER_FIELDS.names) for info in infos]
             self._members = np.array(fields, MEMBER_FIELDS)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, OverflowError, ValueError, struct.error) as exc:
+        except NOT_A_ZIP as exc:
             if self._split is not None:
                 raise UsageError(f"{self.path}: {self._split.doubts()}") from exc
             remedy = "download it again, or pass an unpacked folder"
@@ -247,9 +255,10 @@ class Archive:
         """The same archive without some of its members."""
         other, kept = copy.copy(self), [name not in names for name in self.names]
         other.names = [name for name, keep in zip(self.names, kept, strict=True) if keep]
+        other._images = [name for name in self._images if name not in names]
         other._members = self._members[np.array(kept, bool)] if len(self._members) else self._members
         return other
 
     def images(self) -> list[str]:
-        """Names of the members with the suffix of an image."""
-        return [name for name in self.names if is_image(name)]
+        """Names of the members with the suffix of an image. The list is shared: copy it before a change."""
+        return self._images

@@ -14,11 +14,12 @@ from dr.sources.grade_words import (
     nearest,
     number_of,
     plain_word,
+    to_number,
 )
 from dr.sources.ungradable import UNGRADABLE
 
 _CODES = frozenset((6, 8, 9, 66, 77, 88, 90, 98, 99, 999))  # of forms: not gradable, not done, missing
-MOST_SHOWN = 10  # classes of retinas; objects have more
+MOST_CLASSES = 10  # of retinas; objects have more
 
 
 def _natural(name: str) -> tuple[list, str]:
@@ -29,16 +30,12 @@ def _natural(name: str) -> tuple[list, str]:
 
 def is_number(text: str) -> bool:
     """Whether a label is a number, valid as a class or not."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return to_number(text) is not None
 
 
 def check_spelling(names: Iterable[str], *, place: str) -> None:
-    """Raises UsageError if two class names are two spellings of one word, which names of grades may be, if most are
-    grades of retinopathy and others are not, or if there is a number beside the grades 0 to 4 that is none."""
+    """Raises UsageError for class names that contradict each other: two spellings of one word (of a grade they are
+    allowed), most names grades of retinopathy but some not, or a number beyond the grades beside all of 0 to 4."""
     names = sorted(set(names), key=_natural)
     _refuse_beyond({name: int(name) if name.isdecimal() else number_of(name) for name in names}, place=place)
     grades = _grades(names)
@@ -146,7 +143,7 @@ def order_line(classes: Sequence[str]) -> str | None:
     """Class names in order -> one line if their order is that of the alphabet and may matter: three or more words
     that are neither ranks nor numbered; else None."""
     words = [name for name in classes if name != UNGRADABLE]
-    if not 2 < len(words) <= MOST_SHOWN or ranked(words) or all(re.search(r"\d", name) for name in words):
+    if not 2 < len(words) <= MOST_CLASSES or ranked(words) or all(re.search(r"\d", name) for name in words):
         return None
     return f"classes in alphabetical order: {', '.join(words)}; rename them 0_..., 1_... if they are ranks"
 
@@ -162,9 +159,9 @@ def class_of(word: str, classes: Sequence[str]) -> int | None:
     class. None if it matches no class, or several."""
     if word in classes:
         return classes.index(word)
-    if is_number(word):
+    if (number := to_number(word)) is not None:
         numbers = numbers_of(classes)
-        return numbers.index(float(word)) if float(word) in numbers else None
+        return numbers.index(number) if number in numbers else None
     grade = grade_of(word)
     if grade is None and (tuple(classes[: len(GRADES)]) == GRADES or means_none(word)):
         grade = 0 if means_none(word) else number_of(word)

@@ -7,6 +7,7 @@ import pandas as pd
 
 from dr import GRADES, UsageError
 from dr.sources.archive import IMAGE_SUFFIXES, is_ignored, nfc
+from dr.sources.grade_words import to_number
 from dr.sources.packed_tables import GZIP, ZIP, gunzip, unzip_table
 from dr.sources.source import ImageArchive
 from dr.sources.text_tables import text_rows
@@ -138,11 +139,8 @@ def columns_by_lower_case(names: Iterable[str]) -> dict[str, str]:
 
 def parse_grade(text: str, *, name: str, row: int, column: str, num_classes: int | None = len(GRADES)) -> int:
     """'2' or '2.0' -> 2. Raises UsageError for anything but 0..num_classes - 1 (None: any number of classes)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if value < 0 or not value.is_integer() or (num_classes is not None and value >= num_classes):
+    value = to_number(text)
+    if value is None or value < 0 or not value.is_integer() or (num_classes is not None and value >= num_classes):
         shown = repr(text) if text else "empty"
         expected = "a whole number from 0" if num_classes is None else f"0 to {num_classes - 1}"
         raise UsageError(f"{name}, row {row}: {column} is {shown}, expected {expected}; correct it")

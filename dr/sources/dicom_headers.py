@@ -24,16 +24,14 @@ def with_headers(source: LabelledImages) -> LabelledImages:
     eye = headers.map(lambda header: header.laterality)
     notes = source.notes
     if patient.nunique() == 1 and patient.notna().all() and len(patient) > 2:
-        # as an anonymiser leaves it: one patient cannot be split
+        # anonymisers write one for all: one patient cannot be split
         notes = (*notes, f"{source.archive.path}: all its DICOM images have one PatientID, which is not used")
         patient = patient.map(lambda _: None)
     if eye.notna().any():
         table = table.assign(eye=eye.reindex(table.index).astype(object))
     if patient.notna().any():
         table = table.assign(patient=table["patient"].astype(object).fillna(patient.reindex(table.index)))
-        missing = int(table["patient"].isna().sum())
-        more = f"; {missing:,} images have none" if missing else ""
-        notes = (*notes, f"{source.archive.path}: patients are taken from the DICOM headers (PatientID){more}")
+        notes = (*notes, f"{source.archive.path}: patients are read from the DICOM headers (PatientID)")
     return replace(source, table=table, notes=notes)
 
 

@@ -1,6 +1,7 @@
 """Left and right in the names of images: 7_left, P12-OD, OS_3, 1_l2, 12R."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 _LEFT = ("left", "os", "izquierdo", "izquierda", "izq", "esquerdo", "esquerda", "gauche", "links", "sinistro")
@@ -10,19 +11,21 @@ _WORDS = dict.fromkeys(_LEFT, "left") | dict.fromkeys(_RIGHT, "right") | {"左�
 _LETTERS = dict.fromkeys(("l", "le", "oe", "oi", "og", "la", "lt", "sx", "esq", "左"), "left") | dict.fromkeys(
     ("r", "re", "ra", "rt", "dx", "der", "dch", "dir", "右"), "right"
 )
-_SEPARATORS = r"\s._()\[\],+-"
+_EYE_OF = _WORDS | _LETTERS
+_SEPARATORS = " ._()[],+-"
+_SEPARATOR = rf"[\s{re.escape(_SEPARATORS)}]"
 
 
-def _token(words: dict[str, str], *, start: str) -> re.Pattern[str]:
+def _token(words: Iterable[str], *, start: str) -> re.Pattern[str]:
     """A word after `start` and before a separator, with the number of the acquisition."""
-    return re.compile(rf"(?i)(?:{start})({'|'.join(words)})(?:[ _-]?eye)?(\d{{0,2}})(?=$|[{_SEPARATORS}])")
+    return re.compile(rf"(?i)(?:{start})({'|'.join(words)})(?:[ _-]?eye)?(\d{{0,2}})(?=$|{_SEPARATOR})")
 
 
 _IDEOGRAMS = re.compile(r"([左右]眼)(\d{0,2})")  # Chinese and Japanese write no separators
-_CERTAIN = _token(_WORDS, start=rf"^|(?<=[{_SEPARATORS}])")
+_CERTAIN = _token(_WORDS, start=rf"^|(?<={_SEPARATOR})")
 _UNCERTAIN = (
-    _token(_LETTERS, start=rf"^|(?<=[{_SEPARATORS}])"),
-    _token(dict.fromkeys(("left", "right", "od", "os", "l", "r"), ""), start=r"(?<=\d)"),
+    _token(_LETTERS, start=rf"^|(?<={_SEPARATOR})"),
+    _token(("left", "right", "od", "os", "l", "r"), start=r"(?<=\d)"),
 )
 
 
@@ -46,9 +49,7 @@ def eye_of(name: str) -> EyeName | None:
     if not found:
         return None
     match, word = found[-1], found[-1][1].lower()
-    strip = "".join(" ._()[],+-")
     before, after = name[: match.start()], name[match.end() :]
-    separator = before[-1:] if before[-1:] in {*strip} else ""
+    separator = before[-1] if before.endswith(tuple(_SEPARATORS)) else ""
     shown = f"{'...' + separator if before else ''}{match[0]}{after[:1] + '...' if after else ''}"
-    eye = (_WORDS | _LETTERS)[word]
-    return EyeName(before.strip(strip), after.strip(strip), eye, shown, certain)
+    return EyeName(before.strip(_SEPARATORS), after.strip(_SEPARATORS), _EYE_OF[word], shown, certain)

@@ -8,19 +8,20 @@ from typing import NamedTuple
 from dr.sources.eyes import eye_of
 from dr.sources.grade_words import grade_of
 from dr.sources.source import SPLIT_OF
+from dr.sources.split_names import splits_of, words_of
 from dr.sources.ungradable import is_ungradable
-from dr.sources.visits import are_dates, are_visits
+from dr.sources.visits import MEAN_OF_A_FOLDER, MEAN_OF_VISITS, are_dates, are_visits
 
 MIN_FOLDERS = 4  # of patients; 2 if the images in them are called after the eyes alone
-MAX_OF_A_PATIENT, MEAN_OF_A_PATIENT = 20, 8.0  # images
-MAX_IF_NUMBERED, MEAN_IF_NUMBERED = 60, 20.0  # in folders that are called as patients are
+MAX_OF_A_FOLDER = 20  # images of a patient; MEAN_OF_A_FOLDER on average
+MAX_IF_NUMBERED, MEAN_IF_NUMBERED = 60, MEAN_OF_VISITS  # in folders that are called as patients are
 _NUMBERED = re.compile(r"(?i)(?:p|pt|pat|patients?|paciente|subj|subject|sub|case|person|id|pid|mrn)?[\s_.-]*\d+")
-MOSTLY = 0.9  # share of images in a folder of a patient, and of names that are told apart
+MOSTLY = 0.9  # share of images in a folder of a patient, and of distinct names
 
 
 class Folders:
     """The levels of folders around images, below those that all share. `eyes`: the eye of each image where a level of
-    folders tells it, else empty. `visits`: its folders of dates, visits and kinds of images."""
+    folders shows it, else empty. `visits`: its folders of dates, visits and kinds of images."""
 
     def __init__(self, paths: Sequence[str], diagnoses: Sequence[object]):
         parts = [path.split("/")[:-1] for path in paths]
@@ -29,13 +30,13 @@ class Folders:
             shared += 1
         depth = max(map(len, parts), default=0)
         levels = [[each[k] if k < len(each) else "" for each in parts] for k in range(shared, depth)]
-        meanings = [_meaning(level, diagnoses) for level in levels]
-        self._free = [level for level, meaning in zip(levels, meanings, strict=True) if meaning is None]
-        self._dates = [level for level, meaning in zip(levels, meanings, strict=True) if meaning and are_dates(level)]
-        visits = [level for level, meaning in zip(levels, meanings, strict=True) if meaning == "visit"]
+        found: dict[str | None, list[list[str]]] = {}
+        for level in levels:
+            found.setdefault(_meaning(level, diagnoses), []).append(level)
+        self._free, visits, eyes = (found.get(meaning, []) for meaning in (None, "visit", "eye"))
+        self._dates = list(filter(are_dates, visits))
         self.visits = ["/".join(names) for names in zip(*visits, strict=True)] or [""] * len(paths)
-        eyes = [level for level, meaning in zip(levels, meanings, strict=True) if meaning == "eye"]
-        self.eyes = [found.eye if (found := eye_of(name)) else None for name in eyes[-1]] if eyes else []
+        self.eyes = [eye.eye if (eye := eye_of(name)) else None for name in eyes[-1]] if eyes else []
         self.sites = ["/".join(filter(None, names)) for names in zip(*self._free, strict=True)] or [""] * len(paths)
         self.whole = ["/".join(each[shared:]) for each in parts]
 
@@ -48,10 +49,10 @@ class Folders:
             whole = ["/".join(filter(None, names)) for names in zip(*levels[:depth], strict=True)]
             sizes = Counter(key for key, name in zip(whole, level, strict=True) if name)
             images = sum(sizes.values())
-            # a folder for each image says nothing
             numbered = all(_NUMBERED.fullmatch(name) for name in level if name)
-            mean = MEAN_IF_NUMBERED if numbered else MEAN_OF_A_PATIENT
-            most = MAX_IF_NUMBERED if numbered else MAX_OF_A_PATIENT
+            mean = MEAN_IF_NUMBERED if numbered else MEAN_OF_A_FOLDER
+            most = MAX_IF_NUMBERED if numbered else MAX_OF_A_FOLDER
+            # a folder for each image is no patient
             few = len(sizes) < images <= mean * len(sizes) and max(sizes.values()) <= most
             if len(set(level) - {""}) >= (2 if bare else MIN_FOLDERS) and images >= MOSTLY * len(level) and few:
                 named = zip(splits, whole, level, strict=True)
@@ -62,7 +63,8 @@ class Folders:
 def _meaning(level: list[str], diagnoses: Sequence[object]) -> str | None:
     """The folders of one level -> "split", "eye", "visit" or "class"; None for others."""
     names = {*level} - {""}
-    if all({*re.findall("[a-z]+", name.lower())} & SPLIT_OF.keys() for name in names):
+    splits = splits_of(names)
+    if all(name in splits or not SPLIT_OF.keys().isdisjoint(words_of(name)) for name in names):  # train_val, too
         return "split"
     if all((eye := eye_of(name)) and not eye.before + eye.after for name in names):
         return "eye"

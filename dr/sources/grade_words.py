@@ -29,12 +29,13 @@ _GRADE_WORDS = {
     **dict.fromkeys(("schwer", "schwere", "schwergradig", "schwergradige"), SEVERE),
     **dict.fromkeys(("proliferativ", "proliferierend"), PROLIFERATIVE),
 }
-_NEGATIONS = frozenset(
+NEGATIONS = frozenset(
     (
         *("no", "non", "not", "without", "absent", "absence", "sin", "sem", "sans", "pas", "senza", "nessuna"),
         *("keine", "kein", "ohne", "nicht"),
     )
 )
+_NONE = frozenset(("none", "no", "zero", "absent", "nil", "ninguna", "nenhuma", "nessuna", "aucune", "keine"))
 _NON_PROLIFERATIVE = frozenset(("npdr", "rdnp"))
 _DISEASE = frozenset(("dr", "rd", "retinopathy", "retinopatia", "retinopathie"))
 # Chinese and Japanese, which write no spaces: longer ones first
@@ -64,7 +65,7 @@ _FILLING = frozenset(
     )
 )
 _QUALIFIED = {"very": SEVERE, "early": MILD, "advanced": PROLIFERATIVE, "high": PROLIFERATIVE, "risk": PROLIFERATIVE}
-_VOCABULARY = {*_GRADE_WORDS, *_NEGATIONS, *_NON_PROLIFERATIVE, *_DISEASE, *_FILLING}
+_VOCABULARY = {*_GRADE_WORDS, *NEGATIONS, *_NON_PROLIFERATIVE, *_DISEASE, *_FILLING}
 # One or two letters away from other words: massive, massing, leiche, meine, auffallig
 _EXACT = frozenset(
     (
@@ -72,21 +73,25 @@ _EXACT = frozenset(
         *("lieve", "milde", "unauffallig", "unauffaellig"),
     )
 )
-_LONG = {  # letters that may be wrong
-    word: 1 if len(word) < 8 else 2 for word in _VOCABULARY - _EXACT if len(word) >= 5
-}
+# Letters that may be wrong in each word
+_LONG = {word: 1 if len(word) < 8 else 2 for word in _VOCABULARY - _EXACT if len(word) >= 5}
 _GLUED = re.compile("|".join(sorted(_VOCABULARY - {"or", "of", "de", "do", "da", "la"}, key=len, reverse=True)))
 _NUMBERED = re.compile(
     r"(?:dr|icdr|r|npdr|grade|stage|level|class|category|label|retinopathygrade|drgrade)*0*(\d)(?:\.0)?"
 )
 
 
-_NONE = frozenset(("none", "no", "zero", "absent", "nil", "ninguna", "nenhuma", "nessuna", "aucune", "keine"))
-
-
 def plain_word(name: str) -> str:
     """A name without case, spaces, underscores and dashes."""
     return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+def to_number(text: str) -> float | None:
+    """'2' or '2.0' -> 2.0; None for what is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 @cache
@@ -113,8 +118,8 @@ def number_of(word: str) -> int | None:
 @cache
 def is_non_proliferative(word: str) -> bool:
     """Whether a name means NPDR of any severity."""
-    words = _words(word)
-    return words is not None and _without_np(words)[1] and set(_without_np(words)[0]) <= _FILLING | _DISEASE
+    words, non_proliferative = _without_np(_words(word) or [])
+    return non_proliferative and set(words) <= _FILLING | _DISEASE
 
 
 def means_none(word: str) -> bool:
@@ -192,7 +197,7 @@ def _without_np(words: list[str]) -> tuple[list[str], bool]:
     """Words -> those besides 'non-proliferative', and whether that was among them."""
     kept: list[str] = []
     for word in words:
-        if kept and kept[-1] in _NEGATIONS and _GRADE_WORDS.get(word) == PROLIFERATIVE:
+        if kept and kept[-1] in NEGATIONS and _GRADE_WORDS.get(word) == PROLIFERATIVE:
             kept[-1] = "npdr"
         else:
             kept.append(word)
@@ -207,7 +212,7 @@ def _meaning(words: list[str]) -> int | None:
         grades = {PROLIFERATIVE}
     if any(word in _QUALIFIED and _QUALIFIED[word] not in grades for word in words):
         return None
-    negated = [place for place, word in enumerate(words) if word in _NEGATIONS]
+    negated = [place for place, word in enumerate(words) if word in NEGATIONS]
     if negated and not grades and not non_proliferative:
         another = _is_another_disease(words, place=negated[0])
         return ZERO if any(word in _DISEASE for word in words) and not another else None

@@ -23,11 +23,11 @@ def halves_of(name: str) -> tuple[str, str]:
     return f"{root}_1{suffix}", f"{root}_2{suffix}"
 
 
-def find_frames(archive: ImageArchive, names: Sequence[str], *, workers: int, shared: bool = False) -> list[str]:
+def find_frames(archive: ImageArchive, names: Sequence[str], *, workers: int) -> list[str]:
     """The images that show two retinas, sorted. Unreadable images are left out: they are reported when they are
     preprocessed.
 
-    `shared`: each process of torchrun searches a part. Threads suffice: OpenCV releases Python's lock.
+    Each process of torchrun searches a part. Threads suffice: OpenCV releases Python's lock.
     """
 
     def shows_two(name: str) -> bool:
@@ -37,11 +37,11 @@ def find_frames(archive: ImageArchive, names: Sequence[str], *, workers: int, sh
             return False
         return find_retina(image).halves is not None
 
-    share = names[distributed.rank :: distributed.world_size] if shared else names
+    share = names[distributed.rank :: distributed.world_size]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         seen = track(pool.map(shows_two, share), total=len(share), desc="searching two retinas", unit="images")
         own = [name for name, two in zip(share, seen, strict=True) if two]
-    return sorted(name for part in distributed.all_gather(own) for name in part) if shared else sorted(own)
+    return sorted(name for part in distributed.all_gather(own) for name in part)
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,8 @@ class HalvesArchive:
         """The bytes of one member. Raises OSError when they cannot be read."""
         return self.member(name).read()
 
-    def frame_of(self, name: str) -> str | None:
-        """The frame that a half is cut from, None of another member."""
-        return self._halves[name][0] if name in self._halves else None
 
-
-def split_names(names: Sequence[str], frames: Iterable[str]) -> list[str]:
+def with_halves(names: Sequence[str], frames: Iterable[str]) -> list[str]:
     """Names with each of `frames` replaced by its halves, in order."""
     split = set(frames)
     return [own for name in names for own in (halves_of(name) if name in split else (name,))]

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 
 from dr import UsageError
-from dr.sources.archive import MAX_EXPANSION, MAX_MEMBER_BYTES, is_ignored, refuse_unsafe
+from dr.sources.archive import MAX_EXPANSION, MAX_MEMBER_BYTES, NOT_A_ZIP, is_ignored, refuse_unsafe
 
 GZIP, ZIP = b"\x1f\x8b", (b"PK\3\4", b"PK\5\6")  # the first bytes; of an empty zip the latter
 
@@ -30,7 +30,7 @@ def open_zip(data: bytes, *, name: str) -> zipfile.ZipFile:
     """A zip in memory, whose members all lie within the limits of an archive. Raises UsageError."""
     try:
         packed = zipfile.ZipFile(io.BytesIO(data))
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError) as exc:
+    except NOT_A_ZIP as exc:
         raise UsageError(f"{name}: truncated or damaged; download it again, or save it as CSV") from exc
     for info in packed.infolist():
         refuse_unsafe(name, info)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from dr import UsageError
 from dr.sources.archive import stem
+from dr.sources.class_names import MOST_CLASSES
 from dr.sources.eyes import EyeName, eye_of
 from dr.sources.folder_levels import Folders, contexts
 from dr.sources.grade_words import grade_of
@@ -36,8 +37,8 @@ class Patients(NamedTuple):
 def with_patients(source: Source, *, pattern: re.Pattern[str] | None = None) -> Source:
     """The source with the patients that its columns, names and folders show, and a note about them."""
     found = find_patients(source.table, pattern=pattern, place=str(source.archive.path))
-    medical = len(source.classes) <= 10 and source.crop  # thumbnails and objects of many classes have no patients
-    notes = (*source.notes, found.note) if medical or found.note != UNKNOWN else source.notes
+    of_retinas = len(source.classes) <= MOST_CLASSES and source.crop  # others, and thumbnails, have no patients
+    notes = (*source.notes, found.note) if of_retinas or found.note != UNKNOWN else source.notes
     return replace(source, table=source.table.assign(patient=found.patient), notes=notes)
 
 
@@ -182,6 +183,8 @@ def distinct_patients(sources: dict[str, Source]) -> dict[str, Source]:
     """Sources by name -> the same, with the name of the source before patients of later sources that have the name of
     an earlier one's: P1 of two clinics are two people. Only where one source has the left eye and the other the right
     are they one."""
+    if len(sources) < 2:
+        return sources
     eyes: dict[str, set[str | None]] = {}
     result = {}
     for name, source in sources.items():

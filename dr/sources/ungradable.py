@@ -12,6 +12,7 @@ from dr.sources.grade_words import (
     means_none,
     number_of,
     plain_word,
+    to_number,
 )
 
 UNGRADABLE = "Ungradable"  # the class of such images with --ungradable keep, always the last one
@@ -63,13 +64,6 @@ def _plain(word: str) -> str:
     return re.sub(r"\d+", "", plain) if re.search("[a-z]", plain) else plain
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
 def is_ungradable(word: str) -> bool:
     """Whether a label is missing or means ungradable, whatever the other labels are. `split_ungradable` adds 5, and
     words that mean it only beside grades."""
@@ -106,7 +100,7 @@ def split_ungradable(labels: Iterable[str]) -> set[str]:
 
 def _is_missing(label: str) -> bool:
     plain = label.strip().casefold()
-    return plain in MISSING or _number(plain) == -1
+    return plain in MISSING or to_number(plain) == -1
 
 
 def _grades_and_5(numbers: set[float]) -> bool:
@@ -115,7 +109,7 @@ def _grades_and_5(numbers: set[float]) -> bool:
 
 
 def _grade_number(label: str) -> float | None:
-    number = _number(label)
+    number = to_number(label)
     return number_of(label) if number is None else number
 
 

@@ -25,8 +25,8 @@ _AT_START = re.compile(rf"(?i)(?:{_DATE}|{_WORD})[\s_.-]+(.+)")
 _NUMBER_AT_END = re.compile(r"(.*\d.*?)[\s_.-]+0*(\d{1,2})")  # the rest has a number, too, as of a patient
 _SITE = re.compile(r"(?i).*(?:site|clinic|hospital|centre|center|camera|device|batch|day)[\s_-]?\d+")
 MOST_VISITS = 12
-MEAN_OF_A_PATIENT = 20.0  # images in all visits
-FEW = 8.0  # images in a folder of a patient
+MEAN_OF_VISITS = 20.0  # images of a patient in all visits
+MEAN_OF_A_FOLDER = 8.0  # images in a folder of a patient
 
 
 def are_dates(level: Sequence[str]) -> bool:
@@ -40,7 +40,7 @@ def are_visits(level: Sequence[str]) -> bool:
     if all(_IS_KIND.fullmatch(name) for name in names) or all(_IS_VISIT.fullmatch(name) for name in names):
         return True
     may_be = all(_MAY_BE_VISIT.fullmatch(name) or _IS_VISIT.fullmatch(name) for name in names)
-    return may_be and (len(level) > FEW * len(names) or len(names) < 4)
+    return may_be and (len(level) > MEAN_OF_A_FOLDER * len(names) or len(names) < 4)
 
 
 def without_visits(names: Sequence[str | None]) -> list[str | None]:
@@ -49,7 +49,7 @@ def without_visits(names: Sequence[str | None]) -> list[str | None]:
     dated = [name and _without_visit(name) for name in names]
     names = dated if _can_be_patients(dated) else [*names]
     matches = [_NUMBER_AT_END.fullmatch(name) if name else None for name in names]
-    # else a patient of that day or site
+    # a number after a day or site is a patient, no visit
     found = [match for match in matches if match and not _IS_DATE.fullmatch(match[1]) and not _SITE.fullmatch(match[1])]
     numbers = {int(match[2]) for match in found}
     visits = Counter(match[1] for match in {match[0]: match for match in found}.values())
@@ -70,7 +70,7 @@ def _can_be_patients(names: Sequence[str | None]) -> bool:
     """Not if they are too few for their images, as names of a study or camera are."""
     images = Counter(name for name in names if name)
     several = len(images) >= 4 or (len(images) >= 2 and all(re.search(r"\d", name) for name in images))
-    return several and sum(images.values()) <= MEAN_OF_A_PATIENT * len(images)
+    return several and sum(images.values()) <= MEAN_OF_VISITS * len(images)
 
 
 def _without_visit(name: str) -> str:

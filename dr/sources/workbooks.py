@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from dr import UsageError
+from dr.sources.archive import NOT_A_ZIP
 from dr.sources.packed_tables import ZIP, open_zip
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def is_workbook(data: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             return any(name.lower() == "xl/workbook.xml" for name in packed.namelist())
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError):
-        return False  # the one who unpacks it reports it
+    except NOT_A_ZIP:
+        return False  # `open_zip` reports it
 
 
 @lru_cache(maxsize=4)  # a format asks for the header, then for the columns: 35,000 rows take two seconds
@@ -46,7 +47,9 @@ def workbook_sheets(data: bytes, *, name: str) -> dict[str, list[list[str]]]:
         warnings.simplefilter("ignore")  # about styles and extensions, which no table of labels needs
         try:
             book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-            return _with_values(book.worksheets, name=name)
+            visible = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"]
+            hidden = [sheet for sheet in book.worksheets if sheet.sheet_state != "visible"]
+            return _with_values(visible, name=name) or _with_values(hidden, name=name)
         except (UsageError, MemoryError):
             raise
         except Exception as exc:  # zipfile, zlib, the XML parser and openpyxl share no base class
@@ -55,15 +58,13 @@ def workbook_sheets(data: bytes, *, name: str) -> dict[str, list[list[str]]]:
 
 
 def _with_values(sheets: "list[ReadOnlyWorksheet]", *, name: str) -> dict[str, list[list[str]]]:
-    """{title: rows} of the visible sheets with values, else of the hidden ones."""
+    """{title: rows} of the sheets with values."""
     found: dict[str, list[list[str]]] = {}
-    for visible in (True, False):
-        for sheet in sheets if not found else []:
-            if (sheet.sheet_state == "visible") == visible:
-                sheet.reset_dimensions()  # some programs declare A1:A1
-                used = sum(len(row) for rows in found.values() for row in rows)
-                if rows := _sheet_rows(sheet.iter_rows(values_only=True), name=name, most=MAX_VALUES - used):
-                    found[sheet.title] = rows
+    for sheet in sheets:
+        sheet.reset_dimensions()  # some programs declare A1:A1
+        used = sum(len(row) for rows in found.values() for row in rows)
+        if rows := _sheet_rows(sheet.iter_rows(values_only=True), name=name, most=MAX_VALUES - used):
+            found[sheet.title] = rows
     return found
 
 

@@ -92,6 +92,14 @@ def test_a_symbolic_link_is_refused(tmp_path):
     assert "member 'train/x.png' is a symbolic link; pack the archive again with real files" in message
 
 
+def test_a_member_without_a_name_is_refused(tmp_path):
+    path = write_zip(tmp_path / "a.zip", {"x": b"pixels"})
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<HH", data, data.index(b"PK\x01\x02") + 28, 0, 1)  # its name becomes an extra field
+    path.write_bytes(data)
+    assert refusal(path) == f"{path}: a member has no name; pack the archive again"
+
+
 def test_an_encrypted_zip_is_refused(tmp_path):
     path = write_zip(tmp_path / "a.zip", {"x.png": b"pixels"})
     data = bytearray(path.read_bytes())

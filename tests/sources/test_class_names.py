@@ -56,6 +56,7 @@ from dr.sources.class_names import (
         (["DR", "negative"], ("negative", "DR")),
         (["Ja", "Nein"], ("Nein", "Ja")),
         (["cataract", "no cataract"], ("no cataract", "cataract")),
+        (["avec cataracte", "pas de cataracte"], ("pas de cataracte", "avec cataracte")),
         (["RDR", "NRDR"], ("NRDR", "RDR")),
         (["DME_present", "DME_absent"], ("DME_absent", "DME_present")),
         (["No. 2", "No. 1"], ("No. 1", "No. 2")),
@@ -180,7 +181,7 @@ def test_labels_without_a_gap_are_classes_and_others_are_not():
         numbered({"train": [0, 2, 3]}, place="x")
 
 
-def test_words_that_were_taken_for_grades_are_said_in_one_line():
+def test_words_that_are_read_as_grades_are_reported_in_one_line():
     assert taken_line(["no_dr", "MILD", "Moderat", "Severe", "Very severe NPDR"]) == (
         "grades: 'Moderat' as Moderate, 'Very severe NPDR' as Severe"
     )
@@ -188,7 +189,7 @@ def test_words_that_were_taken_for_grades_are_said_in_one_line():
     assert taken_line(["cat", "Mild"]) is None
 
 
-def test_words_in_the_order_of_the_alphabet_are_said_to_be_in_one_line():
+def test_classes_in_alphabetical_order_are_reported_in_one_line():
     assert order_line(["brak", "ciężka", "łagodna", "PDR", UNGRADABLE]) == (
         "classes in alphabetical order: brak, ciężka, łagodna, PDR; rename them 0_..., 1_... if they are ranks"
     )

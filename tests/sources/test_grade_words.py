@@ -47,7 +47,7 @@ def test_words_for_npdr_of_any_severity_are_known_as_such():
 def test_the_number_of_a_numbered_word_is_read():
     words = {"Grade 2": 2, "DR2": 2, "class_1": 1, "level 3": 3, "R0": 0, "02": 2, "4.0": 4, "Retinopathy grade 2": 2}
     assert {word: number_of(word) for word in words} == words
-    assert not any(number_of(word) for word in ("12", "a2", "2a", "stage 10", "-1"))
+    assert {number_of(word) for word in ("12", "a2", "2a", "stage 10", "-1", "-0", "")} == {None}
 
 
 def test_the_nearest_grade_is_named_only_if_it_is_near():

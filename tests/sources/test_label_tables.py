@@ -1,44 +1,14 @@
 """What a table beside images is taken for: its columns, its split, which of several, and what its labels mean."""
 
 import pytest
-from conftest import draw_retina, encode
+from labelled_folders import labels, read, refusal, write
 
-from dr import GRADES, UsageError
-from dr.sources.candidate import ReadOptions
+from dr import GRADES
 from dr.sources.columns import Columns
-from dr.sources.detect import recognise
-
-IMAGE = encode(draw_retina()[0])
-
-
-def write(root, *, images=(), **tables):
-    """A folder with images of these names and tables, `labels_csv="..."` as labels.csv."""
-    for name in images:
-        path = root / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(IMAGE)
-    for name, text in tables.items():
-        (root / name.replace("_csv", ".csv").replace("_txt", ".txt")).write_text(text)
-    return root
-
-
-def read(folder, **options):
-    return recognise(str(folder), options=ReadOptions(**options))
-
-
-def refusal(folder, **options) -> str:
-    with pytest.raises(UsageError) as refused:
-        read(folder, **options)
-    assert "\n" not in str(refused.value)
-    return str(refused.value).removeprefix(f"{folder}: ")
 
 
 def rows(header, *values) -> str:
     return "\n".join([header, *values]) + "\n"
-
-
-def labels(source) -> dict[str, int]:
-    return dict(zip(source.table["original"], source.table["diagnosis"], strict=True))
 
 
 ABCDE = [f"photos/{name}" for name in "abcde"]
@@ -360,7 +330,7 @@ def test_one_table_takes_the_splits_of_its_folders(tmp_path):
         write(root, labels_csv=rows("image,level", *(f"{name},{n}" for n, name in enumerate("abcde"))))
         source = read(root)
         assert source.table["source_split"].tolist() == ["train"] * 3 + ["test"] * 2
-        assert f"splits of the folders {names[0]}, {names[1]}: train, test" in source.notes or "test" in source.notes[1]
+        assert f"splits of the folders {', '.join(sorted(names))}: train, test" in source.notes
     write(root, images=["more/f"])
     write(root, labels_csv=rows("image,level", *(f"{name},{n % 5}" for n, name in enumerate("abcdef"))))
     source = read(root)
@@ -471,7 +441,7 @@ def test_each_hospital_may_have_its_table_and_count_from_one(tmp_path):
     }
 
 
-def test_the_order_of_unknown_words_is_said_for_tables_and_folders(tmp_path):
+def test_the_order_of_unknown_words_is_reported_for_tables_and_folders(tmp_path):
     words = ["ciężka", "brak", "łagodna"] * 2
     table = rows("image,grade", *(f"{name},{word}" for name, word in zip("abcdef", words, strict=True)))
     tables = read(write(tmp_path / "tables", images=[f"photos/{name}" for name in "abcdef"], labels_csv=table))

@@ -45,11 +45,11 @@ def test_a_layout_has_the_images_that_it_promises(name, tmp_path):
     assert not layout.images.keys() & (layout.ungradable | layout.unlabelled)
     if name != "retinamnist":
         assert all((tmp_path / path).is_file() for path in (*layout.images, *layout.ungradable, *layout.unlabelled))
-    sides = {}
+    splits = {}
     for image in layout.images.values():
         if image.patient is not None:
-            sides.setdefault(image.patient, set()).add(image.split)
-    assert all(len(splits) == 1 for splits in sides.values())
+            splits.setdefault(image.patient, set()).add(image.split)
+    assert all(len(each) == 1 for each in splits.values())
 
 
 @pytest.mark.parametrize("name", layouts.LAYOUTS)

@@ -2,40 +2,15 @@
 
 import openpyxl
 import pytest
-from conftest import draw_retina, encode, write_zip
+from conftest import write_zip
+from labelled_folders import IMAGE, labels, read, refusal, write
 
 from dr import GRADES, UsageError
 from dr.prediction.labels import read_labels
-from dr.sources.candidate import ReadOptions
 from dr.sources.columns import Columns
-from dr.sources.detect import recognise
 from dr.sources.table import ImageNames, make_table
 
-IMAGE = encode(draw_retina()[0])
 TEN = [f"photos/{name}" for name in "abcdefghij"]
-
-
-def write(folder, *, images=TEN):
-    for name in images:
-        path = folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(IMAGE)
-    return folder
-
-
-def read(folder, **options):
-    return recognise(str(folder), options=ReadOptions(**options))
-
-
-def refusal(folder, **options) -> str:
-    with pytest.raises(UsageError) as refused:
-        read(folder, **options)
-    assert "\n" not in str(refused.value)
-    return str(refused.value).removeprefix(f"{folder}: ")
-
-
-def labels(source) -> dict[str, int]:
-    return dict(zip(source.table["original"], source.table["diagnosis"], strict=True))
 
 
 def sheet(header: list[str], names: str) -> list[list]:

@@ -1,4 +1,4 @@
-"""Labels that say that an image cannot be graded are told from grades and from ordinary classes."""
+"""Ungradable labels are distinguished from grades and from ordinary classes."""
 
 import pytest
 
